@@ -1,0 +1,32 @@
+from __future__ import annotations
+
+from tests.backends.conftest import draft
+from wsapp.backends.redis_keys import RedisKeys
+
+
+def test_every_key_carries_the_hash_tag_of_its_partition() -> None:
+    keys = RedisKeys("wsapp:", "3")
+    names = [keys.clock, keys.generation, keys.workers, keys.stream("agent:a"), keys.meta("agent:a"),
+             keys.session("s"), keys.worker("b"), keys.result("k"), keys.room_channels, keys.control_channels]
+    assert all(name.startswith("wsapp:{3}:") for name in names)
+    assert len(set(names)) == len(names)
+
+
+def test_channels_belong_to_a_database() -> None:
+    assert RedisKeys(database=1).room_channels != RedisKeys(database=2).room_channels
+    assert RedisKeys(database=1).control_channels != RedisKeys(database=2).control_channels
+
+
+def test_published_declares_each_room_once_and_the_result_last() -> None:
+    keys = RedisKeys()
+    assert keys.published(draft("a", "b", "a", key="k")) == [
+        keys.clock, keys.generation, keys.stream("a"), keys.meta("a"), keys.stream("b"), keys.meta("b"),
+        keys.result("k")]
+    assert len(keys.published(draft("a"))) == 4
+
+
+def test_long_idempotency_keys_are_hashed() -> None:
+    keys = RedisKeys()
+    assert keys.result("k" * 64).endswith("k" * 64)
+    assert len(keys.result("k" * 1000)) < 80
+    assert keys.result("k" * 1000) != keys.result("k" * 1001)

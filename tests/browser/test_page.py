@@ -1,0 +1,143 @@
+"""The live page in a real browser, against real workers: what a new user sees after `make run`."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.browser.chrome import Chrome, find_chromium
+from tests.harness import OURS, ROOT, Server
+
+CHROMIUM = find_chromium()
+pytestmark = [
+    pytest.mark.browser,
+    pytest.mark.skipif(CHROMIUM is None, reason="no Chromium here (on Debian: apt-get install chromium)"),
+]
+
+JOINED = "document.querySelectorAll('.room[data-joined=yes]').length === {count}"
+STATE = "document.getElementById('state-text').textContent"
+LINES = "[...document.querySelectorAll('#thoughts p')].map(line => line.textContent)"
+TASK = "document.querySelector('#tasks li[data-status={status}] .status')?.textContent"
+
+
+@pytest.fixture(scope="module")
+def server() -> Iterator[Server]:
+    with Server(workers=2) as running:
+        yield running
+
+
+@pytest.fixture
+def chrome() -> Iterator[Chrome]:
+    assert CHROMIUM is not None
+    with Chrome(CHROMIUM) as browser:
+        yield browser
+
+
+def wsapp(server: Server, *arguments: str) -> subprocess.CompletedProcess[str]:
+    """Run the command line as a user of this server would."""
+    env = {name: value for name, value in os.environ.items() if not name.startswith(OURS)}
+    return subprocess.run([sys.executable, "-m", "wsapp", *arguments], cwd=ROOT, capture_output=True, text=True,
+                          timeout=60, env={**env, "REDIS_URL": server.redis_url}, check=False)
+
+
+def watch(chrome: Chrome, server: Server, rooms: str = "", count: int = 3) -> None:
+    chrome.open(f"{server.url}/{'#' + rooms if rooms else ''}")
+    chrome.wait(JOINED.format(count=count), 30)
+
+
+def test_a_command_is_seen_at_once(server: Server, chrome: Chrome, tmp_path: Path) -> None:
+    watch(chrome, server)
+    assert chrome.js("document.getElementById('hint').textContent") == (
+        ".venv/bin/wsapp run --agent coder --task t1 --project p1 -- ls -la")
+    done = wsapp(server, "run", "--agent", "coder", "--task", "t1", "--project", "p1", "--", "ls", "-la", "wsapp")
+    assert done.returncode == 0, done.stderr
+    lines = [line for line in done.stdout.splitlines() if line]
+    chrome.wait(f"{LINES}.length >= {len(lines)}")
+    assert [line for line in chrome.js(LINES) if line] == lines
+    assert "100 %" in chrome.wait(TASK.format(status="completed"))
+    assert chrome.js("document.getElementById('empty').hidden") is True
+    assert chrome.wait("document.getElementById('facts').textContent.startsWith('websocket')")
+    assert chrome.screenshot(tmp_path / "page.png").stat().st_size > 10_000
+    assert chrome.errors == []
+
+
+def test_a_link_opens_subscribed(server: Server, chrome: Chrome) -> None:
+    watch(chrome, server, "agent:linked", 1)
+    server.emitter.broadcast_agent_thought({"agentId": "linked", "thought": "<img src=x onerror=alert(1)> & <b>"})
+    server.emitter.broadcast_agent_thought({"agentId": "other", "thought": "not for this page"})
+    chrome.wait(f"{LINES}.length === 1")
+    assert chrome.js(LINES) == ["<img src=x onerror=alert(1)> & <b>"]
+    assert chrome.errors == []
+
+
+def test_rooms_are_added_and_left(server: Server, chrome: Chrome) -> None:
+    watch(chrome, server, "agent:one", 1)
+    chrome.js("document.getElementById('room').value = 'project:a b,c';"
+              "document.getElementById('subscribe').requestSubmit()")
+    chrome.wait(JOINED.format(count=2))
+    assert chrome.js("location.hash") == "#agent:one,project:a%20b%2Cc"
+    server.emitter.broadcast_project_event("a b,c", "deployed", {"id": "mine", "version": "1.2"})
+    server.emitter.broadcast_project_event("a b,c", "deployed", {"id": "mine", "version": "1.3"})
+    chrome.wait("document.querySelectorAll('#events li:not(.none)').length === 2")
+    chrome.js("document.querySelector('.room button').click()")
+    server.emitter.broadcast_agent_thought({"agentId": "one", "thought": "left"})
+    server.emitter.broadcast_project_event("a b,c", "end")
+    chrome.wait("document.querySelectorAll('#events li').length === 3")
+    assert chrome.js(LINES) == []
+    assert chrome.js("location.hash") == "#project:a%20b%2Cc"
+
+
+def test_a_refusal_is_shown(server: Server, chrome: Chrome) -> None:
+    watch(chrome, server, "agent:" + "x" * 300, 0)
+    chrome.wait("document.querySelector('.room[data-joined=refused]') !== null")
+    assert "200 characters" in chrome.wait("document.getElementById('notices').textContent")
+
+
+def test_a_flood_stays_bounded_and_in_order(server: Server, chrome: Chrome) -> None:
+    watch(chrome, server, "agent:flood", 1)
+    server.emitter.publish_many(("agent-thought", {"agentId": "flood", "thought": str(number)})
+                                for number in range(800))
+    chrome.wait(f"{LINES}.at(-1) === '799'", 60)
+    assert chrome.js(LINES) == [str(number) for number in range(300, 800)]
+    assert chrome.js("document.getElementById('thought-count').textContent") == "800"
+
+
+def test_a_restart_is_survived(chrome: Chrome) -> None:
+    with Server(workers=2, env={"WSAPP_DRAIN_TIMEOUT": "2"}) as own:
+        watch(chrome, own)
+        own.emitter.broadcast_agent_thought({"agentId": "coder", "thought": "before"})
+        chrome.wait(f"{LINES}.length === 1")
+        own.terminate()
+        chrome.wait(f"{STATE} === 'reconnecting'")
+        missed = [str(number) for number in range(5)]
+        for thought in missed:
+            own.emitter.broadcast_agent_thought({"agentId": "coder", "thought": thought})
+        own.start()
+        chrome.wait(f"{LINES}.length >= 6", 30)
+        assert chrome.js(LINES) == ["before", *missed]
+        chrome.wait(f"{STATE} === 'recovered'")
+
+
+def test_a_phone_shows_everything(server: Server, chrome: Chrome, tmp_path: Path) -> None:
+    chrome.resize(390, 844, mobile=True, scale=2)
+    chrome.scheme("dark")
+    watch(chrome, server)
+    assert chrome.js("document.documentElement.scrollWidth <= innerWidth") is True
+    assert chrome.screenshot(tmp_path / "phone.png").stat().st_size > 10_000
+
+
+def test_history_is_there_when_the_page_opens(server: Server, chrome: Chrome) -> None:
+    for number in range(5):
+        server.emitter.broadcast_agent_thought({"agentId": "past", "thought": str(number)})
+        server.emitter.broadcast_task_update({"taskId": "past", "status": "in_progress", "progress": number})
+        server.emitter.broadcast_project_event("past", "step", {"number": number})
+    watch(chrome, server, "agent:past,task:past,project:past")
+    chrome.wait(f"{LINES}.length === 5 && document.querySelectorAll('#events li:not(.none)').length === 5")
+    assert chrome.js(LINES) == ["0", "1", "2", "3", "4"]
+    chrome.wait(TASK.format(status="in_progress") + ".includes('4 %')")
+    assert "number=4" in chrome.js("document.querySelector('#events li').textContent")

@@ -1,0 +1,88 @@
+"""Other people's code around the server: host apps, stock Flask-SocketIO processes, two apps in one process."""
+
+from __future__ import annotations
+
+import psutil
+import pytest
+from flask_socketio import SocketIO
+
+from tests.clients.fleet import Fleet, fresh, publish, spread
+from tests.harness import Server, wait_until
+
+pytestmark = [pytest.mark.cluster, pytest.mark.node]
+
+
+def test_own_events_and_hooks_of_a_host_app(host: Server, fleet: Fleet) -> None:
+    client, other = fleet.npm(host), fleet.python(host)
+    assert client.request("host-echo", {"n": 1})["echo"] == {"n": 1}
+    assert client.request("host-late", "news")["late"] == "news"
+    for each in (client, other):
+        assert each.wait_for("host-news")[0].args == ({"of": "news"},)
+    before = host.get("/calls").json()
+    assert "connect" in before
+    client.subscribe("agent", fresh("agent"))
+    client.close()
+    wait_until(lambda: host.get("/calls").json()[len(before):] == ["subscribe", "disconnect"], "both hooks called")
+
+
+def test_publishing_from_a_view(host: Server, fleet: Fleet) -> None:
+    agent = fresh("agent")
+    client = fleet.npm(host)
+    client.subscribe("agent", agent)
+    receipt = host.post("/publish", {"thought": {"agentId": agent, "thought": "from a view"}}).json()
+    assert receipt["status"] == "accepted"
+    client.wait_ids([receipt["id"]])
+
+
+def test_a_wrong_payload_in_a_view_is_an_error_there(host: Server) -> None:
+    assert host.post("/publish", {"thought": {"agentId": "a"}}).status == 500
+
+
+def test_metrics_of_a_host_app(host: Server, fleet: Fleet) -> None:
+    before = host.get("/state").json()
+    fleet.npm(host)
+    after = host.get("/state").json()
+    assert after["connections"] == before["connections"] + 1
+
+
+def test_stock_flask_socketio_reaches_clients(cluster: Server, fleet: Fleet) -> None:
+    """From another process by `message_queue`; an event that is no JSON is not relayed and throws nobody out."""
+    clients = [fleet.npm(cluster), fleet.npm(cluster), fleet.python(cluster), fleet.npm(cluster, "polling")]
+    agent = fresh("agent")
+    clients[0].subscribe("agent", agent)
+    stock = SocketIO(message_queue=cluster.redis_url)
+    stock.emit("stock-news", {"x": float("nan")})
+    stock.emit("stock-news", {"n": 1})
+    stock.emit("stock-room", {"n": 2}, to=f"agent:{agent}")
+    stock.emit("stock-end", b"\x00\x01")
+    for client in clients:
+        client.wait_for("stock-end")
+        assert [seen.args for seen in client.all("stock-news")] == [({"n": 1},)]
+        assert len(client.all("stock-room")) == (1 if client is clients[0] else 0)
+        assert not client.all("disconnect")
+
+
+def test_two_apps_in_one_process(fleet: Fleet) -> None:
+    with Server(1, app="tests.apps.two:first") as first, Server(1, app="tests.apps.two:second") as second:
+        one, two = fleet.npm(first), fleet.npm(second)
+        assert one.request("only-first", 1) == {"first": 1}
+        assert two.request("only-second", 2) == {"second": 2}
+        assert one.request("only-second", 3)["error"]["code"] == "unknown_event"
+        assert two.request("only-first", 4)["error"]["code"] == "unknown_event"
+
+
+def test_without_redis_url_all_workers_share_a_private_valkey(fleet: Fleet) -> None:
+    """Started and stopped with the server, said in the log, found by an Emitter on the same machine."""
+    agent = fresh("agent")
+    with Server(2, redis_url="") as server:
+        clients = fleet.many(server, "npm", "websocket", 12)
+        fleet.each(clients, lambda client: client.subscribe("agent", agent))
+        assert set(spread(clients, server)) == set(server.worker_pids())
+        ids = publish(server, agent, 3)
+        for client in clients:
+            client.wait_ids(ids)
+        assert "private Valkey" in server.log_tail(10_000)
+        private = server.companions()
+        assert len(private) == 1
+        assert server.terminate() == 0
+        wait_until(lambda: not psutil.pid_exists(private[0]), "the private Valkey is gone")

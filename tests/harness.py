@@ -1,0 +1,265 @@
+"""Real servers for tests: gunicorn with our worker class in its own process group, a real Valkey, a free port.
+
+Every wait has a generous deadline and looks at a condition; nothing sleeps for a guessed time.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Callable, Generator, Mapping
+from pathlib import Path
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple, Self
+
+import psutil
+import pytest
+
+from tests.valkey import Valkey
+
+if TYPE_CHECKING:
+    from wsapp import Emitter
+
+ROOT = Path(__file__).resolve().parent.parent
+START_DEADLINE = 30.0
+DEADLINE = 30.0
+OURS = ("WSAPP_", "REDIS_URL", "WEBSOCKET_", "MAX_CONNECTIONS", "PING_", "MAX_EVENTS_PER_SEC", "WEB_CONCURRENCY",
+        "GUNICORN_CMD_ARGS")
+
+
+class Reply(NamedTuple):
+    """One HTTP answer, refused or not; header names in lower case."""
+
+    status: int
+    headers: dict[str, str]
+    body: bytes
+
+    @property
+    def text(self) -> str:
+        return self.body.decode()
+
+    def json(self) -> Any:
+        return json.loads(self.body)
+
+
+def http(url: str, data: bytes | None = None, *, method: str | None = None, timeout: float = DEADLINE,
+         headers: Mapping[str, str] | None = None) -> Reply:
+    """GET, or POST when there is data; a refusal is an answer, not an exception."""
+    request = urllib.request.Request(url, data=data, headers=dict(headers or {}), method=method)
+    try:
+        with urllib.request.urlopen(request, timeout=timeout) as answer:
+            return Reply(answer.status, {k.lower(): v for k, v in answer.headers.items()}, answer.read())
+    except urllib.error.HTTPError as refused:
+        with refused:
+            return Reply(refused.code, {k.lower(): v for k, v in refused.headers.items()}, refused.read())
+
+
+def wait_until(condition: Callable[[], Any], what: str, timeout: float = DEADLINE, step: float = 0.02) -> Any:
+    """The first true value of `condition`; fails the test when none comes in time."""
+    deadline = time.monotonic() + timeout
+    while True:
+        value = condition()
+        if value:
+            return value
+        if time.monotonic() > deadline:
+            pytest.fail(f"waited {timeout:g} s in vain: {what}")
+        time.sleep(step)
+
+
+def free_port() -> int:
+    """A port that was free a moment ago."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+class Server:
+    """One gunicorn with `workers` workers.  Without `redis_url` it gets a Valkey of its own in `valkey`; with
+    an empty one it is left to start its private one."""
+
+    live: ClassVar[list[Server]] = []
+
+    def __init__(self, workers: int = 2, redis_url: str | None = None, env: Mapping[str, str] | None = None,
+                 app: str = "app:app", port: int | None = None) -> None:
+        self.workers, self.app = workers, app
+        self.port = port or free_port()
+        self.valkey = Valkey().start() if redis_url is None else None
+        self.redis_url = self.valkey.url if self.valkey else str(redis_url)
+        self.env = dict(env or {})
+        self.log = Path(tempfile.mkstemp(prefix="wsapp-test-", suffix=".log")[1])
+        self.marked = 0
+        self._process: subprocess.Popen[bytes] | None = None
+        self._emitter: Emitter | None = None
+
+    def __enter__(self) -> Self:
+        Server.live.append(self)
+        try:
+            return self.start()
+        except BaseException:
+            print(self.log_tail())  # pytest shows it with the failure
+            self.close()
+            raise
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None,
+                 trace: TracebackType | None) -> None:
+        self.close()
+
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self.port}"
+
+    @property
+    def socket_url(self) -> str:
+        """Where a bare websocket client goes."""
+        return f"ws://127.0.0.1:{self.port}/socket.io/?EIO=4&transport=websocket"
+
+    @property
+    def polling_url(self) -> str:
+        """Where a bare polling client goes."""
+        return f"{self.url}/socket.io/?EIO=4&transport=polling"
+
+    @property
+    def process(self) -> subprocess.Popen[bytes]:
+        assert self._process is not None, "not started"
+        return self._process
+
+    @property
+    def emitter(self) -> Emitter:
+        """An Emitter on the server's Redis, in this process, with the server's limits; patient on a busy machine."""
+        from wsapp import Emitter
+
+        if self._emitter is None:
+            limits: dict[str, Any] = {
+                name.removeprefix("WSAPP_").lower(): value for name, value in self.env.items()
+                if name.startswith("WSAPP_HISTORY_")}
+            self._emitter = Emitter(self.redis_url or None, websocket_port=self.port, timeout=5.0, **limits)
+        return self._emitter
+
+    def start(self, wait: bool = True) -> Self:
+        """Start (again, on the same port) and wait for readiness."""
+        inherited = {k: v for k, v in os.environ.items() if not k.startswith(OURS)}
+        env = {**inherited, "PYTHONPATH": str(ROOT), "PYTHONUNBUFFERED": "1", "REDIS_URL": self.redis_url,
+               "WEBSOCKET_PORT": str(self.port), "WSAPP_BIND": "127.0.0.1",
+               "WEB_CONCURRENCY": str(self.workers), **self.env}
+        with self.log.open("ab") as log:
+            self._process = subprocess.Popen(
+                [sys.executable, "-m", "gunicorn", "-c", "gunicorn.conf.py", self.app], cwd=ROOT, env=env,
+                stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True)
+        if wait:
+            wait_until(self._started, f"{self.app} ready on {self.port}", START_DEADLINE)
+        return self
+
+    def _started(self) -> bool:
+        code = self.process.poll()
+        if code is not None:
+            pytest.fail(f"the server ended at start with exit code {code}\n{self.log_tail()}")
+        return len(self.worker_pids()) >= self.workers and self.ready()
+
+    def get(self, path: str, timeout: float = DEADLINE) -> Reply:
+        return http(self.url + path, timeout=timeout)
+
+    def post(self, path: str, value: object, timeout: float = DEADLINE) -> Reply:
+        return http(self.url + path, json.dumps(value).encode(), timeout=timeout,
+                    headers={"Content-Type": "application/json"})
+
+    def ready(self) -> bool:
+        """Whether /readyz says 200."""
+        try:
+            return self.get("/readyz", timeout=5).status == 200
+        except OSError:
+            return False
+
+    def worker_pids(self) -> list[int]:
+        """The workers: children of the master that run its command line (an embedded Valkey does not)."""
+        try:
+            master = psutil.Process(self.process.pid)
+            command = master.cmdline()
+            return sorted(child.pid for child in master.children() if _runs(child, command))
+        except psutil.NoSuchProcess:
+            return []
+
+    def worker_of(self, client_port: int) -> int | None:
+        """The worker that holds the other end of a client's TCP connection."""
+        for pid in self.worker_pids():
+            for link in psutil.Process(pid).net_connections("tcp"):
+                if link.raddr and link.raddr.port == client_port and link.status == psutil.CONN_ESTABLISHED:
+                    return pid
+        return None
+
+    def companions(self) -> list[int]:
+        """What else the master started: its private Valkey."""
+        return sorted({child.pid for child in psutil.Process(self.process.pid).children()} - set(self.worker_pids()))
+
+    def kill_worker(self, pid: int) -> None:
+        """kill -9, and wait until it is gone (gunicorn starts another)."""
+        assert pid in self.worker_pids()
+        os.kill(pid, signal.SIGKILL)
+        wait_until(lambda: pid not in self.worker_pids(), f"worker {pid} gone")
+
+    def terminate(self, timeout: float = 60.0) -> int:
+        """SIGTERM to the master; its exit code."""
+        self.process.send_signal(signal.SIGTERM)
+        return self.process.wait(timeout)
+
+    def close(self) -> None:
+        """Stop everything that was started, leave nothing behind."""
+        if self._process is not None:
+            self._stop(self._process)
+        if self._emitter is not None:
+            self._emitter.close()
+        if self.valkey is not None:
+            self.valkey.close()
+        if self in Server.live:
+            Server.live.remove(self)
+        self.log.unlink(missing_ok=True)
+
+    def _stop(self, process: subprocess.Popen[bytes]) -> None:
+        if process.poll() is None:
+            process.send_signal(signal.SIGTERM)
+            try:
+                process.wait(15)
+            except subprocess.TimeoutExpired:
+                process.kill()
+                process.wait(10)
+        try:
+            os.killpg(process.pid, signal.SIGKILL)  # the group we made: workers that outlived the master
+        except ProcessLookupError:
+            return
+
+    def log_tail(self, lines: int = 120) -> str:
+        """What the server logged since `mark`, its last lines."""
+        with self.log.open("rb") as log:
+            log.seek(self.marked)
+            return "\n".join(log.read().decode(errors="replace").splitlines()[-lines:])
+
+    def mark(self) -> None:
+        """Let `log_tail` begin here."""
+        self.marked = self.log.stat().st_size
+
+
+def _runs(child: psutil.Process, command: list[str]) -> bool:
+    try:
+        return bool(child.status() != psutil.STATUS_ZOMBIE and child.cmdline() == command)
+    except psutil.NoSuchProcess:
+        return False
+
+
+@pytest.hookimpl(wrapper=True)
+def show_server_logs(item: pytest.Item, call: pytest.CallInfo[None]) -> Generator[None, Any, Any]:
+    """`pytest_runtest_makereport`: a failed test shows what its servers logged meanwhile."""
+    report = yield
+    if call.when == "setup":
+        for server in Server.live:
+            server.mark()
+    if report.failed:
+        for server in Server.live:
+            report.sections.append((f"log of {server.app} on {server.port}", server.log_tail()))
+    return report

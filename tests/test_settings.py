@@ -1,0 +1,154 @@
+"""One table, four sources, one clear line when something is wrong."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from wsapp.errors import SettingsError
+from wsapp.settings import SPECS, Settings, describe, load_settings, mask_url
+
+ORIGINAL = {"REDIS_URL": None, "WEBSOCKET_PORT": 3001, "WEBSOCKET_CORS_ORIGIN": (), "MAX_CONNECTIONS": 1000,
+            "PING_INTERVAL": 25.0, "PING_TIMEOUT": 20.0, "MAX_EVENTS_PER_SEC": 10.0}
+
+
+def refused(environ: dict[str, str] | None = None, **overrides: Any) -> str:
+    with pytest.raises(SettingsError) as caught:
+        load_settings(environ or {}, overrides)
+    message = str(caught.value)
+    assert "\n" not in message
+    return message
+
+
+def test_defaults_of_the_original() -> None:
+    settings = load_settings({})
+    by_env = {spec.env: getattr(settings, name) for name, spec in SPECS.items()}
+    assert {name: by_env[name] for name in ORIGINAL} == ORIGINAL
+    assert settings == Settings()
+
+
+def test_every_own_name_has_the_prefix_and_is_unique() -> None:
+    names = [spec.env for spec in SPECS.values()]
+    assert len(set(names)) == len(names)
+    assert {name for name in names if not name.startswith("WSAPP_")} == set(ORIGINAL)
+
+
+def test_precedence_and_sources() -> None:
+    environ = {"MAX_CONNECTIONS": "1", "PING_TIMEOUT": "100", "PING_INTERVAL": "100"}
+    settings = load_settings(environ, {"MAX_CONNECTIONS": 2, "PING_INTERVAL": 200, "max_connections": 3})
+    assert (settings.max_connections, settings.ping_interval, settings.ping_timeout) == (3, 0.2, 0.1)
+    assert settings.sources == {"max_connections": "argument", "ping_interval": "app.config",
+                                "ping_timeout": "environment"}
+
+
+def test_units_differ_by_spelling() -> None:
+    assert load_settings({"WSAPP_BROKER_TIMEOUT": "100"}).broker_timeout == 0.1
+    assert load_settings({}, {"broker_timeout": 0.1}).broker_timeout == 0.1
+    assert load_settings({"PING_INTERVAL": "1500.5"}).ping_interval == pytest.approx(1.5005)
+    assert "0.05 to 600 s" in refused(ping_interval=25_000)
+
+
+def test_nothing_given_is_not_given() -> None:
+    settings = load_settings({"REDIS_URL": "", "MAX_CONNECTIONS": " "}, {"max_connections": None})
+    assert (settings.redis_url, settings.max_connections) == (None, 1000)
+
+
+def test_config_of_others_is_left_alone() -> None:
+    assert load_settings({"PATH": "x", "PINGS": "1"}, {"DEBUG": True, "SECRET_KEY": "s"}) == Settings()
+
+
+@pytest.mark.parametrize(("environ", "told"), [
+    ({"WSAPP_HISTRY_SIZE": "1"}, "did you mean WSAPP_HISTORY_SIZE?"),
+    ({"WSAPP_REDIS_URL": "redis://h"}, "did you mean REDIS_URL?"),
+    ({"WSAPP_ZZZZ": "1"}, "`wsapp config` lists all"),
+    ({"MAX_CONNECTIONS": "many"}, "MAX_CONNECTIONS='many' is not a number (1 to 1000000 connections)"),
+    ({"MAX_CONNECTIONS": "0"}, "out of range"),
+    ({"MAX_CONNECTIONS": "1.5"}, "not a whole number"),
+    ({"MAX_CONNECTIONS": "nan"}, "out of range"),
+    ({"MAX_EVENTS_PER_SEC": "0"}, "more than 0"),
+    ({"WSAPP_BROKER_TIMEOUT": "251"}, "1 to 250 ms"),
+    ({"WSAPP_DEFLATE": "maybe"}, "neither on nor off"),
+    ({"WSAPP_LOG_LEVEL": "loud"}, "debug, info"),
+    ({"WSAPP_CHANNEL": "a b"}, "no blanks"),
+    ({"WSAPP_KEY_PREFIX": "a{b}"}, "hash tag"),
+    ({"REDIS_URL": "localhost:6379"}, "redis://"),
+    ({"REDIS_URL": "redis://h:99999"}, "redis://"),
+    ({"WEBSOCKET_CORS_ORIGIN": "example.com"}, "not an origin"),
+    ({"WEBSOCKET_CORS_ORIGIN": "https://a.example/path"}, "not an origin"),
+    ({"WEBSOCKET_CORS_ORIGIN": "*,https://a.example"}, "beside other origins"),
+    ({"WSAPP_ACTIVE_WITHIN": "700"}, "WSAPP_STALE_AFTER=600"),
+])
+def test_what_is_wrong_is_told_in_one_line(environ: dict[str, str], told: str) -> None:
+    message = refused(environ)
+    assert told in message
+    assert next(iter(environ)) in message
+
+
+def test_unknown_argument_and_config() -> None:
+    assert "did you mean max_connections?" in refused(max_conections=1)
+    assert "app.config" in refused(WSAPP_HISTORY_SIZ=1)
+    assert "MAX_CONNECTIONS=True" in refused(MAX_CONNECTIONS=True)
+
+
+def test_no_password_in_an_error_or_a_repr() -> None:
+    assert "hunter2" not in refused({"REDIS_URL": "http://u:hunter2@h"})
+    assert "hunter2" not in repr(load_settings({"REDIS_URL": "redis://u:hunter2@h/0"}))
+
+
+@pytest.mark.parametrize(("given", "kept"), [
+    ("redis://h:1/2", "redis://h:1/2"), ("rediss://u:p@h", "rediss://u:p@h"), ("unix:///run/v.sock", "unix:///run/v.sock"),
+    ("valkey://h", "redis://h"), ("valkeys://h", "rediss://h"), (" redis://h ", "redis://h"),
+])
+def test_redis_urls(given: str, kept: str) -> None:
+    assert load_settings({"REDIS_URL": given}).redis_url == kept
+
+
+def test_origins() -> None:
+    def origins(value: object) -> tuple[str, ...]:
+        return load_settings({}, {"WEBSOCKET_CORS_ORIGIN": value}).cors_origins
+    assert origins("https://A.example/, http://localhost:3000,,https://a.example") == (
+        "https://a.example", "http://localhost:3000")
+    assert origins(["https://a.example"]) == ("https://a.example",)
+    assert origins("*") == ("*",)
+
+
+def test_switch() -> None:
+    assert load_settings({"WSAPP_DEFLATE": "On"}).deflate is True
+    assert load_settings({}, {"deflate": False}).deflate is False
+
+
+def test_the_masters_valkey_is_the_redis_of_its_workers() -> None:
+    settings = load_settings({"WSAPP_EMBEDDED_URL": "redis://:p@127.0.0.1:5"})
+    assert (settings.redis_url, settings.sources["redis_url"]) == ("redis://:p@127.0.0.1:5", "embedded")
+    both = load_settings({"WSAPP_EMBEDDED_URL": "redis://e", "REDIS_URL": "redis://r"})
+    assert (both.redis_url, both.sources["redis_url"]) == ("redis://r", "environment")
+
+
+def test_describe_shows_the_edge() -> None:
+    rows = {row.name: row for row in describe(load_settings({"PING_INTERVAL": "100.5", "REDIS_URL": "redis://:p@h"}))}
+    assert len(rows) == len(SPECS)
+    assert rows["PING_INTERVAL"][1:4] == ("100.5", "ms", "environment")
+    assert rows["REDIS_URL"].value == "redis://:***@h"
+    assert rows["WSAPP_BROKER_TIMEOUT"][1:4] == ("250", "ms", "default")
+    assert rows["WEBSOCKET_CORS_ORIGIN"].value == "same origin"
+    assert rows["WSAPP_DEFLATE"].value == "off"
+    assert all(row.help for row in rows.values())
+
+
+def test_what_is_described_can_be_given_back() -> None:
+    shown = {row.name: row.value for row in describe(Settings()) if row.value not in ("-", "same origin")}
+    assert load_settings(shown) == Settings()
+
+
+@pytest.mark.parametrize(("url", "masked"), [
+    ("redis://h:1/0", "redis://h:1/0"), ("redis://u:a%40b@h", "redis://u:***@h"), ("redis://u@h", "redis://u@h"),
+    ("unix:///s?password=x&db=1", "unix:///s?password=***&db=1"), ("redis://[bad", "***"),
+])
+def test_mask_url(url: str, masked: str) -> None:
+    assert mask_url(url) == masked
+
+
+def test_limits() -> None:
+    limits = load_settings({"WSAPP_HISTORY_SIZE": "7", "WSAPP_RESULT_TTL": "8"}).limits
+    assert (limits.history_size, limits.result_ttl, limits.session_ttl) == (7, 8.0, 600.0)

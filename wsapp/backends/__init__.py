@@ -1,0 +1,28 @@
+"""The outside of wsapp: histories, live channels, sessions and leases, in Redis or in memory."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from wsapp.core.ports import Limits
+
+if TYPE_CHECKING:
+    from wsapp.core.ports import Backend
+
+__all__ = ["Limits", "open_backend"]
+
+
+def open_backend(url: str | None, limits: Limits, *, channel: str, prefix: str = "wsapp:",
+                 timeout: float = 0.25) -> Backend:
+    """The backend for a URL: memory for None and `memory://`, else Redis or Valkey (`redis://`, `rediss://`,
+    `unix://`, `valkey://`, `valkeys://`).
+
+    Connects to nothing: that happens with the first call and with `Backend.start`.  `channel` is the name of the
+    stock Flask-SocketIO channel, `timeout` (seconds) bounds every wait.  Raises SettingsError for a URL it cannot
+    read, and ImportError when redis-py or hiredis is missing.
+    """
+    if url is None or url == "memory://":
+        from wsapp.backends.memory import MemoryBackend
+        return MemoryBackend(limits)
+    from wsapp.backends.redis_broker import RedisBackend
+    return RedisBackend(url, limits, channel=channel, prefix=prefix, timeout=timeout)

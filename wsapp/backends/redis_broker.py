@@ -1,0 +1,116 @@
+"""Histories and live channels of rooms in Redis or Valkey, and the backend that holds it all together."""
+
+from __future__ import annotations
+
+import secrets
+import time
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from wsapp.backends.records import check_draft, milliseconds, read_receipt, unique
+from wsapp.backends.redis_cluster import RedisBus, RedisCluster
+from wsapp.backends.redis_keys import RedisKeys
+from wsapp.backends.redis_live import RedisLive
+from wsapp.backends.redis_scripts import HISTORY, PUBLISH, Argument, Command
+from wsapp.backends.redis_sessions import RedisSessions
+from wsapp.backends.redis_wire import RedisAddress, RedisPool
+from wsapp.core.events import AUTO_KEY, Draft, Position, parse_record
+from wsapp.core.ports import Broker, Bus, Cluster, HistoryPage, HistoryQuery, Limits, Receipt, SessionStore
+
+AUTO_TTL = 120.0  # seconds that a key made by a worker is kept: its retries come while Redis is just back
+
+
+class RedisBroker:
+    """`Broker` over Lua scripts: one EVALSHA per draft or query, all of a call in one round trip."""
+
+    def __init__(self, pool: RedisPool, live: RedisLive, limits: Limits) -> None:
+        self._pool, self._live, self._keys = pool, live, pool.keys
+        self._nonce = secrets.token_hex(4)
+        self._bounds: list[Argument] = [
+            limits.history_size, limits.history_bytes, milliseconds(limits.history_age), milliseconds(limits.meta_ttl)]
+        self._result_ttl = milliseconds(limits.result_ttl)
+        self._auto_ttl = milliseconds(min(limits.result_ttl, AUTO_TTL))
+
+    def publish(self, drafts: Sequence[Draft]) -> list[Receipt]:
+        """As `Broker.publish`.  Raises BrokerUnavailable, and ValueError for a draft that cannot be a record."""
+        if not drafts:
+            return []
+        replies = self._pool.ask([self._publish(draft) for draft in drafts])
+        return [read_receipt(placed.decode(), duplicate == 1) for duplicate, placed in replies]
+
+    def _publish(self, draft: Draft) -> Command:
+        head = draft.head()
+        check_draft(draft, head)
+        ttl = self._auto_ttl if draft.key.startswith(AUTO_KEY) else self._result_ttl
+        return PUBLISH.command(self._keys.published(draft),
+                               [head, draft.body, self._nonce, *self._bounds, ttl, self._keys.room_channels, draft.id,
+                                *unique(draft.rooms)])
+
+    def read(self, queries: Sequence[HistoryQuery]) -> list[HistoryPage]:
+        """As `Broker.read`.  The timeout is that of the next bytes: a long answer may take longer as a whole."""
+        if not queries:
+            return []
+        replies = self._pool.ask([self._read(query) for query in queries], patient=True)
+        return [_page(query.room, reply) for query, reply in zip(queries, replies, strict=True)]
+
+    def _read(self, query: HistoryQuery) -> Command:
+        keys = self._keys
+        since = "" if query.since is None else query.since
+        return HISTORY.command([keys.stream(query.room), keys.meta(query.room), keys.generation],
+                               [since, max(0, query.limit), int(query.backwards)])
+
+    def subscribe(self, rooms: Sequence[str]) -> None:
+        """As `Broker.subscribe`.  On BrokerUnavailable the rooms stay wanted: they are subscribed as soon as the
+        live connection is back, and then `on_gap` is called."""
+        self._live.subscribe(rooms)
+
+    def unsubscribe(self, rooms: Sequence[str]) -> None:
+        """As `Broker.unsubscribe`."""
+        self._live.unsubscribe(rooms)
+
+
+def _page(room: str, reply: list[Any]) -> HistoryPage:
+    epoch, seq, first, *records = reply
+    return HistoryPage(room, Position(epoch.decode(), seq), first, tuple(map(parse_record, records)))
+
+
+class RedisBackend:
+    """`Backend` over one Redis or Valkey: a pool for questions and one live connection."""
+
+    shared = True
+
+    def __init__(self, url: str, limits: Limits, *, channel: str, prefix: str = "wsapp:", timeout: float = 0.25,
+                 partition: str = "0") -> None:
+        address = RedisAddress.parse(url)
+        keys = RedisKeys(prefix, partition, address.database)
+        self._pool = RedisPool(address, keys, timeout)
+        self._address, self._limits = address, limits
+        self._hasty: list[RedisPool] = []
+        self._live = RedisLive(address, keys, channel, timeout)
+        self.broker: Broker = RedisBroker(self._pool, self._live, limits)
+        self.sessions: SessionStore = RedisSessions(self._pool, limits)
+        self.cluster: Cluster = RedisCluster(self._pool)
+        self.bus: Bus = RedisBus(self._pool, channel)
+
+    def start(self, boot: str, on_record: Callable[[str, bytes], None], on_gap: Callable[[], None],
+              on_bus: Callable[[bytes], None], on_control: Callable[[bytes], None]) -> None:
+        """As `Backend.start`.  Call it after fork."""
+        self._live.start(boot, on_record, on_gap, on_bus, on_control)
+
+    def hasty(self, timeout: float) -> Broker:
+        """As `Backend.hasty`: connections of its own."""
+        pool = RedisPool(self._address, self._pool.keys, timeout)
+        self._hasty.append(pool)
+        return RedisBroker(pool, self._live, self._limits)
+
+    def ping(self) -> float:
+        """As `Backend.ping`."""
+        begun = time.monotonic()
+        self._pool.ask([("PING",)])
+        return time.monotonic() - begun
+
+    def close(self) -> None:
+        """As `Backend.close`."""
+        self._live.close()
+        for pool in (self._pool, *self._hasty):
+            pool.close()

@@ -1,0 +1,86 @@
+"""The names of all keys and channels in Redis.  Nothing else in wsapp builds one.
+
+Every key of a partition carries the same hash tag, so that its scripts also run in a cluster's slot.  Pub/sub
+channels do not belong to a database, so their names carry its number: two apps on two databases of one server
+do not hear each other.  The stock Flask-SocketIO channel is not here: it is used verbatim.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+from typing import Final
+
+from wsapp.core.events import Draft
+
+LONGEST_KEY: Final = 64  # idempotency keys beyond it are hashed
+
+
+@dataclass(frozen=True, slots=True)
+class RedisKeys:
+    """Names under `prefix` for one partition in one database."""
+
+    prefix: str = "wsapp:"
+    partition: str = "0"
+    database: int = 0
+
+    @property
+    def base(self) -> str:
+        """What every key begins with."""
+        return f"{self.prefix}{{{self.partition}}}:"
+
+    @property
+    def clock(self) -> str:
+        """STRING: the last id given, as a decimal number."""
+        return f"{self.base}clock"
+
+    @property
+    def generation(self) -> str:
+        """HASH `token`, `run`: which server's life the epochs belong to."""
+        return f"{self.base}generation"
+
+    @property
+    def workers(self) -> str:
+        """SET of the boot ids that may have a lease."""
+        return f"{self.base}workers"
+
+    def stream(self, room: str) -> str:
+        """STREAM: `<seq>-0` with `ts` (ms, the server's clock) and `r` (the record)."""
+        return f"{self.base}stream:{room}"
+
+    def meta(self, room: str) -> str:
+        """HASH `epoch`, `generation`, `seq`, `first`, `bytes`, `oldest` (ms)."""
+        return f"{self.base}meta:{room}"
+
+    def session(self, session_id: str) -> str:
+        """HASH `owner`, `user`, `positions` (JSON), `metadata` (JSON)."""
+        return f"{self.base}session:{session_id}"
+
+    def worker(self, boot: str) -> str:
+        """STRING: a worker's facts as JSON; its time to live is the lease."""
+        return f"{self.base}worker:{boot}"
+
+    def result(self, key: str) -> str:
+        """STRING: where the publication with this idempotency key stands."""
+        if len(key) > LONGEST_KEY:
+            key = hashlib.blake2b(key.encode(), digest_size=20).hexdigest()
+        return f"{self.base}result:{key}"
+
+    @property
+    def room_channels(self) -> str:
+        """What a room's channel begins with; the room's name follows."""
+        return f"{self.base}{self.database}:room:"
+
+    @property
+    def control_channels(self) -> str:
+        """What a worker's control channel begins with; its boot id follows."""
+        return f"{self.base}{self.database}:control:"
+
+    def published(self, draft: Draft) -> list[str]:
+        """The keys that publish.lua declares for a draft, in its order."""
+        names = [self.clock, self.generation]
+        for room in dict.fromkeys(draft.rooms):
+            names += (self.stream(room), self.meta(room))
+        if draft.key:
+            names.append(self.result(draft.key))
+        return names

@@ -1,0 +1,259 @@
+"""The live connection: one pub/sub connection for all rooms, the stock channel and this worker's control channel.
+
+Confirmations (RESP2 pub/sub pushes, `subscribe channel count`) are counted per channel: a room that is left and
+joined again at once has two SUBSCRIBEs under way, and only the answer to the last one proves that nothing is missed.
+"""
+
+from __future__ import annotations
+
+import logging
+import random
+import threading
+import time
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any, Final
+
+import hiredis
+
+from wsapp.backends.redis_errors import unavailable
+from wsapp.backends.redis_keys import RedisKeys
+from wsapp.backends.redis_scripts import Command
+from wsapp.backends.redis_wire import CHUNK, FAILURES, RedisAddress, RedisWire, open_wire, pack
+from wsapp.errors import BrokerUnavailable
+
+log = logging.getLogger("wsapp.backends.live")
+
+BATCH: Final = 1000  # channels in one SUBSCRIBE
+PING_EVERY: Final = 2.0  # seconds of silence until we ask
+PING_WITHIN: Final = 2.0  # seconds the answer may take
+FIRST_DELAY: Final = 0.05
+LONGEST_DELAY: Final = 1.0
+
+
+class _Confirmation:
+    """Somebody who waits until channels are confirmed."""
+
+    __slots__ = ("done", "left")
+
+    def __init__(self, channels: Iterable[bytes]) -> None:
+        self.left = set(channels)
+        self.done = threading.Event()
+
+
+class RedisLive:
+    """Reads on a thread of its own; `subscribe` and `unsubscribe` may be called from any other."""
+
+    def __init__(self, address: RedisAddress, keys: RedisKeys, channel: str, timeout: float) -> None:
+        self._address, self._keys, self._timeout = address, keys, timeout
+        self._prefix, self._bus = keys.room_channels.encode(), channel.encode()
+        self._lock = threading.Lock()  # orders what is sent with what is expected
+        self._wire: RedisWire | None = None
+        self._wanted: set[bytes] = set()
+        self._pending: dict[bytes, int] = {}
+        self._waiting: list[_Confirmation] = []
+        self._rooms: dict[bytes, str] = {}
+        self._others: dict[bytes, Callable[[bytes], None]] = {}
+        self._closing = threading.Event()
+        self._thread: threading.Thread | None = None
+        self._away, self._reason = True, "the live connection was not started"
+        self._asked_at: float | None = None
+
+    def start(self, boot: str, on_record: Callable[[str, bytes], None], on_gap: Callable[[], None],
+              on_bus: Callable[[bytes], None], on_control: Callable[[bytes], None]) -> None:
+        """As `Backend.start`.  Raises RuntimeError when it was started or closed before."""
+        if self._thread is not None or self._closing.is_set():
+            raise RuntimeError("a live connection is started once")
+        self._on_record, self._on_gap = on_record, on_gap
+        self._others = {self._bus: on_bus, (self._keys.control_channels + boot).encode(): on_control}
+        self._away, self._reason = False, f"Redis at {self._address.where}: not connected yet"
+        self._thread = threading.Thread(target=self._run, name="wsapp-live", daemon=True)
+        self._thread.start()
+
+    def subscribe(self, rooms: Sequence[str]) -> None:
+        """As `Broker.subscribe`.  Raises BrokerUnavailable (at once while the server is known to be away); the rooms
+        stay wanted.  Not for callbacks of this connection: they would wait for themselves."""
+        channels = {self._prefix + room.encode(): room for room in rooms}
+        if not channels:
+            return
+        with self._lock:
+            self._rooms.update(channels)
+            fresh = [channel for channel in channels if channel not in self._wanted]
+            self._wanted.update(fresh)
+            if self._wire is not None:
+                self._send("SUBSCRIBE", fresh)
+                unconfirmed = [channel for channel in channels if channel in self._pending]
+            elif self._away:
+                raise BrokerUnavailable(self._reason)
+            else:
+                unconfirmed = list(channels)
+            if not unconfirmed:
+                return
+            confirmation = _Confirmation(unconfirmed)
+            self._waiting.append(confirmation)
+        if confirmation.done.wait(self._timeout):
+            return
+        with self._lock:
+            if confirmation in self._waiting:
+                self._waiting.remove(confirmation)
+                raise BrokerUnavailable(self._reason if self._wire is None else
+                                        str(unavailable(TimeoutError(), self._address.where, self._timeout)))
+
+    def unsubscribe(self, rooms: Sequence[str]) -> None:
+        """As `Broker.unsubscribe`."""
+        with self._lock:
+            channels = [self._prefix + room.encode() for room in rooms]
+            known = [channel for channel in channels if channel in self._wanted]
+            self._wanted.difference_update(known)
+            for channel in known:
+                del self._rooms[channel]
+            if self._wire is not None:
+                self._send("UNSUBSCRIBE", known)
+
+    def _send(self, verb: str, channels: Sequence[bytes]) -> None:
+        """Send under the lock.  A failure is the reader's to notice: it makes a new connection."""
+        wire = self._wire
+        if wire is None or not channels:
+            return
+        commands: list[Command] = [(verb, *channels[i:i + BATCH]) for i in range(0, len(channels), BATCH)]
+        if verb == "SUBSCRIBE":
+            for channel in channels:
+                self._pending[channel] = self._pending.get(channel, 0) + 1
+        try:
+            wire.sock.sendall(pack(commands))
+        except OSError as error:
+            log.warning("live connection: sending failed: %s", error)
+            wire.shutdown()
+
+    def _confirm(self, channel: bytes) -> None:
+        with self._lock:
+            left = self._pending.get(channel, 0) - 1
+            if left > 0:
+                self._pending[channel] = left
+                return
+            self._pending.pop(channel, None)
+            for confirmation in self._waiting:
+                confirmation.left.discard(channel)
+                if not confirmation.left:
+                    confirmation.done.set()
+            self._waiting = [c for c in self._waiting if c.left]
+
+    def _run(self) -> None:
+        failures, gap = 0, False
+        while not self._closing.is_set():
+            begun = time.monotonic()
+            try:
+                wire = open_wire(self._address, self._keys, self._timeout)
+            except FAILURES as error:
+                reason = str(unavailable(error, self._address.where, self._timeout))
+            else:
+                reason = self._serve(wire, gap)
+                failures = 0 if time.monotonic() - begun > LONGEST_DELAY else failures
+            if self._closing.is_set():
+                break
+            self._away, self._reason, gap = True, reason, True
+            (log.warning if failures == 0 else log.debug)("live connection: %s", reason)
+            delay = min(LONGEST_DELAY, FIRST_DELAY * 2.0 ** min(failures, 10))
+            failures += 1
+            self._closing.wait(delay * random.uniform(0.5, 1.0))
+
+    def _serve(self, wire: RedisWire, gap: bool) -> str:
+        """Subscribe to all that is wanted and read until the connection ends; why it ended."""
+        wire.sock.settimeout(self._timeout)
+        with self._lock:
+            self._wire, self._away = wire, False
+            channels = [*self._others, *self._wanted]
+            confirmation = _Confirmation(channels)
+            self._waiting.append(confirmation)
+            self._send("SUBSCRIBE", channels)
+        try:
+            self._read(wire, confirmation if gap else None)
+            return "closed"
+        except FAILURES as error:
+            return str(unavailable(error, self._address.where, PING_WITHIN))
+        finally:
+            with self._lock:
+                self._wire = None
+                self._pending.clear()
+                if confirmation in self._waiting:
+                    self._waiting.remove(confirmation)
+                wire.close()
+
+    def _read(self, wire: RedisWire, gap: _Confirmation | None) -> None:
+        reader, sock = wire.reader, wire.sock
+        heard = time.monotonic()
+        self._asked_at = None
+        while not self._closing.is_set():
+            try:
+                data = sock.recv(CHUNK)
+            except TimeoutError:
+                self._watch(wire, heard)
+                continue
+            if not data:
+                raise ConnectionResetError("the server closed the connection")
+            heard, self._asked_at = time.monotonic(), None
+            reader.feed(data)
+            self._dispatch(reader)
+            if gap is not None and gap.done.is_set():
+                gap = None
+                self._call(self._on_gap)
+            if len(data) == CHUNK:
+                time.sleep(0)  # a flood must not starve the worker's other greenlets
+
+    def _watch(self, wire: RedisWire, heard: float) -> None:
+        """Called in silence: ask whether the server is there.  Raises TimeoutError when it is not."""
+        now = time.monotonic()
+        if self._asked_at is None:
+            if now - heard >= PING_EVERY:
+                self._asked_at = now
+                with self._lock:
+                    wire.sock.sendall(pack([("PING",)]))
+        elif now - self._asked_at >= PING_WITHIN:
+            raise TimeoutError("no answer to PING")
+
+    def _dispatch(self, reader: hiredis.Reader) -> None:
+        """Hand on every complete message: the hot loop of a worker that listens."""
+        gets, rooms, on_record = reader.gets, self._rooms, self._on_record
+        while True:
+            message: Any = gets()
+            if message is False:
+                return
+            if type(message) is list and message[0] == b"message":
+                room = rooms.get(message[1])
+                if room is None:
+                    self._other(message[1], message[2])
+                    continue
+                try:
+                    on_record(room, message[2])
+                except Exception:
+                    log.exception("a record of %s was not delivered", room)
+            else:
+                self._notice(message)
+
+    def _other(self, channel: bytes, body: bytes) -> None:
+        """The stock or the control channel; or a room that was left a moment ago."""
+        handler = self._others.get(channel)
+        if handler is not None:
+            self._call(handler, body)
+
+    def _notice(self, message: Any) -> None:
+        if isinstance(message, hiredis.ReplyError):
+            raise message
+        if type(message) is list and message[0] == b"subscribe":
+            self._confirm(message[1])
+
+    def _call(self, handler: Callable[..., None], *arguments: object) -> None:
+        """Run a callback; what it raises is its own error and must not end the reading."""
+        try:
+            handler(*arguments)
+        except Exception:
+            log.exception("a callback of the live connection failed")
+
+    def close(self) -> None:
+        """End the thread (waiting for it at most a second) and the connection.  Idempotent."""
+        self._closing.set()
+        with self._lock:
+            if self._wire is not None:
+                self._wire.shutdown()
+        thread = self._thread
+        if thread is not None and thread is not threading.current_thread():
+            thread.join(1.0)

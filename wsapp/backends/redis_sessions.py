@@ -1,0 +1,48 @@
+"""Reconnect state in Redis: one hash per session, written only by its owner."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from wsapp.backends.records import milliseconds, split_owner
+from wsapp.backends.redis_scripts import SESSION_DROP, SESSION_SAVE, SESSION_TAKE, Command
+from wsapp.backends.redis_wire import RedisPool
+from wsapp.core.events import Position, strict_dumps, strict_loads
+from wsapp.core.ports import Limits, SavedSession
+
+
+class RedisSessions:
+    """`SessionStore` over three fenced scripts."""
+
+    def __init__(self, pool: RedisPool, limits: Limits) -> None:
+        self._pool, self._ttl = pool, milliseconds(limits.session_ttl)
+
+    def save(self, sessions: Sequence[SavedSession]) -> list[bool]:
+        """As `SessionStore.save`."""
+        return [reply == 1 for reply in self._pool.ask([self._save(s) for s in sessions])] if sessions else []
+
+    def _save(self, session: SavedSession) -> Command:
+        split_owner(session.owner)
+        return SESSION_SAVE.command([self._pool.keys.session(session.session_id)], [
+            session.owner, session.user_id, strict_dumps({room: list(at) for room, at in session.positions.items()}),
+            strict_dumps(dict(session.metadata)), self._ttl])
+
+    def take(self, session_id: str, owner: str) -> SavedSession | None:
+        """As `SessionStore.take`; the time to live begins anew."""
+        split_owner(owner)
+        (reply,) = self._pool.ask([SESSION_TAKE.command(
+            [self._pool.keys.session(session_id)], [owner, self._pool.keys.control_channels, self._ttl])])
+        return None if reply is None else _session(session_id, reply)
+
+    def drop(self, session_id: str, owner: str) -> bool:
+        """As `SessionStore.drop`."""
+        (reply,) = self._pool.ask([SESSION_DROP.command([self._pool.keys.session(session_id)], [owner])])
+        return bool(reply == 1)
+
+
+def _session(session_id: str, state: list[Any]) -> SavedSession:
+    owner, user, positions, metadata = state
+    return SavedSession(session_id, user.decode(), owner.decode(),
+                        {room: Position(epoch, seq) for room, (epoch, seq) in strict_loads(positions).items()},
+                        strict_loads(metadata))

@@ -1,0 +1,1 @@
+"""One file per feature: its socket events and its HTTP routes together."""

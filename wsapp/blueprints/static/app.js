@@ -1,0 +1,368 @@
+// The live page: a plain-profile Socket.IO client, as any other would be written (docs/protocol.md).
+"use strict";
+
+(() => {
+  const DEFAULT_ROOMS = ["agent:coder", "task:t1", "project:p1"];
+  const MAX_THOUGHTS = 500;
+  const MAX_TASKS = 100;
+  const MAX_EVENTS = 200;
+  const MAX_NOTICES = 4;
+  const MAX_IDS = 5000;
+  const HISTORY = 100;
+  const NOTICE_MS = 8000;
+  const SESSION_WAIT_MS = 1500;
+  const OWN_EVENTS = new Set(["agent-thought", "task-update", "session", "shed", "resync", "mode", "server-shutdown"]);
+
+  const byId = (id) => document.getElementById(id);
+  const element = (tag, text, className) => {
+    const made = document.createElement(tag);
+    if (text !== undefined) made.textContent = text;
+    if (className) made.className = className;
+    return made;
+  };
+  const clock = (ms) => new Date(Number.isFinite(ms) ? ms : Date.now()).toLocaleTimeString([], { hour12: false });
+  const timeOf = (ms) => element("time", clock(ms));
+  const trim = (list, most) => { while (list.children.length > most) list.firstElementChild.remove(); };
+
+  // --- rooms: what the address asks for, and what the server has granted -------------------------------------------
+
+  const wanted = new Set();
+  const joined = new Map(); // room -> "yes" | "asked" | "refused"
+
+  function roomsOfAddress() {
+    const rooms = location.hash.slice(1).split(",").map((part) => {
+      try { return decodeURIComponent(part).trim(); } catch { return ""; }
+    });
+    return rooms.filter((room) => /^(agent|task|project):./.test(room));
+  }
+
+  function writeAddress() {
+    const rooms = [...wanted].map((room) => encodeURIComponent(room).replace("%3A", ":"));
+    history.replaceState(null, "", "#" + rooms.join(","));
+  }
+
+  function readAddress() {
+    const rooms = roomsOfAddress();
+    const next = new Set(rooms.length ? rooms : DEFAULT_ROOMS);
+    for (const room of [...wanted]) if (!next.has(room)) leave(room);
+    for (const room of next) wanted.add(room);
+    writeAddress();
+    ask();
+  }
+
+  function showRooms() {
+    byId("rooms").replaceChildren(...[...wanted].map((room) => {
+      const item = element("li", undefined, "room");
+      item.dataset.joined = joined.get(room) || "no";
+      const button = element("button", "×");
+      button.type = "button";
+      button.setAttribute("aria-label", "stop watching " + room);
+      button.addEventListener("click", () => { leave(room); writeAddress(); showRooms(); });
+      item.append(element("span", room), button);
+      return item;
+    }));
+    byId("hint").textContent = hint();
+  }
+
+  function hint() {
+    const id = (kind, standard) => {
+      const room = [...wanted].find((name) => name.startsWith(kind + ":"));
+      const value = room ? room.slice(kind.length + 1) : standard;
+      return /^[\w.:@-]+$/.test(value) ? value : "'" + value.replaceAll("'", "'\\''") + "'";
+    };
+    return `.venv/bin/wsapp run --agent ${id("agent", "coder")} --task ${id("task", "t1")}`
+      + ` --project ${id("project", "p1")} -- ls -la`;
+  }
+
+  const request = (verb, room, done) => {
+    const at = room.indexOf(":");
+    socket.timeout(10000).emit(`${verb}-${room.slice(0, at)}`, room.slice(at + 1), done);
+  };
+
+  function ask() {
+    showRooms();
+    if (!socket.connected || !settled) return;
+    for (const room of wanted) {
+      if (joined.has(room)) continue;
+      joined.set(room, "asked");
+      request("subscribe", room, (lost, answer) => answered(room, lost, answer));
+    }
+    showRooms();
+  }
+
+  function answered(room, lost, answer) {
+    if (!wanted.has(room)) return;
+    if (lost) {
+      joined.delete(room);
+      if (socket.connected) notice(`${room}: no answer from the server`, "error");
+    } else if (answer && answer.ok) {
+      joined.set(room, "yes");
+      if (answer.seq > 0) showHistory(room, answer.seq);
+    } else {
+      joined.set(room, "refused");
+      notice(`${room}: ${(answer && answer.error && answer.error.message) || "refused"}`, "error");
+    }
+    showRooms();
+  }
+
+  const toldHistory = new Set();
+
+  // What was published before this page came: everything up to the position at which live began.
+  function showHistory(room, seq) {
+    if (toldHistory.has(room)) return;
+    toldHistory.add(room);
+    socket.timeout(10000).emit("history", { room, before: seq + 1, limit: HISTORY }, (lost, answer) => {
+      if (lost || !answer || !answer.ok) return;
+      for (const { event, data } of answer.events) {
+        if (event === "agent-thought") addThoughts(data, true);
+        else if (event === "task-update") showTask(data, true);
+        else showEvent(event, data, true);
+      }
+    });
+  }
+
+  function leave(room) {
+    wanted.delete(room);
+    if (joined.delete(room) && socket.connected) request("unsubscribe", room, () => {});
+  }
+
+  // --- what arrives --------------------------------------------------------------------------------------------------
+
+  const seenIds = new Set();
+  function isNew(id) {
+    if (id === undefined || id === null) return true;
+    if (seenIds.has(id)) return false;
+    seenIds.add(id);
+    if (seenIds.size > MAX_IDS) seenIds.delete(seenIds.values().next().value);
+    return true;
+  }
+
+  const scroller = byId("thoughts-scroll");
+  const thoughts = byId("thoughts");
+  let following = true;
+  let total = 0;
+  let growing = {}; // the thought whose deltas the newest line takes
+
+  function follow() {
+    if (following) scroller.scrollTop = scroller.scrollHeight;
+    byId("follow").hidden = following;
+  }
+  scroller.addEventListener("scroll", () => {
+    following = scroller.scrollHeight - scroller.scrollTop - scroller.clientHeight < 40;
+    byId("follow").hidden = following;
+  });
+  byId("follow").addEventListener("click", () => { following = true; follow(); });
+
+  // What comes live goes to the end; what comes from history goes where its time is.
+  function place(line, old) {
+    let before = old ? thoughts.lastElementChild : null;
+    while (before && !(Number(before.dataset.ts) < Number(line.dataset.ts))) before = before.previousElementSibling;
+    if (before) before.after(line);
+    else if (old) thoughts.prepend(line);
+    else thoughts.append(line);
+  }
+
+  function addThoughts(data, old) {
+    // Over the rate limit the thoughts of one agent come together, as an array.
+    const fresh = (Array.isArray(data) ? data : [data]).filter((thought) => thought && isNew(thought.id));
+    for (const thought of fresh) {
+      const text = typeof thought.thought === "string" ? thought.thought : JSON.stringify(thought.thought);
+      const begun = !old && thought.delta && thought.thoughtId === growing.id ? growing.text : null;
+      if (begun) {
+        begun.textContent += text;
+        continue;
+      }
+      const line = element("li");
+      const shown = element("p", text);
+      if (thought.stream) line.dataset.stream = thought.stream;
+      line.append(timeOf(thought.timestamp), element("b", thought.agentId), shown);
+      line.dataset.ts = thought.timestamp;
+      place(line, old);
+      if (!old) growing = thought.delta ? { id: thought.thoughtId, text: shown } : {};
+    }
+    total += fresh.length;
+    byId("thought-count").textContent = String(total);
+    byId("empty").hidden = total > 0;
+    trim(thoughts, MAX_THOUGHTS);
+    follow();
+  }
+
+  const tasks = new Map(); // taskId -> its list item
+
+  function taskItem(taskId) {
+    let item = tasks.get(taskId);
+    if (item) return item;
+    item = element("li");
+    const top = element("div", undefined, "top");
+    const bar = element("progress");
+    bar.max = 100;
+    bar.setAttribute("aria-label", "progress of " + taskId);
+    top.append(element("span", taskId), element("span", "", "status"));
+    item.append(top, bar, element("small"));
+    if (!tasks.size) byId("tasks").replaceChildren();
+    byId("tasks").prepend(item);
+    tasks.set(taskId, item);
+    if (tasks.size > MAX_TASKS) {
+      const [oldest, old] = tasks.entries().next().value;
+      tasks.delete(oldest);
+      old.remove();
+    }
+    return item;
+  }
+
+  function showTask(update, old) {
+    if (!update || !isNew(update.id)) return;
+    if (old && tasks.has(String(update.taskId))) return; // the newest comes first
+    const item = taskItem(String(update.taskId));
+    const bar = item.querySelector("progress");
+    const done = update.status === "completed";
+    item.dataset.status = update.status;
+    if (typeof update.progress === "number") bar.value = update.progress;
+    else if (done) bar.value = 100;
+    else if (update.status === "pending") bar.value = 0;
+    else if (update.status === "in_progress") bar.removeAttribute("value");
+    else if (!bar.hasAttribute("value")) bar.value = 0;
+    const percent = bar.hasAttribute("value") ? ` · ${Math.round(bar.value)} %` : "";
+    item.querySelector(".status").textContent = String(update.status).replace("_", " ") + percent;
+    item.querySelector("small").textContent = update.message || "";
+  }
+
+  function showEvent(name, data, old) {
+    // A publisher may have given its data an `id` of its own: only with the number it is the event's.
+    if (data && data.id !== undefined && data.seq !== undefined && !isNew(`${name} ${data.id} ${data.seq}`)) return;
+    const list = byId("events");
+    list.querySelector(".none")?.remove();
+    const line = element("li");
+    line.append(timeOf(data && data.timestamp), element("b", name), " " + (data === undefined ? "" : brief(data)));
+    if (old) list.append(line);
+    else list.prepend(line);
+    while (list.children.length > MAX_EVENTS) list.lastElementChild.remove();
+  }
+
+  function brief(data) {
+    if (data === null || typeof data !== "object" || Array.isArray(data)) return JSON.stringify(data);
+    const { id, seq, timestamp, ...rest } = data;
+    return Object.entries(rest)
+      .map(([key, value]) => `${key}=${typeof value === "string" ? value : JSON.stringify(value)}`).join("  ");
+  }
+
+  function showShed(shed) {
+    if (!shed) return;
+    const why = shed.reason ? ` (${shed.reason})` : "";
+    const line = element("li", `${shed.count} skipped in ${shed.room}${why}`, "gap");
+    thoughts.append(line);
+    trim(thoughts, MAX_THOUGHTS);
+    byId("empty").hidden = true;
+    follow();
+  }
+
+  // --- connection ----------------------------------------------------------------------------------------------------
+
+  function notice(text, kind) {
+    const item = element("li", text);
+    if (kind) item.dataset.kind = kind;
+    byId("notices").append(item);
+    trim(byId("notices"), MAX_NOTICES);
+    setTimeout(() => item.remove(), NOTICE_MS);
+  }
+
+  let facts = {};
+  function state(name, text) {
+    byId("state").dataset.state = name;
+    byId("state-text").textContent = text || name;
+    const shown = [facts.transport, facts.session && "session " + facts.session, facts.mode];
+    byId("facts").textContent = shown.filter(Boolean).join(" · ");
+  }
+
+  const path = new URL("socket.io", document.baseURI).pathname;
+  const socket = io({ path, autoConnect: false, reconnectionDelay: 500, reconnectionDelayMax: 5000 });
+  let settled = false; // the server has told whether the session was recovered
+  let everConnected = false;
+  let shutdownMs = 0;
+
+  function settle(session) {
+    if (settled) return;
+    settled = true;
+    const recovered = Boolean(session && session.recovered);
+    if (!recovered) joined.clear(); // a new session, which is in the rooms that the server names
+    for (const room of Object.keys((session && session.rooms) || {})) {
+      joined.set(room, "yes");
+      if (!wanted.has(room)) leave(room);
+    }
+    state("connected", recovered ? "recovered" : "connected");
+    ask();
+  }
+
+  socket.on("connect", () => {
+    const engine = socket.io.engine;
+    facts = { transport: engine.transport.name };
+    engine.on("upgrade", (transport) => { facts.transport = transport.name; state("connected", byId("state-text").textContent); });
+    settled = false;
+    shutdownMs = 0;
+    state("connected");
+    setTimeout(() => { if (socket.connected) settle(null); }, SESSION_WAIT_MS);
+  });
+
+  socket.on("session", (session) => {
+    if (session && session.sessionId) facts.session = String(session.sessionId).slice(0, 6) + "…";
+    if (session && everConnected) {
+      const missed = Number(session.missed) || 0;
+      if (session.recovered) notice(`back; ${missed} missed events replayed`, "good");
+      else notice(`back, but what was missed could not be replayed${session.reason ? ": " + session.reason : ""}`);
+    }
+    everConnected = true;
+    settle(session);
+  });
+
+  socket.on("disconnect", (reason, details) => {
+    const code = details && details.context && details.context.code;
+    for (const [room, how] of joined) if (how === "asked") joined.delete(room);
+    if (code >= 4500 && code < 5000) {
+      socket.disconnect();
+      state("refused", `closed by the server (${details.context.reason || code})`);
+      return;
+    }
+    state("reconnecting");
+    // The library does not come back by itself when the server ended the connection in words.
+    if (reason === "io server disconnect") setTimeout(() => socket.connect(), shutdownMs || 1000);
+  });
+
+  socket.on("connect_error", (error) => {
+    if (socket.active) state("reconnecting", everConnected ? "reconnecting" : "connecting");
+    else state("refused", "refused: " + error.message);
+  });
+
+  socket.on("agent-thought", (data) => addThoughts(data));
+  socket.on("task-update", (update) => showTask(update));
+  socket.on("shed", showShed);
+  socket.on("resync", (what) => {
+    if (what) notice(`${what.room}: ${what.missed || "some"} events were missed and cannot be replayed (${what.reason})`);
+  });
+  socket.on("mode", (what) => {
+    const mode = typeof what === "string" ? what : (what && what.mode) || "";
+    facts.mode = mode && mode !== "normal" ? "mode: " + mode : "";
+    notice(mode === "normal" ? "the server is back to normal" : `the server is in mode "${mode}"`,
+      mode === "normal" ? "good" : undefined);
+    state(byId("state").dataset.state, byId("state-text").textContent);
+  });
+  socket.on("server-shutdown", (what) => {
+    shutdownMs = (what && Number(what.retryAfterMs)) || 0;
+    notice(`the server restarts; back in about ${Math.max(1, Math.round(shutdownMs / 1000))} s`);
+  });
+  socket.onAny((name, data) => { if (!OWN_EVENTS.has(name)) showEvent(name, data); });
+
+  byId("subscribe").addEventListener("submit", (event) => {
+    event.preventDefault();
+    const input = byId("room");
+    const room = input.value.trim();
+    if (joined.get(room) === "refused") joined.delete(room);
+    wanted.add(room);
+    input.value = "";
+    writeAddress();
+    ask();
+  });
+  window.addEventListener("hashchange", readAddress);
+
+  readAddress();
+  socket.connect();
+})();

@@ -1,0 +1,81 @@
+"""Rooms: subscribing, with what was missed since a position, leaving, and reading history."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from wsapp import schemas
+from wsapp.core.events import Position, strict_loads
+from wsapp.core.ports import HistoryQuery
+from wsapp.errors import ErrorCode, RequestError
+from wsapp.runtime.event_blueprint import Call, EventBlueprint, EventHandler
+from wsapp.runtime.lifecycle import require_rooms_left
+from wsapp.runtime.recovery import recover
+
+subscriptions = EventBlueprint("wsapp_subscriptions", __name__)
+
+
+def _subscriber(kind: str) -> EventHandler:
+    def subscribe(call: Call, payload: Any) -> dict[str, object]:
+        """`id` or `{id, since?}`; told `{room, epoch, seq}` and, with `since`, `{recovered, missed, reason?}`."""
+        asked = schemas.load_request(f"subscribe-{kind}", payload)
+        assert isinstance(asked, schemas.Subscribe)
+        return join(call, asked)
+
+    return subscribe
+
+
+def _unsubscriber(kind: str) -> EventHandler:
+    def unsubscribe(call: Call, payload: Any) -> dict[str, object]:
+        asked = schemas.load_request(f"unsubscribe-{kind}", payload)
+        assert isinstance(asked, schemas.Unsubscribe)
+        if not call.hub.connections.leave_room(call.session.sid, asked.room):
+            raise RequestError(ErrorCode.NOT_SUBSCRIBED, f"not subscribed to {asked.room}")
+        call.hub.lifecycle.save(call.session)
+        return {"room": asked.room}
+
+    return unsubscribe
+
+
+for _kind in schemas.KINDS:
+    subscriptions.event(f"subscribe-{_kind}")(_subscriber(_kind))
+    subscriptions.event(f"unsubscribe-{_kind}")(_unsubscriber(_kind))
+
+
+def join(call: Call, asked: schemas.Subscribe) -> dict[str, object]:
+    """Put the session into the room and have it saved there before the client is told so."""
+    hub, session = call.hub, call.session
+    if asked.room not in session.subs:
+        require_rooms_left(session, hub.settings.max_rooms)
+    for hook in hub.hooks["subscribe"]:
+        if hook(session, asked.room) is False:
+            raise RequestError(ErrorCode.FORBIDDEN, f"not allowed in {asked.room}")
+    since = None if asked.since is None else Position(asked.epoch, asked.since)
+    recovery = recover(session, {asked.room: since}, hub.connections.registry, hub.delivery)
+    hub.lifecycle.save(session)
+    call.after.append(recovery.release)
+    position = recovery.positions[asked.room]
+    told: dict[str, object] = {"room": asked.room, "epoch": position.epoch, "seq": position.seq}
+    if since is not None:
+        told |= {"recovered": recovery.recovered, "missed": recovery.missed}
+        if recovery.reason is not None:
+            told["reason"] = recovery.reason
+    return told
+
+
+@subscriptions.event("history")
+def history(call: Call, payload: Any) -> dict[str, object]:
+    """`{room, since?|before?, limit?, epoch?}` of a room the session is in; told `{epoch, seq, first, events}`, each
+    event `{event, data, id, ts, seq}`."""
+    asked = schemas.load_request("history", payload)
+    assert isinstance(asked, schemas.History)
+    if asked.room not in call.session.subs:
+        raise RequestError(ErrorCode.NOT_SUBSCRIBED, f"not subscribed to {asked.room}")
+    backwards = asked.since is None
+    page = call.hub.backend.broker.read([HistoryQuery(
+        asked.room, asked.before if backwards else asked.since, asked.limit, backwards)])[0]
+    if asked.epoch and asked.epoch != page.head.epoch:
+        raise RequestError(ErrorCode.NOT_FOUND, f"{asked.room} has begun a new history: epoch {page.head.epoch}")
+    events = [{"event": found.event, "data": strict_loads(found.data_json(asked.room)), "id": found.id,
+               "ts": found.ts, "seq": found.seq(asked.room)} for found in page.publications]
+    return {"room": asked.room, "epoch": page.head.epoch, "seq": page.head.seq, "first": page.first, "events": events}

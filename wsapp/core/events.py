@@ -1,0 +1,205 @@
+"""What travels: drafts before the broker numbers them, publications afterwards, and their two encodings.
+
+The *record* is what the broker stores and fans out: one header line of tab-separated fields, a newline, and the
+event's data as JSON.  A worker splits the header and concatenates; it never parses the JSON to deliver it.
+
+    id \t ts \t priority \t flags \t lane \t entity \t event (\t room \t seq \t epoch)+ \n data
+
+The *text* is the Socket.IO packet (protocol v5, section "Packet encoding") inside an Engine.IO message ("4"):
+`42["event",data]`, with what the client's profile adds.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from enum import IntEnum, StrEnum
+from typing import Any, Final, NamedTuple
+
+from wsapp.errors import PayloadError
+
+MIN_PRIORITY: Final = 0
+MAX_PRIORITY: Final = 10
+DEFAULT_PRIORITY: Final = 5
+AUTO_KEY: Final = "~"  # begins the idempotency keys that a worker makes itself, kept for a shorter time
+CRITICAL_PRIORITY: Final = 9  # from here on an event bypasses the throttle
+
+THOUGHT: Final = "agent-thought"
+TASK_UPDATE: Final = "task-update"
+
+# Names that the protocol or wsapp itself gives a meaning to; nobody may publish under them.
+RESERVED_EVENTS: Final = frozenset({
+    "connect", "connect_error", "disconnect", "disconnecting", "newListener", "removeListener",
+    "session", "shed", "resync", "mode", "server-shutdown", "batch", "beacon",
+})
+
+
+class Profile(IntEnum):
+    """How a client wants its events, chosen at CONNECT."""
+
+    PLAIN = 0
+    SDK = 1
+    OFFSET = 2
+
+
+class Lane(StrEnum):
+    """What may happen to an event that has to wait: `state` keeps the latest of its entity, `append` joins the
+    deltas of its entity, `log` keeps every one in order, `critical` does not wait."""
+
+    CRITICAL = "c"
+    STATE = "s"
+    APPEND = "a"
+    LOG = "l"
+
+
+class Placed(NamedTuple):
+    """Where a publication stands in one room."""
+
+    room: str
+    seq: int
+    epoch: str
+
+
+class Position(NamedTuple):
+    """A place in a room's history: everything up to and including `seq` of `epoch` is behind it."""
+
+    epoch: str
+    seq: int
+
+
+@dataclass(frozen=True, slots=True)
+class Draft:
+    """A checked event that is not yet published.  `body` is its data as JSON; `rooms[0]` is its home.  `id` is set
+    only when watchers have seen it under that id already, while the broker was away."""
+
+    event: str
+    rooms: tuple[str, ...]
+    body: bytes
+    ts: int
+    priority: int = DEFAULT_PRIORITY
+    lane: Lane = Lane.LOG
+    entity: str = ""
+    flags: str = ""
+    key: str = ""
+    id: str = ""
+
+    def head(self) -> str:
+        """The middle of the record's header, between `id` and the rooms, which the broker adds."""
+        return (f"{self.ts}\t{self.priority}\t{self.flags or '-'}\t{self.lane.value}\t{self.entity}\t{self.event}")
+
+
+def strict_dumps(value: object) -> str:
+    """Compact JSON of RFC 8259: NaN and infinities are refused, which browsers' JSON.parse would throw on."""
+    try:
+        return json.dumps(value, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
+    except (TypeError, ValueError, RecursionError) as error:
+        raise PayloadError(f"data cannot be written as JSON: {error}", {"data": [str(error)]}) from error
+
+
+def _refuse_constant(name: str) -> Any:
+    raise ValueError(f"{name} is not JSON")
+
+
+def strict_loads(text: str | bytes) -> Any:
+    """Parse JSON of RFC 8259, refusing `NaN` and `Infinity`.  Raises ValueError."""
+    return json.loads(text, parse_constant=_refuse_constant)
+
+
+def body_flags(data: object) -> str:
+    """Which of `id` (i) and `seq` (s) may be added to the data on delivery: only to objects, never over a key
+    that the publisher set."""
+    if not isinstance(data, dict):
+        return ""
+    return ("" if "id" in data else "i") + ("" if "seq" in data else "s")
+
+
+class Publication:
+    """A recorded event as a worker holds it.  `texts` caches the encodings that its clients share."""
+
+    __slots__ = ("body", "entity", "event", "flags", "id", "lane", "places", "priority", "texts", "ts")
+
+    def __init__(self, id: str, ts: int, priority: int, flags: str, lane: Lane, entity: str, event: str,
+                 places: tuple[Placed, ...], body: bytes) -> None:
+        self.id, self.ts, self.priority, self.flags, self.lane = id, ts, priority, flags, lane
+        self.entity, self.event, self.places, self.body = entity, event, places, body
+        self.texts: dict[tuple[Profile, str], Any] = {}
+
+    def __repr__(self) -> str:
+        return f"<Publication {self.id} {self.event} {self.places}>"
+
+    @property
+    def critical(self) -> bool:
+        """Whether it must be acknowledged (G6)."""
+        return "c" in self.flags
+
+    def seq(self, room: str) -> int:
+        """Its number in the room.  Raises KeyError when it was not published there."""
+        for place in self.places:
+            if place.room == room:
+                return place.seq
+        raise KeyError(room)
+
+    def data_json(self, room: str) -> bytes:
+        """The data as a client that gets it through `room` sees it: with `id` and `seq` where they fit."""
+        added = []
+        if "i" in self.flags:
+            added.append(f'"id":"{self.id}"')
+        if "s" in self.flags:
+            added.append(f'"seq":{self.seq(room)}')
+        if not added:
+            return self.body
+        comma = b"" if self.body == b"{}" else b","
+        return self.body[:-1] + comma + ",".join(added).encode() + b"}"
+
+    def meta_json(self) -> bytes:
+        """The second argument of the sdk profile: `{id, ts, epoch, rooms: {room: seq}, epochs?}`."""
+        meta: dict[str, object] = {"id": self.id, "ts": self.ts, "epoch": self.places[0].epoch,
+                                   "rooms": {place.room: place.seq for place in self.places if place.seq}}
+        if self.critical:
+            meta["critical"] = True
+        if any(place.epoch != self.places[0].epoch for place in self.places):
+            meta["epochs"] = {place.room: place.epoch for place in self.places}
+        return strict_dumps(meta).encode()
+
+    def text(self, profile: Profile, room: str) -> bytes:
+        """The Engine.IO message for one profile: what is framed once and shared by all of that profile."""
+        head = b"42[" + strict_dumps(self.event).encode() + b"," + self.data_json(room)
+        if profile is Profile.PLAIN:
+            return head + b"]"
+        if profile is Profile.SDK:
+            return head + b"," + self.meta_json() + b"]"
+        return head + b',"' + self.id.encode() + b'"]'
+
+    def record(self) -> bytes:
+        """The inverse of `parse_record`."""
+        places = "".join(f"\t{p.room}\t{p.seq}\t{p.epoch}" for p in self.places)
+        head = f"{self.id}\t{self.ts}\t{self.priority}\t{self.flags or '-'}\t{self.lane.value}\t{self.entity}"
+        return f"{head}\t{self.event}{places}\n".encode() + self.body
+
+
+def publish_draft(draft: Draft, id: str, places: tuple[Placed, ...]) -> Publication:
+    """The publication a draft becomes once the broker has numbered it."""
+    return Publication(id, draft.ts, draft.priority, draft.flags, draft.lane, draft.entity, draft.event,
+                       places, draft.body)
+
+
+_LANES: Final = {lane.value: lane for lane in Lane}
+
+
+def parse_record(record: bytes) -> Publication:
+    """Read a record.  Raises ValueError on anything that `Publication.record` would not write."""
+    end = record.index(b"\n")
+    fields = record[:end].decode().split("\t")
+    places = fields[7:]
+    if not places or len(places) % 3:
+        raise ValueError(f"a record of {len(fields)} fields")
+    flags = "" if fields[3] == "-" else fields[3]
+    return Publication(
+        fields[0], int(fields[1]), int(fields[2]), flags, _LANES[fields[4]], fields[5], fields[6],
+        tuple(Placed(places[i], int(places[i + 1]), places[i + 2]) for i in range(0, len(places), 3)),
+        record[end + 1:])
+
+
+def packet(event: str, *args: object) -> bytes:
+    """The Engine.IO message of an event that is not recorded: `session`, `shed`, `server-shutdown`, ..."""
+    return b"42" + strict_dumps([event, *args]).encode()

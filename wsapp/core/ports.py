@@ -1,0 +1,191 @@
+"""What the inside asks of the outside.  Each interface has a memory twin and a Redis twin, held to one contract test.
+
+All calls block the calling greenlet or thread for at most the broker's timeout (G7) and raise `BrokerUnavailable`
+past it; none is retried inside.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Protocol
+
+from wsapp.core.events import Draft, Placed, Position, Publication
+
+
+@dataclass(frozen=True, slots=True)
+class Receipt:
+    """What became of a publish.  `status` is `accepted` (Redis has it), `queued` (waits in the outbox) or
+    `local_only` (served on this worker, recorded nowhere).  `duplicate`: the key had been published before, and
+    the id and places are those of the first time."""
+
+    id: str
+    places: tuple[Placed, ...]
+    status: str = "accepted"
+    duplicate: bool = False
+
+    @property
+    def positions(self) -> dict[str, Position]:
+        """Where the event stands, by room."""
+        return {place.room: Position(place.epoch, place.seq) for place in self.places}
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """How much is kept and for how long.  `history_*` bound each room (items, bytes of records, seconds per
+    entry, whichever is reached first); the `*_ttl` are seconds since the last write: of a session, of an
+    idempotency key, and of a room's epoch and seq, which outlive its history."""
+
+    history_size: int = 10_000
+    history_bytes: int = 4 * 1024 * 1024
+    history_age: float = 900.0
+    session_ttl: float = 600.0
+    result_ttl: float = 300.0
+    meta_ttl: float = 86_400.0
+
+
+@dataclass(frozen=True, slots=True)
+class HistoryQuery:
+    """Publications of `room` after `since` (before it when `backwards`), at most `limit`.
+
+    `since=None` means from the oldest kept forwards, or from the newest backwards.
+    """
+
+    room: str
+    since: int | None = None
+    limit: int = 1000
+    backwards: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class HistoryPage:
+    """One page: `head` is the newest position of the room, `first` the oldest seq still kept (head.seq + 1 when
+    none is).  Forwards in ascending, backwards in descending seq.
+
+    A room in which nothing was published since its server began (or for `meta_ttl`) has no epoch yet: its head is
+    `Position("", 0)` and its first publication has seq 1 of an epoch that is made then.  Reading writes nothing.
+    """
+
+    room: str
+    head: Position
+    first: int
+    publications: tuple[Publication, ...]
+
+
+class Broker(Protocol):
+    """History and live channels of rooms."""
+
+    def publish(self, drafts: Sequence[Draft]) -> list[Receipt]:
+        """Number, record, trim and fan out each draft, in one round trip for all of them, atomically for each one.
+
+        An id grows in publish order over all rooms; seq is contiguous from 1 per room and epoch.  A draft with a
+        key that was published in the last `result_ttl` seconds is not published again.
+        """
+        ...
+
+    def read(self, queries: Sequence[HistoryQuery]) -> list[HistoryPage]:
+        """Read several histories in one round trip, each one atomically with its head."""
+        ...
+
+    def subscribe(self, rooms: Sequence[str]) -> None:
+        """Ask for the live records of rooms; returns when the server has confirmed, so that a history read after
+        it and the live records together have no hole."""
+        ...
+
+    def unsubscribe(self, rooms: Sequence[str]) -> None:
+        """Stop the live records of rooms; does not wait."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class SavedSession:
+    """What survives a connection for `session_ttl` seconds.  `positions` are the confirmed ones."""
+
+    session_id: str
+    user_id: str
+    owner: str
+    positions: Mapping[str, Position]
+    metadata: Mapping[str, object] = field(default_factory=dict)
+
+
+class SessionStore(Protocol):
+    """Reconnect state, fenced by owner: only the connection that took a session last may save or drop it (G4).
+
+    An owner is `<worker boot id>:<sid>`, unique to one connection.
+    """
+
+    def save(self, sessions: Sequence[SavedSession]) -> list[bool]:
+        """Write each session (restarting its time to live) unless another owner has taken it; one round trip.
+        False marks the ones refused.  A session that was never saved or has lapsed is created."""
+        ...
+
+    def take(self, session_id: str, owner: str) -> SavedSession | None:
+        """Make `owner` the owner and return the state as it was saved (with the PREVIOUS owner in `owner`), or None
+        when there is none.  A previous owner on another worker is told on its control channel: `fenced <sid>`."""
+        ...
+
+    def drop(self, session_id: str, owner: str) -> bool:
+        """Forget the session if `owner` still owns it."""
+        ...
+
+
+class Cluster(Protocol):
+    """The workers' view of each other."""
+
+    def beat(self, boot: str, facts: Mapping[str, object], ttl: float) -> None:
+        """Renew this worker's lease and publish its facts (JSON values) for `ttl` seconds."""
+        ...
+
+    def leave(self, boot: str) -> None:
+        """End the lease now."""
+        ...
+
+    def workers(self) -> dict[str, dict[str, object]]:
+        """Facts of every worker whose lease is alive, by boot id."""
+        ...
+
+    def send(self, boot: str, message: bytes) -> None:
+        """Put a control message on one worker's channel; lost when the worker is gone."""
+        ...
+
+
+class Bus(Protocol):
+    """The stock Flask-SocketIO message queue: `channel` carries python-socketio's JSON messages, so that
+    `SocketIO(message_queue=url).emit(...)` anywhere reaches our clients."""
+
+    def publish(self, message: bytes) -> None:
+        """Put one message on the shared channel."""
+        ...
+
+
+class Backend(Protocol):
+    """One family of twins: everything above, made of one connection pool and one live connection."""
+
+    broker: Broker
+    sessions: SessionStore
+    cluster: Cluster
+    bus: Bus
+    shared: bool  # whether other processes see it (False: memory, one worker only)
+
+    def start(self, boot: str, on_record: Callable[[str, bytes], None], on_gap: Callable[[], None],
+              on_bus: Callable[[bytes], None], on_control: Callable[[bytes], None]) -> None:
+        """Open the live connection and listen on the subscribed rooms, the stock channel and this worker's control
+        channel, on a thread of its own (a greenlet in a patched worker).
+
+        `on_record(room, record)` is called in publish order and never concurrently; `on_gap()` whenever records
+        may have been lost: the live connection was remade and every room is subscribed again.  Returns at once;
+        a server that is away is retried with capped backoff and jitter.
+        """
+        ...
+
+    def hasty(self, timeout: float) -> Broker:
+        """The same broker for callers that can't wait as long: its publish gives up after `timeout` seconds."""
+        ...
+
+    def ping(self) -> float:
+        """Round trip to the server in seconds.  Raises BrokerUnavailable."""
+        ...
+
+    def close(self) -> None:
+        """Close everything.  Idempotent."""
+        ...

@@ -1,0 +1,87 @@
+"""Who is in which room on this worker, and how far the worker has come in each."""
+
+from __future__ import annotations
+
+from collections import deque
+
+from wsapp.core.events import Publication
+from wsapp.core.history import Join, RoomTrack
+from wsapp.core.session import Session, State, Subscription
+
+
+class Room:
+    """One room on one worker.
+
+    `join` is set while the worker itself is catching up (opening the room, or healing a hole): records are held
+    in it and nothing is passed on.  `pending` waits for its turn at the fan-out, each with the members of its time.
+    """
+
+    __slots__ = ("_live", "join", "members", "name", "open", "pending", "track")
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+        self.track = RoomTrack()
+        self.members: dict[Session, Subscription] = {}
+        self.open = False
+        self.join: Join | None = None
+        self.pending: deque[tuple[Publication, int, tuple[Subscription, ...], int]] = deque()
+        self._live: tuple[Subscription, ...] | None = None
+
+    def changed(self) -> None:
+        """The members or their states changed: the next publication looks anew."""
+        self._live = None
+
+    def live(self) -> tuple[Subscription, ...]:
+        """The live subscriptions, shared by all publications until somebody comes or goes."""
+        if self._live is None:
+            self._live = tuple(sub for sub in self.members.values() if sub.state is State.LIVE)
+        return self._live
+
+    def recovering(self) -> list[Subscription]:
+        """Members that hold publications back for now."""
+        if len(self.live()) == len(self.members):
+            return []
+        return [sub for sub in self.members.values() if sub.join is not None]
+
+
+class Registry:
+    """The rooms of this worker."""
+
+    def __init__(self) -> None:
+        self.rooms: dict[str, Room] = {}
+
+    def join(self, session: Session, name: str) -> Subscription:
+        """Make the session a member; returns its subscription, new or as it was."""
+        held = session.subs.get(name)
+        if held is not None:
+            return held
+        room = self.rooms.get(name)
+        if room is None:
+            room = self.rooms[name] = Room(name)
+        sub = Subscription(session, room)
+        room.members[session] = session.subs[name] = sub
+        room.changed()
+        return sub
+
+    def leave(self, session: Session, name: str) -> bool:
+        """End the membership; False when there was none."""
+        sub = session.subs.pop(name, None)
+        if sub is None:
+            return False
+        sub.state = State.LEFT
+        sub.room.members.pop(session, None)
+        sub.room.changed()
+        return True
+
+    def leave_all(self, session: Session) -> None:
+        for name in list(session.subs):
+            self.leave(session, name)
+
+    def vacant(self) -> list[Room]:
+        """Rooms without a member, whose live channel is not needed any more."""
+        return [room for room in self.rooms.values() if not room.members]
+
+    def forget(self, room: Room) -> None:
+        """Drop a vacant room."""
+        if not room.members and self.rooms.get(room.name) is room:
+            del self.rooms[room.name]

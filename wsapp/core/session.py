@@ -1,0 +1,131 @@
+"""A session and its subscriptions: what survives a reconnect, and how far each watcher has come."""
+
+from __future__ import annotations
+
+from enum import IntEnum
+from typing import TYPE_CHECKING, Any, Protocol
+
+from wsapp.core.events import Position, Profile, Publication
+
+if TYPE_CHECKING:
+    from wsapp.core.registry import Room
+    from wsapp.core.throttle import UserQueue
+
+
+class State(IntEnum):
+    """A subscription holds live publications back while it recovers, and passes them on once live."""
+
+    RECOVERING = 0
+    LIVE = 1
+    LEFT = 2
+
+
+class Peer(Protocol):
+    """The transport's end of a connection, as the inside sees it."""
+
+    sid: str
+
+    def push(self, frame: Any) -> None:
+        """Send one shared frame; never blocks, never raises."""
+
+    def backlog(self) -> int:
+        """Bytes that wait for the client to read."""
+
+    def close(self, code: int, reason: str) -> None:
+        """Tell the client why and end the connection."""
+
+
+class Holder(Protocol):
+    """Keeps the live publications of a room for a subscription that is not live yet."""
+
+    def hold(self, publication: Publication, seq: int) -> Any: ...
+
+
+class Tail:
+    """What came live between the end of a recovery and its delivery."""
+
+    __slots__ = ("held",)
+
+    def __init__(self) -> None:
+        self.held: list[tuple[Publication, int]] = []
+
+    def hold(self, publication: Publication, seq: int) -> None:
+        self.held.append((publication, seq))
+
+
+class Subscription:
+    """A session in a room.  `sent` is the newest seq passed on, `pinged` what was sent before the last PING,
+    `confirmed` what the last PONG proved to have arrived (G5)."""
+
+    __slots__ = ("confirmed", "join", "pinged", "room", "sent", "session", "state")
+
+    def __init__(self, session: Session, room: Room) -> None:
+        self.session, self.room = session, room
+        self.state = State.RECOVERING
+        self.sent = self.pinged = self.confirmed = 0
+        self.join: Holder | None = None
+
+    def go_live(self, seq: int) -> None:
+        """Everything up to `seq` is dealt with; what follows comes live."""
+        self.sent = seq
+        self.join = None
+        self.state = State.LIVE
+        self.room.changed()
+
+    def position(self) -> int:
+        """The newest seq up to which nothing waits in a lane any more."""
+        lanes = self.session.lanes()
+        low = lanes.low_water(self.room.name) if lanes is not None else None
+        return self.sent if low is None else min(self.sent, low - 1)
+
+    def started(self, seq: int) -> None:
+        """All three marks at the point where this connection began to watch."""
+        self.sent = self.pinged = self.confirmed = seq
+
+
+class Session:
+    """One watcher, from CONNECT until its state lapses.  Owned by one connection at a time (`owner`)."""
+
+    __slots__ = ("_looked", "connected_at", "dirty", "id", "last_seen", "metadata", "owner", "peer", "profile",
+                 "queue", "received", "sent", "sid", "subs", "user_id")
+
+    def __init__(self, id: str, sid: str, user_id: str, owner: str, profile: Profile, peer: Peer, queue: UserQueue,
+                 now: float, metadata: dict[str, object] | None = None) -> None:
+        self.id, self.sid, self.user_id, self.owner = id, sid, user_id, owner
+        self.profile, self.peer, self.queue = profile, peer, queue
+        self.connected_at = self.last_seen = now
+        self.metadata: dict[str, object] = metadata or {}
+        self.subs: dict[str, Subscription] = {}
+        self.received = self.sent = self._looked = 0
+        self.dirty = False
+
+    def __repr__(self) -> str:
+        return f"<Session {self.sid} of {self.user_id} in {sorted(self.subs)}>"
+
+    def lanes(self) -> Any:
+        """What waits for this session, or None when nothing ever did."""
+        return self.queue.lanes.get(self.sid)
+
+    def pinging(self) -> None:
+        """Remember what was sent before the PING that goes out now."""
+        for sub in self.subs.values():
+            sub.pinged = sub.position()
+
+    def ponged(self, now: float) -> None:
+        """The PONG proves that all sent before its PING has arrived (TCP and the Engine.IO transport keep order)."""
+        self.last_seen = now
+        for sub in self.subs.values():
+            if sub.confirmed != sub.pinged:
+                sub.confirmed = sub.pinged
+                self.dirty = True
+
+    def wants_proof(self) -> bool | None:
+        """None when all that was sent is confirmed; else whether nothing more was sent since the last look."""
+        if not any(sub.sent != sub.confirmed for sub in self.subs.values()):
+            return None
+        quiet, self._looked = self._looked == self.sent, self.sent
+        return quiet
+
+    def positions(self) -> dict[str, Position]:
+        """The confirmed positions, which a successor starts from."""
+        return {name: Position(sub.room.track.epoch, sub.confirmed) for name, sub in self.subs.items()}

@@ -1,0 +1,350 @@
+"""How fast a user is sent events: a token bucket per user and worker, counted in frames.
+
+Under its rate an event leaves at once; over it, it waits in the lanes of each of the user's receivers (one receiver
+is one session), and `flush` pays one token for one frame to each of them.  Nothing here does I/O, sleeps or reads a
+clock of its own; nothing is safe against threads, and the callbacks must not block.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable, Mapping
+from itertools import islice
+from sys import maxsize
+from typing import Final, TypeVar
+
+from wsapp.core.events import CRITICAL_PRIORITY, DEFAULT_PRIORITY, MAX_PRIORITY, MIN_PRIORITY, Lane, strict_dumps
+from wsapp.core.lanes import Batch, Lanes, Shed, Waiting, classify
+from wsapp.errors import ErrorCode, PayloadError, RequestError
+
+_EARLY: Final = 1e-6  # seconds: so that a flush at exactly the due time is not lost to rounding
+_PRUNED_AT_ONCE: Final = 4  # per new user: idle ones go faster than users come
+
+T = TypeVar("T")
+OnEmit = Callable[[str, str, list[Batch]], object]
+OnShed = Callable[[str, str, list[Shed]], object]
+
+
+class Bucket:
+    """The generic cell rate algorithm (ITU-T I.371), a token bucket in one float.
+
+    In any window of T seconds at most `burst + rate * T` are admitted (to within a microsecond of T).  `rate` is per
+    second, any positive number; 0 or infinity switches the limit off.  `burst` defaults to max(1, rate).
+    Raises ValueError for a rate below 0 or a burst below 1.
+    """
+
+    __slots__ = ("_due", "_interval", "_tolerance", "burst", "rate")
+
+    def __init__(self, rate: float, burst: float | None = None) -> None:
+        self._due = -math.inf  # from when on the next one is admitted
+        self._set(rate, burst)
+
+    def _set(self, rate: float, burst: float | None) -> None:
+        burst = max(1.0, rate) if burst is None else burst
+        if not (rate >= 0 and burst >= 1):
+            raise ValueError("rate must not be below 0, nor burst below 1")
+        unlimited = rate == 0 or math.isinf(rate) or math.isinf(burst)
+        self.rate, self.burst = rate, burst
+        self._interval = 0.0 if unlimited else 1.0 / rate
+        self._tolerance = math.inf if unlimited else (burst - 1.0) * self._interval
+
+    def admit(self, now: float) -> bool:
+        """Spend a token if there is one."""
+        due = self._due
+        if now + _EARLY < due:
+            return False
+        full = now - self._tolerance
+        self._due = (due if due > full else full) + self._interval
+        return True
+
+    def next(self, now: float) -> float:
+        """When the next is admitted: `now` if at once."""
+        return max(now, self._due)
+
+    def is_full(self, now: float) -> bool:
+        """Whether the bucket is as good as new."""
+        return self._due <= now - self._tolerance
+
+    def retune(self, now: float, rate: float, burst: float | None = None) -> None:
+        """Change the rate.  Tokens that were spent stay spent, so that changing it back and forth gains nothing;
+        only after no limit at all the bucket is full.  Raises ValueError as the constructor does."""
+        limited, tolerance, interval = self._interval > 0, self._tolerance, self._interval
+        self._set(rate, burst)
+        if limited and self._interval:
+            spent = max(0.0, (self._due + tolerance - now) / interval)
+            self._due = now + spent * self._interval - self._tolerance
+        else:
+            self._due = -math.inf
+
+
+class UserQueue:
+    """One user on this worker.  `lanes` has an entry for each receiver with something waiting, no other;
+    `receivers` says of each registered receiver whether it takes several groups in one frame."""
+
+    __slots__ = ("bucket", "deferred", "events_sent", "lanes", "receivers", "shed", "stamp")
+
+    def __init__(self, bucket: Bucket) -> None:
+        self.bucket = bucket
+        self.stamp: object = None  # the last event that was decided on
+        self.deferred = False      # and what was decided
+        self.lanes: dict[str, Lanes] = {}
+        self.receivers: dict[str, bool] = {}
+        self.events_sent = self.shed = 0
+
+    def admit(self, serial: object, now: float) -> bool:
+        """Whether the event leaves at once.  False: `defer` it for each receiver.
+
+        Decided once per event, for one token: as long as `serial` equals the one of the call before, the answer is
+        the same for all of the user's receivers.  `serial` is kept (pass an id, not the event) and must not be None.
+        False while anything waits, so that nothing overtakes.
+        """
+        if serial == self.stamp:
+            return not self.deferred
+        self.stamp = serial
+        if self.lanes or not self.bucket.admit(now):
+            self.deferred = True
+            return False
+        self.deferred = False
+        self.events_sent += 1
+        return True
+
+    def low_water(self, receiver: str, room: str) -> int | None:
+        """The smallest seq of the room that waits for the receiver, None when nothing does."""
+        lanes = self.lanes.get(receiver)
+        return None if lanes is None else lanes.low_water(room)
+
+    @property
+    def depth(self) -> int:
+        """How many wait for the receiver that has most waiting."""
+        return max((lanes.depth for lanes in self.lanes.values()), default=0)
+
+
+class EventThrottler:
+    """The throttle of all users of a worker.
+
+    `rate` events a second and user (0: no limit), with a burst of max(1, rate); what is over it waits, at most
+    `max_items` events and `max_bytes` bytes for each receiver, and is flushed every `flush_interval` seconds by
+    whoever calls `flush`.  Both durations in seconds of `clock`.
+    """
+
+    def __init__(self, rate: float = 10, flush_interval: float = 0.1, clock: Callable[[], float] = time.monotonic,
+                 max_items: int = 1000, max_bytes: int = 1_000_000) -> None:
+        Bucket(rate)
+        Lanes(max_items, max_bytes)
+        if not flush_interval > 0:
+            raise ValueError("flush_interval must be positive")
+        self.rate, self.flush_interval = rate, flush_interval
+        self._clock, self._max_items, self._max_bytes = clock, max_items, max_bytes
+        self._users: dict[str, UserQueue] = {}
+        self._backlog: dict[str, UserQueue] = {}
+        self._idle: dict[str, UserQueue] = {}  # without receivers; kept until their buckets are full again
+        self._on_emit: list[OnEmit] = []
+        self._on_shed: list[OnShed] = []
+        self._flushed = -math.inf
+        self._serial = self._gone_sent = 0
+        self._closed = False
+
+    def on_emit(self, callback: OnEmit) -> OnEmit:
+        """Call `callback(user_id, receiver, batches)` for each frame; usable as a decorator."""
+        self._on_emit.append(callback)
+        return callback
+
+    def on_shed(self, callback: OnShed) -> OnShed:
+        """Call `callback(user_id, receiver, sheds)` when a full queue had to drop something."""
+        self._on_shed.append(callback)
+        return callback
+
+    def enqueue(self, user_id: str, type: str, data: Mapping[str, object], priority: int = DEFAULT_PRIORITY) -> None:
+        """Send an event to a user: at once when the rate allows and nothing waits or the priority is 9 or 10, else
+        when its turn comes, as `classify` says.
+
+        It goes to each registered receiver of the user, to the receiver "" when there is none.  Raises PayloadError
+        for data that is not JSON or a priority outside 0-10, RequestError (`draining`) after `shutdown`.
+        """
+        self._check_open()
+        if not MIN_PRIORITY <= priority <= MAX_PRIORITY:
+            raise PayloadError("priority must be 0-10", {"priority": ["must be 0-10"]})
+        size, now = _size(data), self._clock()
+        user = self.user(user_id)
+        self._serial += 1
+        critical = priority >= CRITICAL_PRIORITY
+        lane, entity = (Lane.CRITICAL, type) if critical else classify(type, data)
+        if critical:
+            user.events_sent += 1
+        at_once = critical or user.admit(self._serial, now)
+        errors: list[Exception] = []
+        for receiver in list(user.receivers) or [""]:
+            waiting = Waiting(type, priority, lane, entity, "", self._serial, str(self._serial), data, size, now)
+            if at_once:
+                _tell(errors, self._on_emit, user_id, receiver, [Batch([waiting])])
+            else:
+                self.defer(user_id, receiver, waiting)
+        _raise_all(errors)
+
+    def user(self, user_id: str, rate: float | None = None) -> UserQueue:
+        """The user's queue, made on demand; `rate` gives this user one of its own from now on."""
+        user = self._users.get(user_id)
+        if user is None:
+            self._prune()
+            user = self._users[user_id] = UserQueue(Bucket(self.rate if rate is None else rate))
+        elif rate is not None and rate != user.bucket.rate:
+            user.bucket.retune(self._clock(), rate)
+        return user
+
+    def register(self, user_id: str, receiver: str, merge: bool = False) -> UserQueue:
+        """Add a receiver (a session) of the user.  `merge`: it understands frames with batches of several entities,
+        so that one frame takes all that waits (up to 100 events)."""
+        user = self.user(user_id)
+        user.receivers[receiver] = merge
+        self._idle.pop(user_id, None)
+        return user
+
+    def forget(self, user_id: str, receiver: str) -> list[Waiting]:
+        """Drop a receiver; returns what waited for it.  The user itself goes with its last receiver, once its
+        bucket is full again: reconnecting gains no tokens."""
+        user = self._users.get(user_id)
+        if user is None:
+            return []
+        user.receivers.pop(receiver, None)
+        lanes = user.lanes.pop(receiver, None)
+        if not user.lanes:
+            self._backlog.pop(user_id, None)
+            if not user.receivers:
+                self._idle[user_id] = user
+        return lanes.clear() if lanes else []
+
+    def defer(self, user_id: str, receiver: str, waiting: Waiting) -> None:
+        """Let an event that was not admitted wait for one receiver.  Raises RequestError after `shutdown`."""
+        self._check_open()
+        user = self.user(user_id)
+        lanes = user.lanes.get(receiver)
+        if lanes is None:
+            lanes = Lanes(self._max_items, self._max_bytes)
+        sheds = lanes.put(waiting)
+        if lanes.depth:
+            user.lanes[receiver] = lanes
+            if not self._backlog:
+                self._flushed = max(self._flushed, waiting.since)
+            self._backlog[user_id] = user
+        if sheds:
+            user.shed += sum(shed.count for shed in sheds)
+            errors: list[Exception] = []
+            _tell(errors, self._on_shed, user_id, receiver, sheds)
+            _raise_all(errors)
+
+    def flush(self, now: float | None = None) -> None:
+        """Send what each user's rate allows by now: for one token, one frame to each receiver with a backlog.
+
+        An error in a callback keeps nobody else waiting: all are raised at the end in one ExceptionGroup.
+        """
+        now = self._clock() if now is None else now
+        self._flushed = now
+        errors: list[Exception] = []
+        for user_id, user in list(self._backlog.items()):
+            while user.lanes and user.bucket.admit(now):
+                self._send_frames(user_id, user, now, errors)
+            if not user.lanes:
+                self._backlog.pop(user_id, None)
+        _raise_all(errors)
+
+    @property
+    def has_backlog(self) -> bool:
+        """Whether anything waits."""
+        return bool(self._backlog)
+
+    @property
+    def next_flush(self) -> float | None:
+        """When to call `flush` next, in seconds of the clock; None when nothing waits."""
+        return self._flushed + self.flush_interval if self._backlog else None
+
+    def get_queue(self, user_id: str) -> list[dict[str, object]]:
+        """What waits for the user, by receiver and in order within each entity: `{receiver, type, data, priority,
+        room, seq, id, since, merged}`, `since` in seconds of the clock."""
+        user = self._users.get(user_id)
+        if user is None:
+            return []
+        return [_shown(receiver, waiting) for receiver, lanes in user.lanes.items() for waiting in lanes.waiting()]
+
+    def get_queue_depth(self, user_id: str | None = None) -> int:
+        """How many events wait, for one user (for its fullest receiver) or for all users together."""
+        if user_id is None:
+            return sum(user.depth for user in self._backlog.values())
+        user = self._users.get(user_id)
+        return user.depth if user else 0
+
+    def get_events_sent(self, user_id: str | None = None) -> int:
+        """How many events have left, for one user or all; one that goes to several receivers counts once."""
+        if user_id is None:
+            return self._gone_sent + sum(user.events_sent for user in self._users.values())
+        user = self._users.get(user_id)
+        return user.events_sent if user else 0
+
+    def clear_queue(self, user_id: str) -> list[dict[str, object]]:
+        """Drop what waits for the user and return it, as `get_queue` shows it."""
+        dropped = self.get_queue(user_id)
+        self._backlog.pop(user_id, None)
+        user = self._users.get(user_id)
+        if user:
+            user.lanes.clear()
+        return dropped
+
+    def shutdown(self) -> dict[str, list[dict[str, object]]]:
+        """Take nothing more and return what was still waiting, by user; nothing is sent.  Idempotent."""
+        self._closed = True
+        return {user_id: self.clear_queue(user_id) for user_id in list(self._backlog)}
+
+    def _send_frames(self, user_id: str, user: UserQueue, now: float, errors: list[Exception]) -> None:
+        most = 0
+        for receiver, lanes in list(user.lanes.items()):
+            if user.lanes.get(receiver) is not lanes:
+                continue  # forgotten by a callback
+            batches = lanes.take(now, maxsize if user.receivers.get(receiver) else 1)
+            if not lanes.depth:
+                del user.lanes[receiver]
+            most = max(most, sum(len(batch.waits) for batch in batches))
+            _tell(errors, self._on_emit, user_id, receiver, batches)
+        user.events_sent += most
+
+    def _prune(self) -> None:
+        """Let go of idle users whose buckets are full again, a few at a time, oldest first."""
+        now = self._clock()
+        for user_id, user in list(islice(self._idle.items(), _PRUNED_AT_ONCE)):
+            if user.receivers or user.lanes:
+                del self._idle[user_id]
+            elif user.bucket.is_full(now):
+                del self._idle[user_id], self._users[user_id]
+                self._gone_sent += user.events_sent
+            else:
+                self._idle[user_id] = self._idle.pop(user_id)  # the next ones first, next time
+
+    def _check_open(self) -> None:
+        if self._closed:
+            raise RequestError(ErrorCode.DRAINING, "the throttler is shut down")
+
+
+def _tell(errors: list[Exception], callbacks: list[Callable[[str, str, list[T]], object]], user_id: str,
+             receiver: str, told: list[T]) -> None:
+    for callback in callbacks:
+        try:
+            callback(user_id, receiver, told)
+        except Exception as error:  # raised by the caller, after the others were served
+            errors.append(error)
+
+
+def _size(data: object) -> int:
+    try:
+        return len(strict_dumps(data).encode())
+    except UnicodeEncodeError as error:
+        raise PayloadError(f"data cannot be written as UTF-8: {error}", {"data": [str(error)]}) from error
+
+
+def _raise_all(errors: list[Exception]) -> None:
+    if errors:
+        raise ExceptionGroup("callbacks of the throttler failed", errors)
+
+
+def _shown(receiver: str, waiting: Waiting) -> dict[str, object]:
+    return {"receiver": receiver, "type": waiting.event, "data": waiting.item, "priority": waiting.priority,
+            "room": waiting.room, "seq": waiting.seq, "id": waiting.id, "since": waiting.since,
+            "merged": waiting.merged}

@@ -1,0 +1,125 @@
+"""What gunicorn's master does before it has workers and after they are gone.
+
+The functions named like gunicorn's server hooks are made to be imported into any gunicorn configuration:
+
+    from wsapp.launch import on_exit, on_reload, on_starting, when_ready
+
+The master checks the settings, so that a wrong one stops the boot once, in one line, instead of once per worker in a
+traceback.  With REDIS_URL unset it owns the private Valkey that all workers share: started before the first fork,
+stopped after the last worker, its address handed down in WSAPP_EMBEDDED_URL.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, NoReturn
+
+from wsapp.backends.embedded import Embedded, EmbeddedUnavailable, publish_location, start_embedded
+from wsapp.errors import SettingsError
+from wsapp.settings import Settings, load_settings
+
+EMBEDDED_URL = "WSAPP_EMBEDDED_URL"
+
+
+@dataclass(slots=True)
+class _Owned:
+    """What this master has started."""
+
+    embedded: Embedded | None = None
+    one_worker: bool = False
+
+
+_owned = _Owned()
+
+
+def _stop_boot(message: str) -> NoReturn:
+    print(f"wsapp: {message}", file=sys.stderr, flush=True)
+    sys.exit(1)
+
+
+def boot_settings(environ: Mapping[str, str] | None = None) -> Settings:
+    """The settings of the environment.  A wrong or unknown one is told on stderr in one line and ends the process
+    with status 1."""
+    try:
+        return load_settings(os.environ if environ is None else environ)
+    except SettingsError as error:
+        _stop_boot(str(error))
+
+
+def worker_count(environ: Mapping[str, str] | None = None) -> int:
+    """WEB_CONCURRENCY (default 1), or 1 where the memory backend serves.  Ends the process like `boot_settings` when
+    it is not a whole number from 1 up."""
+    given = (os.environ if environ is None else environ).get("WEB_CONCURRENCY", "").strip() or "1"
+    if not given.isdecimal() or int(given) < 1:
+        _stop_boot(f"WEB_CONCURRENCY={given!r} is not a whole number from 1 up")
+    return 1 if _owned.one_worker else int(given)
+
+
+def bind_address(settings: Settings) -> str:
+    """`host:port` as gunicorn wants it, an IPv6 host in brackets."""
+    host = f"[{settings.bind}]" if ":" in settings.bind else settings.bind
+    return f"{host}:{settings.websocket_port}"
+
+
+def on_starting(arbiter: Any) -> None:
+    """gunicorn hook: check the settings and, with REDIS_URL unset, start the private Valkey or settle for memory."""
+    settings = boot_settings()
+    if settings.redis_url is not None:
+        arbiter.log.info("wsapp: broker %s", "is the private Valkey of the master before this one"
+                         if settings.sources["redis_url"] == "embedded" else "is REDIS_URL")
+        return
+    try:
+        _owned.embedded = start_embedded()
+    except EmbeddedUnavailable as error:
+        _use_memory(arbiter, error)
+        return
+    os.environ[EMBEDDED_URL] = _owned.embedded.url
+    arbiter.log.info("wsapp: REDIS_URL is unset: started a private Valkey on port %s, shared by all workers; "
+                     "it ends with this server and so does its history", _owned.embedded.port)
+
+
+def _use_memory(arbiter: Any, why: Exception) -> None:
+    arbiter.log.warning("wsapp: REDIS_URL is unset and there is no private Valkey here (%s): using the memory backend "
+                        "with one worker; other processes cannot publish to it", why)
+    _owned.one_worker = True
+    on_reload(arbiter)
+
+
+def on_reload(arbiter: Any) -> None:
+    """gunicorn hook: a reload has read the number of workers again; the memory backend allows one."""
+    if _owned.one_worker:
+        arbiter.cfg.set("workers", 1)
+        arbiter.num_workers = 1
+
+
+def when_ready(arbiter: Any) -> None:
+    """gunicorn hook: the port is ours; say where the page is, and let `wsapp run` find the private Valkey by it."""
+    scheme = "https" if arbiter.cfg.is_ssl else "http"
+    addresses = [listener.sock.getsockname() for listener in arbiter.LISTENERS]
+    for address in addresses:
+        if isinstance(address, tuple):
+            host = "localhost" if address[0] in ("0.0.0.0", "::", "127.0.0.1", "::1") else address[0]  # noqa: S104
+            _publish(arbiter, address[1])
+            arbiter.log.info("wsapp: the page is at %s://%s:%s/ (Ctrl-C ends the server)", scheme, host, address[1])
+
+
+def _publish(arbiter: Any, port: int) -> None:
+    if _owned.embedded is None:
+        return
+    try:
+        publish_location(port, _owned.embedded.url)
+    except (EmbeddedUnavailable, OSError) as error:
+        arbiter.log.warning("wsapp: `wsapp run` and other publishers will not find the private Valkey: %s", error)
+
+
+def on_exit(arbiter: Any) -> None:
+    """gunicorn hook: the workers are gone; stop what the master started."""
+    if _owned.embedded is None:
+        return
+    arbiter.log.info("wsapp: stopping the private Valkey")
+    _owned.embedded.stop()
+    _owned.embedded = None
+    os.environ.pop(EMBEDDED_URL, None)

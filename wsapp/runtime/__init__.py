@@ -1,0 +1,1 @@
+"""The live part: gevent and python-socketio around the pure core."""

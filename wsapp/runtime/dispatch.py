@@ -1,0 +1,211 @@
+"""What a client says, handed to who knows: CONNECT, our events, the host application's events, acknowledgements.
+
+It sits between the Engine.IO connection and python-socketio.  wsapp's own events are handled on the spot, in order,
+without a Flask request context; everything else goes the stock way.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Mapping
+from typing import Any, Final
+
+from socketio.exceptions import ConnectionRefusedError as Refusal
+
+from wsapp.core.events import RESERVED_EVENTS, strict_dumps
+from wsapp.core.events import packet as event_packet
+from wsapp.core.packets import BadPacket, Kind, Packet, ReservedName, decode
+from wsapp.core.session import Session
+from wsapp.errors import CloseCode, ErrorCode, RequestError, WsappError
+from wsapp.runtime.event_blueprint import Call, EventHandler
+from wsapp.runtime.hub import Hub
+from wsapp.transport.connection import Connection, PacketError
+from wsapp.transport.frames import Frame
+
+log = logging.getLogger(__name__)
+
+ROOT: Final = "/"
+
+Hooks = Mapping[str, list[Callable[..., object]]]
+
+
+class Dispatch:
+    """One per server.  `sio` is python-socketio's server, `handlers` our events by name."""
+
+    def __init__(self, hub: Hub, sio: Any, handlers: Mapping[str, EventHandler], hooks: Hooks) -> None:
+        self.hub, self._sio, self._handlers, self._hooks = hub, sio, handlers, hooks
+
+    # -- the engine's hooks
+
+    def read(self, connection: Connection, payload: str | bytes) -> Packet | ReservedName | None:
+        """Decode a message; None while attachments are to come.  Raises PacketError on what ends a connection."""
+        try:
+            return self._assembled(connection, payload)
+        except ReservedName as error:
+            if error.ack_id is None:
+                raise PacketError(str(error)) from error
+            return error
+        except BadPacket as error:
+            raise PacketError(str(error)) from error
+
+    def handle(self, connection: Connection, packet: Packet | ReservedName) -> None:
+        """A message of a client, in order."""
+        self.hub.metrics.received += 1
+        self.hub.connections.touch(self._sid(connection) or "")
+        if isinstance(packet, ReservedName):
+            assert packet.ack_id is not None
+            self._ack(connection, ROOT, packet.ack_id, _failed(RequestError(ErrorCode.RESERVED_EVENT, str(packet))))
+            return
+        try:
+            self._route(connection, packet)
+        except BadPacket as error:
+            raise PacketError(str(error)) from error
+
+    def _assembled(self, connection: Connection, item: str | bytes) -> Packet | None:
+        waiting: Packet | None = connection.attachments
+        if waiting is not None:
+            if not isinstance(item, bytes):
+                raise BadPacket("an attachment is missing")
+            if not waiting.attach(item):
+                return None
+            connection.attachments = None
+            return waiting
+        if isinstance(item, bytes):
+            raise BadPacket("an attachment without its packet")
+        packet = decode(item)
+        if packet.missing:
+            connection.attachments = packet
+            return None
+        return packet
+
+    def _route(self, connection: Connection, packet: Packet) -> None:
+        if packet.kind is Kind.CONNECT:
+            self._connect(connection, packet)
+        elif self._sio.manager.sid_from_eio_sid(connection.sid, packet.namespace) is None:
+            raise BadPacket(f"not connected to {packet.namespace}")
+        elif packet.kind is Kind.DISCONNECT:
+            self._sio._handle_disconnect(connection.sid, packet.namespace, self._sio.reason.CLIENT_DISCONNECT)
+            if packet.namespace == ROOT:
+                self._left(connection)
+        elif packet.kind in (Kind.ACK, Kind.BINARY_ACK):
+            self._sio._handle_ack(connection.sid, packet.namespace, packet.id, packet.data)
+        else:
+            self._event(connection, packet)
+
+    def closed(self, connection: Connection, reason: str) -> None:
+        """A connection has ended, for whatever reason."""
+        self._sio._handle_eio_disconnect(connection.sid, reason)
+        self._left(connection)
+
+    def _left(self, connection: Connection) -> None:
+        viewer, connection.viewer = connection.viewer, None
+        if not isinstance(viewer, Session):
+            return
+        session = self.hub.lifecycle.goodbye(viewer.sid)
+        if session is not None:
+            self._run_hooks("disconnect", session)
+
+    # -- CONNECT
+
+    def _connect(self, connection: Connection, packet: Packet) -> None:
+        if packet.namespace != ROOT:
+            self._sio._handle_connect(connection.sid, packet.namespace, packet.data)
+            return
+        sid = self._sio.manager.pre_connect(connection.sid, ROOT)
+        if sid is None:
+            raise BadPacket("already connected")
+        connection.hold()
+        try:
+            welcome = self._admit(connection, sid, packet.data)
+        except (Refusal, ConnectionRefusedError) as error:
+            told = getattr(error, "error_args", None) or {"message": str(error) or "Connection refused by server"}
+            self._refuse(connection, sid, told)
+            return
+        except Exception:
+            log.exception("a connect handler failed; %s is turned away", sid)
+            self._refuse(connection, sid, {"message": "the server failed to connect you"})
+            return
+        self._sio.manager.connect(sid, ROOT)
+        session: Session = welcome.session
+        connection.release(Frame(b"40" + strict_dumps({"sid": sid, "pid": session.id}).encode()))
+        connection.push(Frame(event_packet("session", welcome.told)))
+        if welcome.recovery is not None:
+            welcome.recovery.release()
+
+    def _admit(self, connection: Connection, sid: str, auth: Any) -> Any:
+        environ = self._sio.environ.get(connection.sid, {})
+        user_id = self.hub.identify(auth, environ)
+        if self._sio._trigger_event("connect", ROOT, sid, environ, auth) is False:
+            raise Refusal("the connection was refused")
+        welcome = self.hub.lifecycle.welcome(sid, connection, auth, user_id)
+        try:
+            self._run_hooks("connect", welcome.session, environ, auth)
+        except Exception:
+            self.hub.connections.registry.leave_all(welcome.session)
+            self.hub.connections.forget(sid)
+            connection.viewer = None
+            raise
+        return welcome
+
+    def _refuse(self, connection: Connection, sid: str, told: object) -> None:
+        connection.release(Frame(b"44" + strict_dumps(told).encode()))
+        self._sio.manager.disconnect(sid, ROOT, ignore_queue=True)
+
+    def _run_hooks(self, name: str, session: Session, *args: object) -> None:
+        for hook in self._hooks[name]:
+            hook(session, *args)
+
+    # -- events
+
+    def _event(self, connection: Connection, packet: Packet) -> None:
+        handler = self._handlers.get(packet.data[0]) if packet.namespace == ROOT else None
+        if handler is not None and isinstance(connection.viewer, Session):
+            self._ours(connection, packet, handler, connection.viewer)
+            return
+        found, _ = self._sio._get_event_handler(packet.data[0], packet.namespace, ())
+        spaced, _ = self._sio._get_namespace_handler(packet.namespace, ())
+        if found is None and spaced is None and packet.id is not None:
+            self._ack(connection, packet.namespace, packet.id, _failed(_unknown(packet.data[0])))
+            return
+        self._sio._handle_event(connection.sid, packet.namespace, packet.id, packet.data)
+
+    def _ours(self, connection: Connection, packet: Packet, handler: EventHandler, session: Session) -> None:
+        session.received += 1
+        call = Call(session, self.hub)
+        try:
+            if len(packet.data) > 2:
+                raise RequestError(ErrorCode.BAD_REQUEST, f"{packet.data[0]} takes one argument")
+            told = {"ok": True, **(handler(call, packet.data[1] if len(packet.data) == 2 else None) or {})}
+        except WsappError as error:
+            told = _failed(error)
+        except Exception:
+            log.exception("the handler of %s failed", packet.data[0])
+            told = _failed(RequestError(ErrorCode.INTERNAL, f"{packet.data[0]} failed on the server; try again"))
+        if packet.id is not None:
+            self._ack(connection, packet.namespace, packet.id, told)
+        for step in call.after:
+            step()
+
+    def _ack(self, connection: Connection, namespace: str, id: int, told: dict[str, object]) -> None:
+        where = "" if namespace == ROOT else namespace + ","
+        connection.push(Frame(f"43{where}{id}{strict_dumps([told])}".encode()))
+
+    def _sid(self, connection: Connection) -> str | None:
+        viewer = connection.viewer
+        return viewer.sid if isinstance(viewer, Session) else None
+
+
+def _unknown(name: str) -> RequestError:
+    if name in RESERVED_EVENTS:
+        return RequestError(ErrorCode.RESERVED_EVENT, f"{name!r} is an event of the server")
+    return RequestError(ErrorCode.UNKNOWN_EVENT, f"nobody here knows the event {name[:100]!r}")
+
+
+def _failed(error: WsappError) -> dict[str, object]:
+    return {"ok": False, "error": error.told()}
+
+
+def close_all(connections: list[Connection]) -> None:
+    """End what is left after a drain."""
+    for connection in connections:
+        connection.close(CloseCode.SERVICE_RESTART, "the server restarts")

@@ -1,0 +1,229 @@
+"""Sessions come, are kept and go: CONNECT with its resume, saving, disconnect, drain."""
+
+from __future__ import annotations
+
+import logging
+import random
+import re
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, Final
+
+import gevent
+from gevent.event import Event
+
+from wsapp.core.connections import ConnectionManager
+from wsapp.core.events import Position, Profile, packet
+from wsapp.core.ports import SavedSession
+from wsapp.core.session import Session
+from wsapp.errors import BrokerUnavailable, CloseCode, ErrorCode, RequestError
+from wsapp.runtime.delivery import Delivery
+from wsapp.runtime.recovery import Recovery, recover
+from wsapp.transport.connection import Connection
+from wsapp.transport.frames import Frame
+
+log = logging.getLogger(__name__)
+
+SESSION_ID: Final = re.compile(r"[A-Za-z0-9_-]{16,64}")
+SAVE_BATCH: Final = 500
+SAVE_INTERVAL: Final = 2.0  # seconds until a newly confirmed position is saved at the latest
+SLOT: Final = 0.005  # seconds between two clients' returns after a drain
+MAX_SPREAD: Final = 5.0  # seconds over which the returns are spread at most
+ANONYMOUS: Final = "anon:"
+
+
+@dataclass(frozen=True, slots=True)
+class Hello:
+    """What a client asked for at CONNECT."""
+
+    profile: Profile = Profile.PLAIN
+    session_id: str | None = None
+    offset: str | None = None
+    positions: Mapping[str, Position] = field(default_factory=dict)
+
+
+def read_hello(auth: Mapping[str, Any] | None) -> Hello:
+    """Read the CONNECT payload: `{wsapp?: 1, recovery?: "offset", sessionId? | pid?, offset?, positions?}`.
+
+    Keys that are not ours belong to the host application.  A malformed session id is an unknown one.
+    """
+    auth = auth or {}
+    offsets = Profile.OFFSET if auth.get("recovery") == "offset" else Profile.PLAIN
+    profile = Profile.SDK if auth.get("wsapp") == 1 else offsets
+    asked = auth.get("sessionId", auth.get("pid"))
+    offset = auth.get("offset")
+    return Hello(profile, asked if isinstance(asked, str) and SESSION_ID.fullmatch(asked) else None,
+                 offset if isinstance(offset, str) else None, _positions(auth.get("positions")))
+
+
+def _positions(given: Any) -> dict[str, Position]:
+    found = {}
+    for room, place in given.items() if isinstance(given, dict) else ():
+        if isinstance(place, dict) and isinstance(place.get("epoch"), str) and isinstance(place.get("seq"), int):
+            found[room] = Position(place["epoch"], place["seq"])
+    return found
+
+
+@dataclass(slots=True)
+class Welcome:
+    """The outcome of CONNECT: what `session` tells, and what is still to be sent."""
+
+    session: Session
+    told: dict[str, object]
+    recovery: Recovery | None
+
+
+class Lifecycle:
+    """The sessions of one worker."""
+
+    def __init__(self, connections: ConnectionManager, delivery: Delivery) -> None:
+        self.connections, self.delivery = connections, delivery
+        self._save_now = Event()
+        self._saved = Event()
+
+    # -- coming
+
+    def welcome(self, sid: str, connection: Connection, auth: Mapping[str, Any] | None,
+                user_id: str | None) -> Welcome:
+        """Register a connection and resume its session when it presents one that is kept."""
+        hello = read_hello(auth)
+        saved, reason = self._take(hello, sid, user_id)
+        if saved is None:
+            session = self.connections.handle_connection(sid, connection, user_id, profile=hello.profile)
+            connection.viewer = session
+            return Welcome(session, _told(session, False, 0, reason), None)
+        session = self.connections.handle_connection(
+            sid, connection, user_id or saved.user_id, session_id=saved.session_id, profile=hello.profile,
+            metadata=saved.metadata)
+        connection.viewer = session
+        return self._resume(session, hello, saved)
+
+    def _take(self, hello: Hello, sid: str, user_id: str | None) -> tuple[SavedSession | None, str | None]:
+        if hello.session_id is None:
+            return None, None
+        try:
+            saved = self.connections.handle_reconnection(hello.session_id, sid)
+        except BrokerUnavailable:
+            return None, "unavailable"
+        if saved is None:
+            return None, "expired"
+        if not saved.user_id.startswith(ANONYMOUS) and user_id != saved.user_id:
+            return None, "other_user"
+        return saved, None
+
+    def _resume(self, session: Session, hello: Hello, saved: SavedSession) -> Welcome:
+        wanted = {room: hello.positions.get(room, position) for room, position in saved.positions.items()}
+        try:
+            recovery = recover(session, wanted, self.connections.registry, self.delivery)
+        except BrokerUnavailable:
+            self.connections.rename(session)
+            return Welcome(session, _told(session, False, 0, "unavailable"), None)
+        if session.profile is Profile.OFFSET and hello.offset:
+            recovery.forget_up_to(hello.offset)
+        if recovery.recovered:
+            self.delivery.metrics.resumed += 1
+        else:
+            self.delivery.metrics.recovery_refused += 1
+            self.connections.rename(session)
+        session.dirty = True
+        told = _told(session, recovery.recovered, recovery.missed, recovery.reason)
+        told["rooms"] = {room: {"epoch": at.epoch, "seq": at.seq} for room, at in recovery.positions.items()}
+        return Welcome(session, told, recovery)
+
+    # -- keeping
+
+    def save(self, session: Session) -> None:
+        """Write a session through; sessions that change at the same moment share one round trip.
+
+        Raises BrokerUnavailable when it is not saved within a second.
+        """
+        session.dirty = True
+        self._save_now.set()
+        deadline = time.monotonic() + 1.0
+        while session.dirty:
+            done = self._saved
+            if time.monotonic() > deadline:
+                raise BrokerUnavailable("the session could not be saved: Redis did not answer; try again")
+            done.wait(0.1)
+
+    def save_forever(self) -> None:
+        """Save what changed, at once when asked, else every few seconds; one greenlet runs this."""
+        while True:
+            self._save_now.wait(SAVE_INTERVAL)
+            self._save_now.clear()
+            self.save_dirty()
+            done, self._saved = self._saved, Event()
+            done.set()
+
+    def save_dirty(self) -> None:
+        """Save every session that changed.  One that another connection has taken over is closed."""
+        dirty = [session for session in self.connections.sessions() if session.dirty]
+        for start in range(0, len(dirty), SAVE_BATCH):
+            chunk = dirty[start:start + SAVE_BATCH]
+            for session in chunk:
+                session.dirty = False
+            try:
+                kept = self.connections.store.save([self.connections.saved(session) for session in chunk])
+            except BrokerUnavailable as error:
+                for session in chunk:
+                    session.dirty = True
+                log.warning("sessions wait to be saved: %s", error)
+                return
+            for session, owned in zip(chunk, kept, strict=True):
+                if not owned:
+                    session.peer.close(CloseCode.REPLACED, "the session was taken over by a newer connection")
+
+    # -- going
+
+    def goodbye(self, sid: str) -> Session | None:
+        """A connection has ended: its session is saved for ten minutes."""
+        session = self.connections.session(sid)
+        try:
+            return self.connections.handle_disconnection(sid)
+        except BrokerUnavailable as error:
+            log.warning("the session of %s is kept as it was last saved: %s", sid, error)
+            return session
+
+    def fenced(self, sid: str) -> None:
+        """Another worker has taken the session of this connection over."""
+        session = self.connections.session(sid)
+        if session is not None:
+            session.peer.close(CloseCode.REPLACED, "the session was taken over by a newer connection")
+
+    def drain(self, timeout: float) -> None:
+        """Tell every client when to come back, save, and close each at its slot (G4, 1012 "service restart")."""
+        sessions = self.connections.sessions()
+        spread = min(MAX_SPREAD, timeout / 2, SLOT * len(sessions))
+        slots = [spread * number / max(1, len(sessions)) for number in range(len(sessions))]
+        random.shuffle(slots)
+        for session, slot in zip(sessions, slots, strict=True):
+            session.peer.push(Frame(packet("server-shutdown", {"retryAfterMs": round(slot * 1000)})))
+        deadline = time.monotonic() + timeout
+        self.save_dirty()
+        started = time.monotonic()
+        for slot, session in sorted(zip(slots, sessions, strict=True), key=_by_slot):
+            gevent.sleep(max(0.0, started + slot - time.monotonic()))
+            session.peer.close(CloseCode.SERVICE_RESTART, "the server restarts: come back")
+        while self.connections.get_connection_count() and time.monotonic() < deadline:
+            gevent.sleep(0.02)
+
+
+def _by_slot(pair: tuple[float, Session]) -> float:
+    return pair[0]
+
+
+def _told(session: Session, recovered: bool, missed: int, reason: str | None) -> dict[str, object]:
+    told: dict[str, object] = {"sessionId": session.id, "recovered": recovered, "missed": missed}
+    if reason is not None:
+        told["reason"] = reason
+    return told
+
+
+def require_rooms_left(session: Session, limit: int) -> None:
+    """Raises RequestError when the session is in as many rooms as it may."""
+    if len(session.subs) >= limit:
+        raise RequestError(ErrorCode.LIMIT, f"a session may be in {limit} rooms (WSAPP_MAX_ROOMS)")
+
+
+Hook = Callable[..., object]

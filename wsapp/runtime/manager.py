@@ -1,0 +1,125 @@
+"""The stock side: `socketio.emit(...)` of the host application, and of any process with the same message queue.
+
+Compatible with python-socketio's RedisManager on the wire.  Differences: an event is encoded and framed once for all
+receivers; publishing never blocks the caller; the host id is made when the worker starts, not inherited by a fork.
+"""
+
+from __future__ import annotations
+
+import logging
+import uuid
+from collections.abc import Iterator
+from typing import Any, Final
+
+import gevent
+from gevent.queue import Full, Queue
+from socketio import packet as sio_packet
+from socketio.manager import Manager
+from socketio.pubsub_manager import PubSubManager
+
+from wsapp.core.events import strict_dumps, strict_loads
+from wsapp.core.ports import Bus
+from wsapp.errors import BrokerUnavailable
+from wsapp.transport.frames import Frame
+
+log = logging.getLogger(__name__)
+
+QUEUE_LIMIT: Final = 10_000  # messages to the other workers that may wait for Redis
+RETRY_PAUSE: Final = 0.25  # seconds
+
+
+class StrictJson:
+    """The JSON module of python-socketio's packets: what browsers could not parse is refused where it is emitted."""
+
+    @staticmethod
+    def dumps(value: object, **_options: Any) -> str:
+        """Compact JSON.  Raises PayloadError, also for NaN."""
+        return strict_dumps(value)
+
+    @staticmethod
+    def loads(text: str | bytes, **_options: Any) -> Any:
+        """Raises ValueError, also for NaN."""
+        return strict_loads(text)
+
+
+class FrameOnceManager(Manager):  # type: ignore[misc]  # python-socketio has no types
+    """Delivers to this worker's clients with one encoding for all of them."""
+
+    def emit(self, event: str, data: Any, namespace: str, room: Any = None, skip_sid: Any = None,
+             callback: Any = None, to: Any = None, **kwargs: Any) -> None:
+        """As python-socketio's, which is used where every receiver needs an acknowledgement id of its own."""
+        if callback is not None:
+            super().emit(event, data, namespace, room=room, skip_sid=skip_sid, callback=callback, to=to, **kwargs)
+            return
+        if namespace not in self.rooms:
+            return
+        arguments = list(data) if isinstance(data, tuple) else [] if data is None else [data]
+        encoded = self.server.packet_class(sio_packet.EVENT, namespace=namespace, data=[event, *arguments]).encode()
+        frames = [_frame(part) for part in (encoded if isinstance(encoded, list) else [encoded])]
+        skipped = frozenset(skip_sid if isinstance(skip_sid, list) else [skip_sid])
+        sockets = self.server.eio.sockets
+        for sid, eio_sid in self.get_participants(namespace, to or room):
+            connection = sockets.get(eio_sid)
+            if connection is not None and sid not in skipped:
+                for frame in frames:
+                    connection.push(frame)
+
+
+def _frame(part: str | bytes) -> Frame:
+    return Frame(b"4" + part.encode()) if isinstance(part, str) else Frame(part, binary=True)
+
+
+class ClusterManager(PubSubManager, FrameOnceManager):  # type: ignore[misc]  # python-socketio has no types
+    """One worker's end of the message queue."""
+
+    name = "wsapp"
+
+    def __init__(self, channel: str) -> None:
+        super().__init__(channel=channel)
+        self._outgoing: Queue[bytes] = Queue(QUEUE_LIMIT)
+        self._incoming: Queue[bytes] = Queue()
+        self._bus: Bus | None = None
+
+    def initialize(self) -> None:
+        """Called by python-socketio at the first client; `start` has been there before."""
+
+    def start(self, bus: Bus) -> list[gevent.Greenlet]:
+        """Listen and publish from now on; returns the greenlets that do."""
+        self.host_id = uuid.uuid4().hex
+        self._bus = bus
+        return [gevent.spawn(self._thread), gevent.spawn(self._publish_forever)]
+
+    def on_bus(self, message: bytes) -> None:
+        """A message of the shared channel."""
+        self._incoming.put(message)
+
+    def _listen(self) -> Iterator[bytes]:
+        while True:
+            yield self._incoming.get()
+
+    def _publish(self, data: Any) -> None:
+        try:
+            self._outgoing.put_nowait(strict_dumps(data).encode())
+        except Full:
+            log.error("the message queue is full: an emit did not reach the other workers")
+
+    def _publish_forever(self) -> None:
+        while True:
+            message = self._outgoing.get()
+            while not self._published(message):
+                gevent.sleep(RETRY_PAUSE)
+
+    def _published(self, message: bytes) -> bool:
+        assert self._bus is not None
+        try:
+            self._bus.publish(message)
+        except BrokerUnavailable as error:
+            log.warning("emits wait for the message queue: %s", error)
+            return False
+        return True
+
+    def waiting(self) -> int:
+        """Messages that have not yet reached the queue."""
+        return int(self._outgoing.qsize())
+
+

@@ -1,0 +1,159 @@
+"""Joining rooms without a hole: what a subscription missed is read, ordered and sent before anything live (G3).
+
+The worker follows the room first; live publications are held for the subscription while its history is read; what
+was missed is sent in publish order, each event once however many of the rooms it was in; then what was held; then
+the subscription is live.
+"""
+
+from __future__ import annotations
+
+import heapq
+import operator
+from collections.abc import Mapping
+from typing import Final
+
+import gevent
+
+from wsapp.core.events import Position, Publication
+from wsapp.core.history import Join, More, Recovered, Refused
+from wsapp.core.registry import Registry
+from wsapp.core.session import Session, State, Subscription, Tail
+from wsapp.errors import BrokerUnavailable
+from wsapp.runtime.delivery import PAGE, Delivery
+
+CHUNK: Final = 200  # replayed events between looks at how the client keeps up
+HIGH_WATER: Final = 1_000_000  # bytes that may wait for a client during a replay
+PATIENCE: Final = 0.02  # seconds between those looks
+
+
+class Recovery:
+    """What one session gets for the rooms it (re)joins.  Nothing is sent before `release`."""
+
+    def __init__(self, session: Session, delivery: Delivery) -> None:
+        self.session, self._delivery = session, delivery
+        self.refused: dict[str, Refused] = {}
+        self.positions: dict[str, Position] = {}
+        self._subs: list[Subscription] = []
+        self._found: dict[str, tuple[Publication, ...]] = {}
+
+    @property
+    def recovered(self) -> bool:
+        """Whether everything that was asked for is there (G3: never partial)."""
+        return not self.refused
+
+    @property
+    def missed(self) -> int:
+        """How many events were missed: replayed ones, or those that can't be when not `recovered`."""
+        if self.refused:
+            return sum(refused.missed for refused in self.refused.values())
+        return len({publication.id for found in self._found.values() for publication in found})
+
+    @property
+    def reason(self) -> str | None:
+        """Why not, for the first room that was refused."""
+        return next((str(refused.reason) for refused in self.refused.values()), None)
+
+    def found(self, room: str, publications: tuple[Publication, ...]) -> None:
+        """What was missed in one room, in its order."""
+        self._found[room] = publications
+
+    def add(self, sub: Subscription, position: Position) -> None:
+        """The subscription stands at `position`; what comes from now on is held until `release`."""
+        self.positions[sub.room.name] = position
+        sub.sent = position.seq
+        sub.join = Tail()
+        self._subs.append(sub)
+
+    def forget_up_to(self, id: str) -> None:
+        """Leave out what the client says it has: everything up to and including this id."""
+        self._found = {room: tuple(one for one in found if one.id > id) for room, found in self._found.items()}
+
+    def _in_order(self) -> list[tuple[str, Publication]]:
+        """By id over the rooms, each event once; the order within a room is never changed."""
+        lists = [[(publication.id, room, publication) for publication in found] for room, found in self._found.items()]
+        seen: set[str] = set()
+        merged = []
+        for id, room, publication in heapq.merge(*lists, key=operator.itemgetter(0)):
+            if id not in seen:
+                seen.add(id)
+                merged.append((room, publication))
+        return merged
+
+    def release(self) -> None:
+        """Send what was missed, in publish order, and go live."""
+        session, delivery = self.session, self._delivery
+        in_order, self._found = self._in_order(), {}
+        for start in range(0, len(in_order), CHUNK):
+            for room, publication in in_order[start:start + CHUNK]:
+                session.peer.push(delivery.frame(publication, session.profile, room))
+            session.sent += len(in_order[start:start + CHUNK])
+            delivery.metrics.sent += len(in_order[start:start + CHUNK])
+            while session.peer.backlog() > HIGH_WATER:
+                gevent.sleep(PATIENCE)
+        for sub in self._subs:
+            _go_live(sub, delivery)
+
+
+def _go_live(sub: Subscription, delivery: Delivery) -> None:
+    """Hand over what was held meanwhile and let the rest come live; nothing yields in between."""
+    tail = sub.join
+    if sub.state is State.LEFT or not isinstance(tail, Tail):
+        return
+    sub.go_live(sub.sent)
+    for publication, seq in tail.held:
+        if seq > sub.sent:
+            delivery.serve_one(sub, publication, seq)
+
+
+def recover(session: Session, wanted: Mapping[str, Position | None], registry: Registry,
+            delivery: Delivery) -> Recovery:
+    """Join rooms, each from its position on (None: from now on).  Raises BrokerUnavailable; then the session is in
+    none of the rooms that it was not in before."""
+    recovery = Recovery(session, delivery)
+    fresh = [name for name in wanted if name not in session.subs]
+    subs = [registry.join(session, name) for name in wanted]
+    try:
+        delivery.open_rooms([sub.room for sub in subs])
+        _catch_up(recovery, subs, wanted, delivery)
+    except BrokerUnavailable:
+        for name in fresh:
+            registry.leave(session, name)
+        raise
+    return recovery
+
+
+def _catch_up(recovery: Recovery, subs: list[Subscription], wanted: Mapping[str, Position | None],
+              delivery: Delivery) -> None:
+    joins: dict[str, tuple[Subscription, Join]] = {}
+    for sub in subs:
+        since = wanted[sub.room.name]
+        if since is not None and not since.epoch:
+            since = Position(sub.room.track.epoch, since.seq)
+        if since is None or since == sub.room.track.position:
+            sub.state = State.RECOVERING
+            sub.room.changed()
+            _settle(recovery, sub, sub.room.track.position, since)
+            continue
+        join = Join(sub.room.name, since, max_replay=delivery.max_replay)
+        sub.state, sub.join = State.RECOVERING, join
+        sub.room.changed()
+        joins[sub.room.name] = (sub, join)
+    while joins:
+        pages = delivery.broker.read([join.query(PAGE) for _, join in joins.values()])
+        for page in pages:
+            sub, join = joins[page.room]
+            step = join.page(page)
+            if isinstance(step, More):
+                continue
+            del joins[page.room]
+            if isinstance(step, Recovered):
+                recovery.found(page.room, step.publications)
+            else:
+                recovery.refused[page.room] = step
+            _settle(recovery, sub, step.position, wanted[page.room])
+
+
+def _settle(recovery: Recovery, sub: Subscription, position: Position, since: Position | None) -> None:
+    recovery.add(sub, position)
+    known = since.seq if since is not None and sub.room.name not in recovery.refused else position.seq
+    sub.pinged = sub.confirmed = known

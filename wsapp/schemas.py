@@ -1,0 +1,553 @@
+"""What may come in: thoughts, task updates and project events from publishers, requests from clients.
+
+marshmallow judges every payload at the boundary; an error names the field and the range.  Keys that a schema does
+not name are kept as they are (they are the user's own), within the size limit of the whole event.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from functools import partial
+from typing import Any, Final, Literal, NamedTuple, overload
+
+from marshmallow import INCLUDE, RAISE, Schema, ValidationError, fields
+
+from wsapp.core.events import (
+    CRITICAL_PRIORITY,
+    DEFAULT_PRIORITY,
+    MAX_PRIORITY,
+    MIN_PRIORITY,
+    RESERVED_EVENTS,
+    TASK_UPDATE,
+    THOUGHT,
+    Draft,
+    Lane,
+    Position,
+    body_flags,
+    strict_dumps,
+)
+from wsapp.errors import PayloadError
+
+MAX_ID: Final = 200  # characters of an id, an event name, a key
+MAX_ALSO_TO: Final = 15  # rooms besides an event's own
+MAX_METADATA: Final = 8192  # bytes of JSON
+MAX_HISTORY: Final = 1000  # publications of one `history` request
+MAX_TOKEN: Final = 8192
+MAX_RATE: Final = 10_000.0
+MAX_MS: Final = 2**53 - 1  # the largest integer that JavaScript has
+STATUSES: Final = ("pending", "in_progress", "completed", "failed")
+KINDS: Final = ("agent", "task", "project")
+DEFAULT_MAX_EVENT: Final = 256_000
+
+# Header fields are separated by tabs and ended by a newline; lone surrogates have no UTF-8.
+_FORBIDDEN: Final = re.compile("[\x00-\x1f\x7f-\x9f\ud800-\udfff]")
+_SNAKE: Final = {"agent_id": "agentId", "task_id": "taskId", "project_id": "projectId", "thought_id": "thoughtId"}
+
+
+def _name_problem(value: object, limit: int = MAX_ID) -> str | None:
+    if not isinstance(value, str):
+        return "must be a string"
+    if not value or value.isspace():
+        return "must not be empty"
+    if len(value) > limit:
+        return f"must have at most {limit} characters, has {len(value)}"
+    if _FORBIDDEN.search(value):
+        return "must not contain control characters"
+    return None
+
+
+def check_id(value: object, field: str = "id") -> str:
+    """An id as it is used: a string of 1 to 200 characters without control characters; integers are written out.
+    Raises PayloadError."""
+    if isinstance(value, int) and not isinstance(value, bool):
+        value = str(value)
+    problem = _name_problem(value)
+    if problem or not isinstance(value, str):
+        raise PayloadError(f"{field} {problem}", {field: [problem]})
+    return value
+
+
+def room_name(kind: str, id: object) -> str:
+    """`agent:coder` of `agent` and `coder`.  Raises PayloadError on an unknown kind or a bad id."""
+    if kind not in KINDS:
+        raise PayloadError(f"{kind!r} is no kind of room: {', '.join(KINDS)}", {"kind": [f"one of {KINDS}"]})
+    return f"{kind}:{check_id(id)}"
+
+
+def parse_room(name: object) -> tuple[str, str]:
+    """The kind and the id of a room's name; an id may itself contain colons.  Raises PayloadError."""
+    kind, colon, id = name.partition(":") if isinstance(name, str) else ("", "", "")
+    if not colon or kind not in KINDS:
+        problem = f"{name!r} is no room: agent:<id>, task:<id> or project:<id>"
+        raise PayloadError(problem, {"room": [problem]})
+    return kind, check_id(id, "room")
+
+
+class _Id(fields.Field[str]):
+    """A name (`check_id`)."""
+
+    def _deserialize(self, value: Any, attr: str | None, data: Any, **_: Any) -> str:
+        if isinstance(value, int) and not isinstance(value, bool):
+            value = str(value)
+        problem = _name_problem(value)
+        if problem:
+            raise ValidationError(problem)
+        return str(value)
+
+
+class _Text(fields.Field[str]):
+    """A string, which may be empty and of several lines."""
+
+    def _deserialize(self, value: Any, attr: str | None, data: Any, **_: Any) -> str:
+        if not isinstance(value, str):
+            raise ValidationError("must be a string")
+        return value
+
+
+class _Number(fields.Field[Any]):
+    """A finite number in a range, kept as int or float; `whole` makes it an int."""
+
+    def __init__(self, low: float, high: float, *, whole: bool = False, above: bool = False, **more: Any) -> None:
+        super().__init__(**more)
+        self.low, self.high, self.whole, self.above = low, high, whole, above
+
+    def _deserialize(self, value: Any, attr: str | None, data: Any, **_: Any) -> int | float:
+        if isinstance(value, bool) or not isinstance(value, (int, float)) or not math.isfinite(value):
+            raise ValidationError("must be a number")
+        if not self.low <= value <= self.high or (self.above and value == self.low):
+            edge = "more than " if self.above else ""
+            raise ValidationError(f"must be {edge}{self.low:.16g} to {self.high:.16g}")
+        return int(value) if self.whole else value
+
+
+class _Choice(fields.Field[str]):
+    def __init__(self, choices: Iterable[str], **more: Any) -> None:
+        super().__init__(**more)
+        self.choices = tuple(choices)
+
+    def _deserialize(self, value: Any, attr: str | None, data: Any, **_: Any) -> str:
+        if value not in self.choices:
+            raise ValidationError(f"must be one of {', '.join(self.choices)}")
+        return str(value)
+
+
+class _Flag(fields.Field[bool]):
+    def _deserialize(self, value: Any, attr: str | None, data: Any, **_: Any) -> bool:
+        if not isinstance(value, bool):
+            raise ValidationError("must be true or false")
+        return value
+
+
+class AgentThoughtSchema(Schema):
+    """One thought of one agent.  With `delta` it continues the text of `thoughtId`."""
+
+    class Meta:
+        unknown = INCLUDE
+
+    agentId = _Id(required=True)
+    thought = _Text(required=True)
+    timestamp = _Number(0, MAX_MS, whole=True)
+    taskId = _Id(allow_none=True)
+    projectId = _Id(allow_none=True)
+    thoughtId = _Id(allow_none=True)
+    delta = _Flag()
+
+
+class TaskUpdateSchema(Schema):
+    """The state of one task; `progress` in percent."""
+
+    class Meta:
+        unknown = INCLUDE
+
+    taskId = _Id(required=True)
+    status = _Choice(STATUSES, required=True)
+    progress = _Number(0, 100, allow_none=True)
+    message = _Text(allow_none=True)
+    timestamp = _Number(0, MAX_MS, whole=True)
+    agentId = _Id(allow_none=True)
+    projectId = _Id(allow_none=True)
+
+
+_THOUGHT: Final = AgentThoughtSchema()
+_TASK: Final = TaskUpdateSchema()
+
+
+def _messages(error: ValidationError) -> dict[str, object]:
+    told = error.messages
+    return {str(name): why for name, why in told.items()} if isinstance(told, dict) else {"payload": told}
+
+
+def _load(schema: Schema, payload: Mapping[str, Any], what: str) -> dict[str, Any]:
+    try:
+        return dict(schema.load(payload))
+    except ValidationError as error:
+        found = _messages(error)
+        first = "; ".join(f"{name} {why[0] if isinstance(why, list) else why}" for name, why in found.items())
+        raise PayloadError(f"{what}: {first}", found) from None
+
+
+def _mapping(payload: object, what: str) -> Mapping[str, Any]:
+    if not isinstance(payload, Mapping):
+        problem = f"{what} must be an object (a dict), not {type(payload).__name__}"
+        raise PayloadError(problem, {"payload": [problem]})
+    return payload
+
+
+def _camel(payload: Mapping[str, Any], what: str) -> Mapping[str, Any]:
+    """Python callers may write `agent_id`; the wire has `agentId`."""
+    if _SNAKE.keys().isdisjoint(payload):
+        return payload
+    renamed: dict[str, Any] = {}
+    for name, value in payload.items():
+        wire = _SNAKE.get(name, name)
+        if wire in renamed:
+            raise PayloadError(f"{what}: {wire} is given twice", {wire: ["is given twice"]})
+        renamed[wire] = value
+    return renamed
+
+
+class _Options(NamedTuple):
+    """The keyword arguments of every broadcast, checked."""
+
+    priority: int
+    also_to: tuple[str, ...]
+    key: str
+    critical: bool
+
+
+def _rooms(also_to: object) -> tuple[str, ...]:
+    if isinstance(also_to, str):
+        also_to = (also_to,)
+    if not isinstance(also_to, Iterable):
+        raise PayloadError("also_to must be a list of rooms", {"also_to": ["must be a list of rooms"]})
+    rooms = tuple(dict.fromkeys(also_to))
+    if len(rooms) > MAX_ALSO_TO:
+        problem = f"must name at most {MAX_ALSO_TO} rooms, names {len(rooms)}"
+        raise PayloadError(f"also_to {problem}", {"also_to": [problem]})
+    for room in rooms:
+        try:
+            parse_room(room)
+        except PayloadError as error:
+            raise PayloadError(f"also_to: {error}", {"also_to": [str(error)]}) from None
+    return rooms
+
+
+def _options(priority: int = DEFAULT_PRIORITY, also_to: object = (), key: str = "", critical: bool = False) -> _Options:
+    if isinstance(priority, bool) or not isinstance(priority, int) or not MIN_PRIORITY <= priority <= MAX_PRIORITY:
+        problem = f"must be a whole number from {MIN_PRIORITY} to {MAX_PRIORITY}"
+        raise PayloadError(f"priority {problem}", {"priority": [problem]})
+    if not isinstance(critical, bool):
+        raise PayloadError("critical must be true or false", {"critical": ["must be true or false"]})
+    problem_of_key = _name_problem(key) if key else None
+    if problem_of_key:
+        raise PayloadError(f"key {problem_of_key}", {"key": [problem_of_key]})
+    return _Options(priority, _rooms(also_to) if also_to else (), key or "", critical)
+
+
+_PLAIN: Final = _options()
+
+
+def _known_options(options: Mapping[str, Any]) -> _Options:
+    if not options:
+        return _PLAIN
+    unknown = options.keys() - set(_Options._fields)
+    if unknown:
+        name = min(unknown)
+        raise PayloadError(f"{name} is no option: {', '.join(_Options._fields)}", {name: ["is no option"]})
+    return _options(**options)
+
+
+def _body(data: object, max_bytes: int) -> bytes:
+    """Strict JSON within the limit.  Raises PayloadError."""
+    if isinstance(data, dict) and not all(isinstance(name, str) for name in data):
+        raise PayloadError("data has a key that is not a string", {"data": ["keys must be strings"]})
+    try:
+        body = strict_dumps(data).encode()
+    except UnicodeEncodeError as error:
+        raise PayloadError("data has a lone surrogate, which has no UTF-8", {"data": [str(error)]}) from None
+    if len(body) > max_bytes:
+        problem = f"must have at most {max_bytes} bytes as JSON, has {len(body)}"
+        raise PayloadError(f"the event {problem}", {"data": [problem]})
+    return body
+
+
+def _draft(event: str, home: str, data: object, lane: Lane, entity: str, now_ms: int, max_bytes: int,
+           options: _Options) -> Draft:
+    rooms = (home, *(room for room in options.also_to if room != home)) if options.also_to else (home,)
+    if options.critical or options.priority >= CRITICAL_PRIORITY:
+        lane = Lane.CRITICAL
+    flags = body_flags(data) + ("c" if options.critical else "")
+    return Draft(event, rooms, _body(data, max_bytes), now_ms, options.priority, lane, entity, flags, options.key)
+
+
+def thought_draft(thought: Mapping[str, Any], *, now_ms: int, max_bytes: int = DEFAULT_MAX_EVENT,
+                  **options: Any) -> Draft:
+    """An `agent-thought` of `{agentId, thought, timestamp?, taskId?, projectId?, thoughtId?, delta?, ...}` for the
+    room `agent:{agentId}` and those of `also_to`; task and project rooms are not implied by the ids.
+
+    `timestamp` (ms) is filled in with `now_ms`, which is also the time of publication: a timestamp of the caller's
+    is told to clients but neither ages nor measures anything.  Options: priority 0-10, also_to (at most 15 rooms),
+    key (idempotency), critical.  Raises PayloadError.
+    """
+    data = _load(_THOUGHT, _camel(_mapping(thought, "a thought"), "a thought"), "a thought")
+    data.setdefault("timestamp", now_ms)
+    lane, entity = Lane.LOG, data["agentId"]
+    if data.get("delta"):
+        if not data.get("thoughtId"):
+            raise PayloadError("a thought: thoughtId is missing beside delta", {"thoughtId": ["needed with delta"]})
+        lane, entity = Lane.APPEND, data["thoughtId"]
+    return _draft(THOUGHT, f"agent:{data['agentId']}", data, lane, entity, now_ms, max_bytes,
+                  _known_options(options))
+
+
+def task_draft(update: Mapping[str, Any], *, now_ms: int, max_bytes: int = DEFAULT_MAX_EVENT,
+               **options: Any) -> Draft:
+    """A `task-update` of `{taskId, status, progress? 0-100, message?, timestamp?, agentId?, projectId?, ...}` for
+    the room `task:{taskId}` and those of `also_to`.  Timestamp, options and errors as in `thought_draft`."""
+    data = _load(_TASK, _camel(_mapping(update, "a task update"), "a task update"), "a task update")
+    data.setdefault("timestamp", now_ms)
+    return _draft(TASK_UPDATE, f"task:{data['taskId']}", data, Lane.STATE, data["taskId"], now_ms, max_bytes,
+                  _known_options(options))
+
+
+def check_event(event: object) -> str:
+    """A name that a project event may have: not one of the protocol's or wsapp's own.  Raises PayloadError."""
+    problem = _name_problem(event)
+    if problem is None and event in RESERVED_EVENTS:
+        problem = "is reserved"
+    if problem is None and event in (THOUGHT, TASK_UPDATE):
+        problem = "has a method of its own, broadcast_" + ("agent_thought" if event == THOUGHT else "task_update")
+    if problem or not isinstance(event, str):
+        raise PayloadError(f"event {event!r} {problem}", {"event": [problem]})
+    return event
+
+
+def project_draft(project_id: object, event: str, data: object = None, *, now_ms: int,
+                  max_bytes: int = DEFAULT_MAX_EVENT, **options: Any) -> Draft:
+    """An event under its own name for the room `project:{project_id}` and those of `also_to`; `data` is any JSON.
+    Options and errors as in `thought_draft`."""
+    room = f"project:{check_id(project_id, 'project_id')}"
+    name = check_event(event)
+    return _draft(name, room, data, Lane.LOG, name, now_ms, max_bytes, _known_options(options))
+
+
+# ---- requests of clients
+
+
+@dataclass(frozen=True, slots=True)
+class Subscribe:
+    """`subscribe-*`.  `since` is the last seq the client has; `epoch` is "" when it did not say."""
+
+    room: str
+    since: int | None = None
+    epoch: str = ""
+
+    @property
+    def position(self) -> Position | None:
+        """The whole position, when the client gave one."""
+        return Position(self.epoch, self.since) if self.since is not None and self.epoch else None
+
+
+@dataclass(frozen=True, slots=True)
+class Unsubscribe:
+    """`unsubscribe-*`."""
+
+    room: str
+
+
+@dataclass(frozen=True, slots=True)
+class UpdateMetadata:
+    """`update-metadata`: an object of at most 8 kB."""
+
+    metadata: dict[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class SetRate:
+    """`set-rate`: frames per second, more than 0."""
+
+    rate: float
+
+
+@dataclass(frozen=True, slots=True)
+class History:
+    """`history`: publications after `since`, or before `before`, of `epoch` when that is not ""."""
+
+    room: str
+    since: int | None = None
+    before: int | None = None
+    limit: int = 100
+    epoch: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class EventReply:
+    """`ack-event` or `nack-event`."""
+
+    id: str
+
+
+@dataclass(frozen=True, slots=True)
+class RefreshToken:
+    """`refresh-token`."""
+
+    token: str
+
+
+Request = Subscribe | Unsubscribe | UpdateMetadata | SetRate | History | EventReply | RefreshToken
+
+
+class _SubscribeSchema(Schema):
+    class Meta:
+        unknown = RAISE
+
+    id = _Id(required=True)
+    since = fields.Raw(allow_none=True)
+
+
+class _PositionSchema(Schema):
+    class Meta:
+        unknown = RAISE
+
+    epoch = _Id(required=True)
+    seq = _Number(0, MAX_MS, whole=True, required=True)
+
+
+class _RateSchema(Schema):
+    class Meta:
+        unknown = RAISE
+
+    rate = _Number(0, MAX_RATE, above=True, required=True)
+
+
+class _HistorySchema(Schema):
+    class Meta:
+        unknown = RAISE
+
+    room = _Id(required=True)
+    since = _Number(0, MAX_MS, whole=True, allow_none=True)
+    before = _Number(0, MAX_MS, whole=True, allow_none=True)
+    limit = _Number(1, MAX_HISTORY, whole=True)
+    epoch = _Id(allow_none=True)
+
+
+class _IdSchema(Schema):
+    class Meta:
+        unknown = RAISE
+
+    id = _Id(required=True)
+
+
+class _TokenSchema(Schema):
+    class Meta:
+        unknown = RAISE
+
+    token = _Text(required=True)
+
+
+_SUBSCRIBE: Final = _SubscribeSchema()
+_POSITION: Final = _PositionSchema()
+_SEQ: Final = _Number(0, MAX_MS, whole=True)
+_RATE: Final = _RateSchema()
+_HISTORY: Final = _HistorySchema()
+_ID: Final = _IdSchema()
+_TOKEN: Final = _TokenSchema()
+
+
+def _since(value: object, what: str) -> tuple[int | None, str]:
+    if value is None:
+        return None, ""
+    if isinstance(value, Mapping):
+        place = _load(_POSITION, value, f"{what}: since")
+        return place["seq"], place["epoch"]
+    try:
+        return int(_SEQ.deserialize(value)), ""
+    except ValidationError:
+        problem = "must be a seq or {epoch, seq}"
+        raise PayloadError(f"{what}: since {problem}", {"since": [problem]}) from None
+
+
+def _subscribe(kind: str, payload: object) -> Subscribe:
+    if not isinstance(payload, Mapping):
+        return Subscribe(room_name(kind, payload))
+    asked = _load(_SUBSCRIBE, payload, f"subscribe-{kind}")
+    return Subscribe(f"{kind}:{asked['id']}", *_since(asked.get("since"), f"subscribe-{kind}"))
+
+
+def _unsubscribe(kind: str, payload: object) -> Unsubscribe:
+    if not isinstance(payload, Mapping):
+        return Unsubscribe(room_name(kind, payload))
+    return Unsubscribe(f"{kind}:{_load(_ID, payload, f'unsubscribe-{kind}')['id']}")
+
+
+def _update_metadata(payload: object) -> UpdateMetadata:
+    metadata = dict(_mapping(payload, "update-metadata"))
+    _body(metadata, MAX_METADATA)
+    return UpdateMetadata(metadata)
+
+
+def _set_rate(payload: object) -> SetRate:
+    return SetRate(float(_load(_RATE, _mapping(payload, "set-rate"), "set-rate")["rate"]))
+
+
+def _history(payload: object) -> History:
+    asked = _load(_HISTORY, _mapping(payload, "history"), "history")
+    parse_room(asked["room"])
+    if asked.get("since") is not None and asked.get("before") is not None:
+        raise PayloadError("history: since and before exclude each other", {"before": ["not together with since"]})
+    return History(asked["room"], asked.get("since"), asked.get("before"), asked.get("limit", 100),
+                   asked.get("epoch") or "")
+
+
+def _event_reply(payload: object) -> EventReply:
+    if not isinstance(payload, Mapping):
+        return EventReply(check_id(payload))
+    return EventReply(_load(_ID, payload, "ack")["id"])
+
+
+def _refresh_token(payload: object) -> RefreshToken:
+    found = _load(_TOKEN, payload if isinstance(payload, Mapping) else {"token": payload}, "refresh-token")["token"]
+    if not 0 < len(found) <= MAX_TOKEN:
+        problem = f"must have 1 to {MAX_TOKEN} characters"
+        raise PayloadError(f"refresh-token: token {problem}", {"token": [problem]})
+    return RefreshToken(found)
+
+
+_REQUESTS: Final[Mapping[str, Callable[[object], Request]]] = {
+    **{f"subscribe-{kind}": partial(_subscribe, kind) for kind in KINDS},
+    **{f"unsubscribe-{kind}": partial(_unsubscribe, kind) for kind in KINDS},
+    "update-metadata": _update_metadata, "set-rate": _set_rate, "history": _history,
+    "ack-event": _event_reply, "nack-event": _event_reply, "refresh-token": _refresh_token,
+}
+
+
+@overload
+def load_request(event: Literal["subscribe-agent", "subscribe-task", "subscribe-project"],
+                 payload: object) -> Subscribe: ...
+@overload
+def load_request(event: Literal["unsubscribe-agent", "unsubscribe-task", "unsubscribe-project"],
+                 payload: object) -> Unsubscribe: ...
+@overload
+def load_request(event: Literal["update-metadata"], payload: object) -> UpdateMetadata: ...
+@overload
+def load_request(event: Literal["set-rate"], payload: object) -> SetRate: ...
+@overload
+def load_request(event: Literal["history"], payload: object) -> History: ...
+@overload
+def load_request(event: Literal["ack-event", "nack-event"], payload: object) -> EventReply: ...
+@overload
+def load_request(event: Literal["refresh-token"], payload: object) -> RefreshToken: ...
+@overload
+def load_request(event: str, payload: object) -> Request: ...
+
+
+def load_request(event: str, payload: object) -> Request:
+    """A client's request, checked.  `event` is its name on the wire (DESIGN section 4); the payload is an id string
+    or `{id, since?: seq | {epoch, seq}}` for `subscribe-*`, an object for the others.
+
+    Raises PayloadError with the fields by name, and KeyError for a name that is no request.
+    """
+    return _REQUESTS[event](payload)

@@ -1,0 +1,328 @@
+"""SocketServer: the composition root.  It alone sees every ring, puts the parts together, starts and drains them."""
+
+from __future__ import annotations
+
+import logging
+import os
+import sys
+import time
+from collections.abc import Callable, Mapping
+from typing import Any, TypeVar
+
+from flask import Flask
+from flask_socketio import SocketIO
+
+from wsapp.backends import open_backend
+from wsapp.blueprints.health import health
+from wsapp.blueprints.pages import pages
+from wsapp.blueprints.sessions import sessions
+from wsapp.blueprints.subscriptions import subscriptions
+from wsapp.core.connections import Connection, ConnectionManager
+from wsapp.core.events import packet
+from wsapp.core.ports import Receipt
+from wsapp.core.registry import Registry
+from wsapp.core.throttle import EventThrottler
+from wsapp.emitter import Publisher
+from wsapp.errors import BrokerUnavailable
+from wsapp.metrics import Metrics, summed, with_average
+from wsapp.runtime.delivery import Delivery
+from wsapp.runtime.dispatch import Dispatch, close_all
+from wsapp.runtime.event_blueprint import EventBlueprint, EventHandler
+from wsapp.runtime.greenlets import Greenlets
+from wsapp.runtime.hub import Hub
+from wsapp.runtime.lifecycle import Lifecycle
+from wsapp.runtime.manager import ClusterManager, StrictJson
+from wsapp.runtime.outlet import Mode, Outlet
+from wsapp.settings import Settings, load_settings
+from wsapp.transport.engine import Engine, EngineOptions, Hooks
+from wsapp.transport.frames import Frame
+from wsapp.transport.origins import Origins
+
+log = logging.getLogger(__name__)
+
+PUBLISH_PATIENCE = 0.03  # seconds a publish waits for Redis before it goes to the outbox
+VACANCY_CHECK = 1.0  # seconds between looks for rooms that nobody is in any more
+LEASE_BEATS = 3.0  # a lease outlives this many beats
+
+Hook = TypeVar("Hook", bound=Callable[..., object])
+
+
+class SocketServer:
+    """The real-time server, as a Flask extension.
+
+        server = SocketServer(app)            # or SocketServer() and server.init_app(app)
+
+    Settings come from keyword arguments (lower-case names), `app.config` and the environment, in this order.
+    `server.socketio` is the Flask-SocketIO object, before and after `init_app`.  Served by gunicorn with
+    `worker_class = "wsapp.transport.worker.Worker"`.
+    """
+
+    path_prefix = "/socket.io/"
+
+    def __init__(self, app: Flask | None = None, **settings: Any) -> None:
+        self._given = settings
+        self.socketio = SocketIO()
+        self._hooks: dict[str, list[Callable[..., object]]] = {"connect": [], "subscribe": [], "disconnect": []}
+        self._blueprints: list[EventBlueprint] = [subscriptions, sessions]
+        self._handlers: dict[str, EventHandler] = {}
+        self._identify: Callable[[Any, dict[str, Any]], str | None] = _anonymous
+        self._greenlets = Greenlets()
+        self._started = self._draining = False
+        self._app: Flask | None = None
+        if app is not None:
+            self.init_app(app)
+
+    # -- putting together
+
+    def init_app(self, app: Flask, **settings: Any) -> None:
+        """Attach to a Flask app; connects to nothing yet.  Raises SettingsError, and RuntimeError when gunicorn runs
+        with another worker class than ours or when called twice."""
+        if self._app is not None:
+            raise RuntimeError("this SocketServer has an app already: make one SocketServer per app")
+        _require_our_worker()
+        self.settings = load_settings(os.environ, {**app.config, **self._given, **settings})
+        self._app = app
+        self._compose(self.settings)
+        app.extensions["wsapp"] = self
+        for blueprint in self._blueprints:
+            self._register(blueprint)
+        app.register_blueprint(health)
+        from wsapp.transport.worker import register  # gunicorn is needed only where something is served
+        register(self)
+
+    initialize = init_app
+
+    def _compose(self, settings: Settings) -> None:
+        self._backend = open_backend(settings.redis_url, settings.limits, channel=settings.channel,
+                                     prefix=settings.key_prefix, timeout=settings.broker_timeout)
+        self.metrics = Metrics()
+        self.throttler = EventThrottler(settings.max_events_per_sec, settings.flush_interval,
+                                        max_items=settings.queue_items, max_bytes=settings.queue_bytes)
+        registry = Registry()
+        self.connections = ConnectionManager(
+            self._backend.sessions, registry, self.throttler,
+            active_within=settings.active_within, stale_after=settings.stale_after)
+        self._delivery = Delivery(registry, self.throttler, self._backend.broker, self.metrics,
+                                  max_replay=settings.max_replay)
+        self._delivery.session_of = self.connections.session
+        self._lifecycle = Lifecycle(self.connections, self._delivery)
+        self._outlet = Outlet(self._backend.hasty(PUBLISH_PATIENCE).publish, self._backend, self.metrics)
+        self._outlet.serve, self._outlet.told = self._delivery.serve_unrecorded, self._tell_mode
+        self._publisher = Publisher(self._outlet, max_event=settings.max_event)
+        self.hub = Hub(settings, self._backend, self.connections, self.throttler, self._delivery, self._lifecycle,
+                       self.metrics, lambda auth, environ: self._identify(auth, environ), self._hooks)
+        self._attach_socketio(settings)
+
+    def _attach_socketio(self, settings: Settings) -> None:
+        self._manager = ClusterManager(settings.channel)
+        self.socketio.init_app(self._app, client_manager=self._manager, async_mode="gevent", cors_allowed_origins=[],
+                               monitor_clients=False, json=StrictJson)
+        sio = self.socketio.server
+        self._dispatch = Dispatch(self.hub, sio, self._handlers, self._hooks)
+        options = EngineOptions(
+            ping_interval=settings.ping_interval, ping_timeout=settings.ping_timeout,
+            confirm_interval=settings.confirm_interval, max_message=settings.max_message,
+            max_connections=settings.max_connections, outbox_bytes=settings.outbox_bytes,
+            outbox_age=settings.outbox_age)
+        hooks = Hooks(self._opened, self._dispatch.read, self._dispatch.handle, self._closed)
+        self.engine = sio.eio = Engine(options, Origins(settings.cors_origins), hooks)
+
+    def _opened(self, connection: Any, environ: dict[str, Any]) -> None:
+        self.socketio.server._handle_eio_connect(connection.sid, slim(environ))
+
+    def _closed(self, connection: Any, reason: str) -> None:
+        # From the hub: saving may wait for Redis, so it gets a greenlet of its own.
+        self.socketio.server.start_background_task(self._dispatch.closed, connection, reason)
+
+    def _register(self, blueprint: EventBlueprint) -> None:
+        assert self._app is not None
+        self._handlers.update(blueprint.events)
+        self._app.register_blueprint(blueprint)
+
+    def register_blueprint(self, blueprint: EventBlueprint) -> None:
+        """Add a feature of the host application: socket events and routes; before or after `init_app`."""
+        if self._app is None:
+            self._blueprints.append(blueprint)
+        else:
+            self._register(blueprint)
+
+    # -- hooks of the host application
+
+    def on_connect(self, hook: Hook) -> Hook:
+        """`hook(session, environ, auth)` after a client is admitted.  `ConnectionRefusedError` turns it away."""
+        self._hooks["connect"].append(hook)
+        return hook
+
+    def on_subscribe(self, hook: Hook) -> Hook:
+        """`hook(session, room)` before a client joins a room; False refuses it."""
+        self._hooks["subscribe"].append(hook)
+        return hook
+
+    def on_disconnect(self, hook: Hook) -> Hook:
+        """`hook(session)` after a client has gone."""
+        self._hooks["disconnect"].append(hook)
+        return hook
+
+    def identify(self, hook: Hook) -> Hook:
+        """`hook(auth, environ) -> user id or None` names the user of a connection; the last one registered counts."""
+        self._identify = hook  # type: ignore[assignment]
+        return hook
+
+    # -- running
+
+    @property
+    def token(self) -> str:
+        """Names this worker in every sid."""
+        return self.engine.token
+
+    def start(self) -> None:
+        """Begin to work in this process: called by the worker before it accepts, after any fork."""
+        if self._started:
+            return
+        self._started = True
+        self.engine.renew_token()
+        self.connections.boot = self.token
+        self._offer_page()
+        self.socketio.server.manager_initialized = True
+        self._greenlets.adopt(self._manager.start(self._backend.bus))
+        self._backend.start(self.token, self._delivery.on_record, self._delivery.on_gap, self._manager.on_bus,
+                            self._on_control)
+        self.engine.start()
+        run, every = self._greenlets.run, self._greenlets.every
+        run("outbox", self._outlet.run)
+        run("fan-out", self._delivery.run)
+        run("throttle", self._delivery.flush_forever)
+        run("session saving", self._lifecycle.save_forever)
+        every("stale sweep", self.settings.sweep_interval, self.connections.cleanup_stale_connections)
+        every("vacancy check", VACANCY_CHECK, self._delivery.close_vacant)
+        every("lease", self.settings.heartbeat, self._beat)
+        self._beat()
+        log.info("wsapp worker %s is up: %s", self.token, "Redis" if self._backend.shared else "memory, one worker")
+
+    def _offer_page(self) -> None:
+        assert self._app is not None
+        if not any(rule.rule == "/" for rule in self._app.url_map.iter_rules()):
+            self._app.register_blueprint(pages)
+
+    def _on_control(self, message: bytes) -> None:
+        verb, _, argument = message.decode(errors="replace").partition(" ")
+        if verb == "fenced":
+            self._lifecycle.fenced(argument)
+
+    def _beat(self) -> None:
+        try:
+            self._backend.cluster.beat(self.token, self._facts(), self.settings.heartbeat * LEASE_BEATS)
+        except BrokerUnavailable as error:
+            self._outlet.lost(error)
+
+    @property
+    def mode(self) -> str:
+        """`normal`, `degraded` (Redis is away) or `catching_up` (the outbox is being flushed)."""
+        return str(self._outlet.mode)
+
+    def _tell_mode(self, mode: Mode) -> None:
+        frame = Frame(packet("mode", {"mode": str(mode)}))
+        for session in self.connections.sessions():
+            session.peer.push(frame)
+
+    def not_ready(self) -> str | None:
+        """Why this worker should get no traffic now; None when it should."""
+        if not self._started:
+            return "starting"
+        if self._draining:
+            return "draining"
+        return None if self._outlet.mode is Mode.NORMAL else "Redis is away"
+
+    def drain(self, timeout: float | None = None) -> None:
+        """Take no more, tell every client when to come back, save every session, close each at its slot.  Returns
+        within `timeout` seconds (WSAPP_DRAIN_TIMEOUT)."""
+        if self._draining or not self._started:
+            return
+        self._draining = self.engine.draining = True
+        timeout = self.settings.drain_timeout if timeout is None else timeout
+        deadline = time.monotonic() + timeout
+        self._lifecycle.drain(timeout)
+        left = self._outlet.flush(deadline)
+        if left:
+            log.error("%d publications were never taken by Redis and are lost with this worker", left)
+
+    def shutdown(self) -> None:
+        """Stop everything in this process.  Connections that are left are closed.  Idempotent."""
+        close_all(list(self.engine.sockets.values()))
+        self._greenlets.stop()
+        self.engine.shutdown()
+        if self._started:
+            self._started = False
+            try:
+                self._backend.cluster.leave(self.token)
+            except BrokerUnavailable as error:
+                log.info("the lease runs out by itself: %s", error)
+        self._backend.close()
+
+    # -- publishing
+
+    def broadcast_agent_thought(self, thought: Mapping[str, Any], **options: Any) -> Receipt:
+        """`{agentId, thought, timestamp?, taskId?, projectId?, ...}` to `agent:{agentId}`, on every worker.
+
+        Options: `priority` 0-10, `also_to`, `key`, `critical` (see `wsapp.emitter.Publisher`).  Raises PayloadError.
+        While Redis is away this worker's clients are served at once and the receipt says `queued` or `local_only`.
+        """
+        return self._publisher.broadcast_agent_thought(thought, **options)
+
+    def broadcast_task_update(self, update: Mapping[str, Any], **options: Any) -> Receipt:
+        """`{taskId, status, progress?, message?, timestamp?, ...}` to `task:{taskId}`; otherwise as above."""
+        return self._publisher.broadcast_task_update(update, **options)
+
+    def broadcast_project_event(self, project_id: object, event: str, data: object = None,
+                                **options: Any) -> Receipt:
+        """`data` (any JSON) under the name `event` to `project:{project_id}`; otherwise as above."""
+        return self._publisher.broadcast_project_event(project_id, event, data, **options)
+
+    # -- asking
+
+    def get_active_connections(self) -> list[Connection]:
+        """Snapshots of the connections of this worker from which something came within five minutes."""
+        taken = [self.connections.get_connection(session.sid) for session in self.connections.sessions()
+                 if self.connections.is_connection_active(session.sid)]
+        return [snapshot for snapshot in taken if snapshot is not None]
+
+    def _facts(self) -> dict[str, float]:
+        connections = self.connections
+        return {"totalConnections": connections.total, "activeConnections": connections.get_connection_count(),
+                "peakConnections": connections.peak, "users": connections.get_user_count(),
+                "queuedEvents": self.throttler.get_queue_depth(), "queuedPublishes": self._outlet.waiting(),
+                **self.metrics.facts()}
+
+    def get_metrics(self) -> dict[str, Any]:
+        """Counters since the start: `totalConnections`, `activeConnections`, `peakConnections`, `messagesSent`,
+        `messagesReceived`, `averageLatency` (ms from publish to socket) and more.
+
+        At the top level and under `worker` for this worker, under `cluster` summed over all (None when Redis is
+        away); the others' numbers are as old as their last beat.
+        """
+        own = with_average(self._facts())
+        try:
+            others = {boot: facts for boot, facts in self._backend.cluster.workers().items() if boot != self.token}
+        except BrokerUnavailable:
+            return {**own, "worker": own, "cluster": None}
+        return {**own, "worker": own, "cluster": summed([*others.values(), own])}
+
+
+def _anonymous(_auth: Any, _environ: dict[str, Any]) -> str | None:
+    return None
+
+
+def _require_our_worker() -> None:
+    if os.environ.get("SERVER_SOFTWARE", "").startswith("gunicorn") and "wsapp.transport.worker" not in sys.modules:
+        raise RuntimeError("gunicorn must run with worker_class = 'wsapp.transport.worker.Worker' "
+                           "(gunicorn -c gunicorn.conf.py module:app): other workers break WebSocket upgrades")
+
+
+_DROPPED = frozenset({"wsapp.handler", "wsgi.input", "wsgi.errors", "wsgi.file_wrapper", "gunicorn.socket",
+                      "gunicorn.sock", "wsgi.input_terminated"})
+
+
+def slim(environ: Mapping[str, Any]) -> dict[str, Any]:
+    """What of a handshake's environ is kept as long as its connection: no streams, names and values shared."""
+    return {sys.intern(name): sys.intern(value) if type(value) is str and len(value) < 200 else value
+            for name, value in environ.items() if name not in _DROPPED}

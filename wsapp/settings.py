@@ -1,0 +1,334 @@
+"""Every setting of wsapp, read once.
+
+The fields of `Settings` are the one table: name, environment name, unit at the edge, parser, range, default and
+help stand together.  Precedence: keyword argument > `app.config` > environment > default.  Units: an UPPER_CASE
+name (environment, `app.config`) has the unit its row says, milliseconds for some; a lower_case keyword argument
+is the field itself, whose durations are always SECONDS: `PING_INTERVAL=25000` is `ping_interval=25.0`.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+import math
+import re
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any, Final, NamedTuple
+from urllib.parse import urlsplit, urlunsplit
+
+from wsapp.core.ports import Limits
+from wsapp.errors import SettingsError
+
+OWN_PREFIX: Final = "WSAPP_"
+_TRUE: Final = frozenset({"1", "true", "yes", "on"})
+_FALSE: Final = frozenset({"0", "false", "no", "off"})
+_LEVELS: Final = ("debug", "info", "warning", "error", "critical")
+_SCHEMES: Final = ("redis", "rediss", "unix")
+_UNPRINTABLE: Final = re.compile(r"[\x00-\x20\x7f-\x9f]")
+
+
+class Spec(NamedTuple):
+    """One row of the table.  `scale` turns the edge's unit into the field's (0.001 for milliseconds)."""
+
+    env: str
+    unit: str
+    parse: Callable[[object, Spec], Any]
+    help: str
+    low: float = 0
+    high: float = math.inf
+    above: bool = False  # `low` itself is refused
+    scale: float = 1
+    secret: bool = False
+
+    def range(self) -> str:
+        """The allowed range with its unit, in words."""
+        unit = f" {self.unit}" if self.unit else ""
+        if self.above and self.high == math.inf:
+            return f"more than {self.low:g}{unit}"
+        if self.above:
+            return f"more than {self.low:g} up to {self.high:.15g}{unit}"
+        return f"{self.low:g} to {self.high:.15g}{unit}"
+
+
+def _number(value: object, spec: Spec) -> float:
+    if isinstance(value, bool) or not isinstance(value, (str, int, float)):
+        raise ValueError(f"is not a number ({spec.range()})")
+    try:
+        number = float(value)
+    except (ValueError, OverflowError):
+        raise ValueError(f"is not a number ({spec.range()})") from None
+    if not spec.low <= number <= spec.high or (spec.above and number == spec.low):
+        raise ValueError(f"is out of range ({spec.range()})")
+    return number
+
+
+def _integer(value: object, spec: Spec) -> int:
+    number = _number(value, spec)
+    if not number.is_integer():
+        raise ValueError(f"is not a whole number ({spec.range()})")
+    return int(number)
+
+
+def _duration(value: object, spec: Spec) -> float:
+    return _number(value, spec) * spec.scale
+
+
+def _switch(value: object, _spec: Spec) -> bool:
+    word = str(value).strip().lower()
+    if word not in _TRUE and word not in _FALSE:
+        raise ValueError("is neither on nor off")
+    return word in _TRUE
+
+
+def _text(value: object, spec: Spec) -> str:
+    if not isinstance(value, str) or _UNPRINTABLE.search(value) or len(value) > spec.high:
+        raise ValueError(f"is not a name (at most {spec.high:g} characters, no blanks)")
+    if "{" in value or "}" in value:
+        raise ValueError("has a brace in it, which Redis Cluster reads as a hash tag")
+    return value
+
+
+def _level(value: object, _spec: Spec) -> str:
+    word = str(value).strip().lower()
+    if word not in _LEVELS:
+        raise ValueError(f"is none of {', '.join(_LEVELS)}")
+    return word
+
+
+def _url(value: object, _spec: Spec) -> str:
+    shape = "is not redis://[:password@]host[:port][/db], rediss://... or unix:///path"
+    if not isinstance(value, str):
+        raise ValueError(shape)
+    url = re.sub(r"^valkey(s?)://", r"redis\1://", value.strip())
+    try:
+        parts = urlsplit(url)
+        place = parts.path if parts.scheme == "unix" else parts.hostname
+        usable = parts.scheme in _SCHEMES and bool(place) and parts.port != 0
+    except ValueError:
+        usable = False
+    if not usable:
+        raise ValueError(shape)
+    return url
+
+
+def _origin(text: str) -> str:
+    if text == "*":
+        return text
+    parts = urlsplit(text)
+    if parts.scheme not in ("http", "https") or not parts.hostname or parts.path.strip("/") or parts.query:
+        raise ValueError(f"has {text!r}, which is not an origin such as https://app.example.com or *")
+    return f"{parts.scheme}://{parts.netloc}".lower()
+
+
+def _origins(value: object, _spec: Spec) -> tuple[str, ...]:
+    if isinstance(value, str):
+        value = value.split(",")
+    if not isinstance(value, Iterable):
+        raise ValueError("is not a list of origins")
+    origins = tuple(dict.fromkeys(_origin(str(item).strip()) for item in value if str(item).strip()))
+    if "*" in origins and len(origins) > 1:
+        raise ValueError("names * beside other origins")
+    return origins
+
+
+def _setting(default: object, *spec: Any, **more: Any) -> Any:
+    return dataclasses.field(default=default, metadata={"spec": Spec(*spec, **more)}, repr=not more.get("secret"))
+
+
+def _count(default: int, env: str, unit: str, text: str, low: float = 0, high: float = math.inf) -> Any:
+    return _setting(default, env, unit, _integer, text, low, high)
+
+
+def _seconds(default: float, env: str, text: str, low: float, high: float) -> Any:
+    return _setting(default, env, "s", _duration, text, low, high)
+
+
+def _millis(default: float, env: str, text: str, low: float, high: float) -> Any:
+    return _setting(default, env, "ms", _duration, text, low, high, scale=0.001)
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class Settings:
+    """What the whole process obeys.  Durations in seconds, sizes in bytes; `sources` says where each came from."""
+
+    redis_url: str | None = _setting(None, "REDIS_URL", "", _url, secret=True,
+                                     help="the shared Redis or Valkey; unset: a private one is started")
+    websocket_port: int = _count(3001, "WEBSOCKET_PORT", "", "port to listen on; 0 takes any free one", 0, 65535)
+    cors_origins: tuple[str, ...] = _setting((), "WEBSOCKET_CORS_ORIGIN", "", _origins,
+                                             "comma list of allowed origins, or *; unset: same origin only")
+    max_connections: int = _count(1000, "MAX_CONNECTIONS", "connections", "per worker; more get a 503", 1, 1e6)
+    ping_interval: float = _millis(25.0, "PING_INTERVAL", "between two PINGs to a client", 50, 600_000)
+    ping_timeout: float = _millis(20.0, "PING_TIMEOUT", "wait for a PONG before the client is dead", 50, 600_000)
+    max_events_per_sec: float = _setting(10.0, "MAX_EVENTS_PER_SEC", "frames/s", _number,
+                                         "per user and worker; the burst is the same", 0, 1e6, above=True)
+
+    history_size: int = _count(10_000, "WSAPP_HISTORY_SIZE", "events", "kept per room", 0, 1e7)
+    history_bytes: int = _count(4_194_304, "WSAPP_HISTORY_BYTES", "bytes", "kept per room", 0, 2**40)
+    history_age: float = _seconds(900.0, "WSAPP_HISTORY_AGE", "how long an event is kept", 0.1, 31_536_000)
+    session_ttl: float = _seconds(600.0, "WSAPP_SESSION_TTL", "how long a lost client may come back", 0.1, 604_800)
+    result_ttl: float = _seconds(300.0, "WSAPP_RESULT_TTL", "how long an idempotency key is known", 0.1, 604_800)
+    active_within: float = _seconds(300.0, "WSAPP_ACTIVE_WITHIN", "a packet this recent makes a connection active",
+                                    0.1, 86_400)
+    stale_after: float = _seconds(600.0, "WSAPP_STALE_AFTER", "silence after which a connection is closed",
+                                  0.1, 86_400)
+    sweep_interval: float = _seconds(30.0, "WSAPP_SWEEP_INTERVAL", "between two looks for stale connections",
+                                     0.05, 3600)
+    flush_interval: float = _millis(0.1, "WSAPP_FLUSH_INTERVAL", "between two flushes of throttled events", 5, 60_000)
+    queue_items: int = _count(1000, "WSAPP_QUEUE_ITEMS", "events", "waiting per session before shedding", 1, 1e6)
+    queue_bytes: int = _count(1_000_000, "WSAPP_QUEUE_BYTES", "bytes", "waiting per session before shedding",
+                              1024, 2**30)
+    outbox_bytes: int = _count(4_000_000, "WSAPP_OUTBOX_BYTES", "bytes", "unsent per client before it is closed",
+                               1024, 2**32)
+    outbox_age: float = _seconds(30.0, "WSAPP_OUTBOX_AGE", "how long a byte may stay unsent", 0.05, 3600)
+    max_message: int = _count(1_000_000, "WSAPP_MAX_MESSAGE", "bytes", "largest message taken from a client",
+                              1024, 2**30)
+    max_event: int = _count(256_000, "WSAPP_MAX_EVENT", "bytes", "largest event published", 256, 2**28)
+    max_rooms: int = _count(200, "WSAPP_MAX_ROOMS", "rooms", "per session", 1, 100_000)
+    max_replay: int = _count(10_000, "WSAPP_MAX_REPLAY", "events", "replayed per room on recovery", 0, 1e7)
+    broker_timeout: float = _millis(0.25, "WSAPP_BROKER_TIMEOUT", "longest wait for Redis in one call", 1, 250)
+    drain_timeout: float = _seconds(8.0, "WSAPP_DRAIN_TIMEOUT", "time to say goodbye on SIGTERM", 0, 3600)
+    confirm_interval: float = _seconds(10.0, "WSAPP_CONFIRM_INTERVAL", "between two saves of confirmed positions",
+                                       0.05, 3600)
+    heartbeat: float = _seconds(2.0, "WSAPP_HEARTBEAT", "between two renewals of a worker's lease", 0.05, 300)
+    channel: str = _setting("flask-socketio", "WSAPP_CHANNEL", "", _text,
+                            "channel of the stock message queue", high=200)
+    key_prefix: str = _setting("wsapp:", "WSAPP_KEY_PREFIX", "", _text, "of every key in Redis", high=100)
+    log_level: str = _setting("info", "WSAPP_LOG_LEVEL", "", _level, ", ".join(_LEVELS))
+    deflate: bool = _setting(False, "WSAPP_DEFLATE", "", _switch, "permessage-deflate: on or off")
+    deflate_threshold: int = _count(1024, "WSAPP_DEFLATE_THRESHOLD", "bytes", "smaller frames stay plain", 0, 2**30)
+    deflate_level: int = _count(1, "WSAPP_DEFLATE_LEVEL", "", "zlib level", 1, 9)
+    bind: str = _setting("0.0.0.0", "WSAPP_BIND", "", _text, "address to listen on", high=255)  # noqa: S104
+    embedded_url: str | None = _setting(None, "WSAPP_EMBEDDED_URL", "", _url, secret=True,
+                                        help="internal: the private Valkey, told by the master to its workers")
+
+    sources: Mapping[str, str] = dataclasses.field(default_factory=dict, repr=False, compare=False)
+
+    @property
+    def limits(self) -> Limits:
+        """What the backends need to know."""
+        return Limits(history_size=self.history_size, history_bytes=self.history_bytes,
+                      history_age=self.history_age, session_ttl=self.session_ttl, result_ttl=self.result_ttl)
+
+
+class Row(NamedTuple):
+    """One setting as `wsapp config` prints it: value in the unit of its environment name, passwords masked."""
+
+    name: str
+    value: str
+    unit: str
+    source: str
+    help: str
+
+
+SPECS: Final[Mapping[str, Spec]] = {
+    field.name: field.metadata["spec"] for field in dataclasses.fields(Settings) if "spec" in field.metadata
+}
+_BY_ENV: Final = {spec.env: name for name, spec in SPECS.items()}
+
+
+def nearest(name: str, known: Iterable[str]) -> str:
+    """`; did you mean X?` for the known name that is most like `name`, or nothing."""
+    # Without the prefix, which would make every own name look like every other.
+    bare = {each.removeprefix(OWN_PREFIX): each for each in known}
+    close = difflib.get_close_matches(name.removeprefix(OWN_PREFIX), bare, n=1, cutoff=0.6)
+    return f"; did you mean {bare[close[0]]}?" if close else "; `wsapp config` lists all"
+
+
+def _unset(value: object) -> bool:
+    return value is None or (isinstance(value, str) and not value.strip())
+
+
+def _parsed(spec: Spec, name: str, value: object) -> object:
+    """Raises SettingsError naming the setting as it was given."""
+    if name == spec.env:
+        checked = spec
+    else:  # a keyword argument is in the field's own unit
+        checked = spec._replace(low=spec.low * spec.scale, high=spec.high * spec.scale, scale=1,
+                                unit="s" if spec.unit == "ms" else spec.unit)
+    try:
+        return spec.parse(value, checked)
+    except ValueError as error:
+        shown = mask_url(value) if spec.secret and isinstance(value, str) else value
+        raise SettingsError(f"{name}={shown!r} {error}") from None
+
+
+def _refuse_unknown(names: Iterable[str], where: str) -> None:
+    for name in names:
+        own = name.startswith(OWN_PREFIX)
+        if own and name not in _BY_ENV:
+            raise SettingsError(f"{name} in the {where} is no setting{nearest(name, _BY_ENV)}")
+
+
+def _arguments(overrides: Mapping[str, object]) -> dict[str, object]:
+    """The lower-case part of the overrides.  An UPPER_CASE name is Flask's unless it is ours."""
+    given = {name: value for name, value in overrides.items() if not name.isupper()}
+    for name in given:
+        if name not in SPECS:
+            raise SettingsError(f"{name} is no setting{nearest(name, SPECS)}")
+    return given
+
+
+def _cross_check(settings: Settings) -> None:
+    if settings.active_within > settings.stale_after:
+        raise SettingsError(f"WSAPP_ACTIVE_WITHIN={settings.active_within:g} is more than "
+                            f"WSAPP_STALE_AFTER={settings.stale_after:g}")
+
+
+def load_settings(environ: Mapping[str, str], overrides: Mapping[str, object] | None = None) -> Settings:
+    """Read all settings.  `overrides` may mix `app.config` (UPPER_CASE names, units as in the environment; names
+    that are not ours are left alone) and keyword arguments (lower_case field names, durations in seconds).
+
+    None and the empty string count as not given.  Raises SettingsError, one line with the fix in it, on a wrong
+    value and on any unknown `WSAPP_*` or lower-case name.
+    """
+    overrides = overrides or {}
+    _refuse_unknown(environ, "environment")
+    _refuse_unknown(overrides, "app.config")
+    arguments = _arguments(overrides)
+    values: dict[str, Any] = {}
+    sources: dict[str, str] = {}
+    for field, spec in SPECS.items():
+        for source, name, mapping in (("argument", field, arguments), ("app.config", spec.env, overrides),
+                                      ("environment", spec.env, environ)):
+            if not _unset(mapping.get(name)):
+                values[field], sources[field] = _parsed(spec, name, mapping[name]), source
+                break
+    if "redis_url" not in values and "embedded_url" in values:
+        values["redis_url"], sources["redis_url"] = values["embedded_url"], "embedded"
+    settings = Settings(**values, sources=sources)
+    _cross_check(settings)
+    return settings
+
+
+def mask_url(url: str) -> str:
+    """The URL with its password replaced by `***`; a password in the query too."""
+    try:
+        parts = urlsplit(url)
+    except ValueError:
+        return "***"
+    userinfo, at, host = parts.netloc.rpartition("@")
+    if at:
+        user, colon, _password = userinfo.partition(":")
+        userinfo = f"{user}:***" if colon else userinfo
+    query = re.sub(r"(?i)((?:^|&)[^=&]*password[^=&]*=)[^&]*", r"\1***", parts.query)
+    masked = urlunsplit(("", userinfo + at + host, parts.path, query, parts.fragment)).removeprefix("//")
+    return f"{parts.scheme}://{masked}"
+
+
+def _shown(spec: Spec, value: object) -> str:
+    if value is None:
+        return "-"
+    if isinstance(value, bool):
+        return "on" if value else "off"
+    if isinstance(value, tuple):
+        return ",".join(value) or "same origin"
+    if isinstance(value, float):
+        return f"{value / spec.scale:.10g}"
+    return mask_url(str(value)) if spec.secret else str(value)
+
+
+def describe(settings: Settings) -> list[Row]:
+    """Every setting in the table's order; sources are `argument`, `app.config`, `environment`, `embedded` or
+    `default`."""
+    return [Row(spec.env, _shown(spec, getattr(settings, name)), spec.unit, settings.sources.get(name, "default"),
+                spec.help) for name, spec in SPECS.items()]

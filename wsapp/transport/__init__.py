@@ -1,0 +1,1 @@
+"""Bytes on sockets: the gunicorn worker, WebSocket frames, Engine.IO.  gevent and gunicorn live here."""

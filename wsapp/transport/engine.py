@@ -1,0 +1,291 @@
+"""The Engine.IO server: HTTP requests in, connections out (Engine.IO protocol v4).
+
+It stands in for `engineio.Server` under python-socketio.  Every request is judged before anything is done for it:
+method, version, transport, origin, limits, session; a refusal is an ordinary HTTP answer with the error object of the
+reference server, `{"code", "message"}`.
+"""
+
+from __future__ import annotations
+
+import gzip
+import logging
+import secrets
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from enum import IntEnum
+from typing import Any, Final
+from urllib.parse import parse_qs
+
+import engineio
+
+from wsapp.core.events import strict_dumps
+from wsapp.errors import CloseCode
+from wsapp.transport.connection import SEPARATOR, Connection, PacketError
+from wsapp.transport.frames import Frame
+from wsapp.transport.heartbeat import Heartbeat
+from wsapp.transport.origins import Origins
+from wsapp.transport.websocket import HandshakeError, accept_header, check_handshake, switch_protocols
+
+log = logging.getLogger(__name__)
+
+Environ = dict[str, Any]
+StartResponse = Callable[..., Any]
+
+COMPRESS_FROM: Final = 1024  # bytes
+CONTENT: Final = ("Content-Type", "text/plain; charset=UTF-8")
+UNAVAILABLE: Final = "503 Service Unavailable"
+TOKEN_LENGTH: Final = 8  # characters of a sid that name its worker
+
+
+class Refusal(IntEnum):
+    """Error codes of the reference Engine.IO server."""
+
+    UNKNOWN_TRANSPORT = 0
+    UNKNOWN_SID = 1
+    BAD_HANDSHAKE_METHOD = 2
+    BAD_REQUEST = 3
+    FORBIDDEN = 4
+    UNSUPPORTED_PROTOCOL_VERSION = 5
+
+
+class Refused(Exception):
+    """A request gets an HTTP error."""
+
+    def __init__(self, code: Refusal, message: str, status: str = "400 Bad Request",
+                 headers: Iterable[tuple[str, str]] = ()) -> None:
+        super().__init__(message)
+        self.code, self.status, self.headers = code, status, list(headers)
+
+
+@dataclass(frozen=True, slots=True)
+class EngineOptions:
+    """Times in seconds, sizes in bytes."""
+
+    ping_interval: float = 25.0
+    ping_timeout: float = 20.0
+    confirm_interval: float = 10.0
+    upgrade_timeout: float = 10.0
+    max_message: int = 1_000_000
+    max_packets: int = 5000
+    max_connections: int = 1000
+    outbox_bytes: int = 4_000_000
+    outbox_age: float = 30.0
+
+
+@dataclass(slots=True)
+class Hooks:
+    """What the inside does with connections."""
+
+    opened: Callable[[Connection, Environ], None]
+    read: Callable[[Connection, str | bytes], Any]  # a whole message, or None for more to come; raises PacketError
+    handle: Callable[[Connection, Any], None]
+    closed: Callable[[Connection, str], None]
+
+
+class Engine(engineio.Server):  # type: ignore[misc]  # engineio has no types
+    """All Engine.IO connections of a worker.  `token` begins every sid, so that any worker knows whose it is."""
+
+    def __init__(self, options: EngineOptions, origins: Origins, hooks: Hooks, **engineio_options: Any) -> None:
+        super().__init__(async_mode="gevent", monitor_clients=False, async_handlers=False, cors_allowed_origins=[],
+                         ping_interval=options.ping_interval, ping_timeout=options.ping_timeout,
+                         max_http_buffer_size=options.max_message, **engineio_options)
+        self.options, self.origins, self.hooks = options, origins, hooks
+        self.token = secrets.token_hex(TOKEN_LENGTH // 2)
+        self.draining = False
+        self.sockets: dict[str, Connection] = {}
+        self.heartbeat = Heartbeat(options.ping_interval, options.ping_timeout)
+
+    # -- as python-socketio sees it
+
+    def generate_id(self) -> str:
+        """A new sid: this worker's token and 120 random bits."""
+        return self.token + secrets.token_urlsafe(15)
+
+    def renew_token(self) -> None:
+        """A name of this process's own, not one inherited by a fork."""
+        self.token = secrets.token_hex(TOKEN_LENGTH // 2)
+
+    def start(self) -> None:
+        """Begin the heartbeats."""
+        self.heartbeat.start()
+
+    def shutdown(self) -> None:
+        self.heartbeat.stop()
+
+    def disconnect(self, sid: str | None = None) -> None:
+        """Close one connection, or all."""
+        for connection in [self.sockets[sid]] if sid in self.sockets else [] if sid else list(self.sockets.values()):
+            connection.close(CloseCode.NORMAL, "server disconnect")
+
+    # -- from connections
+
+    def read(self, connection: Connection, payload: str | bytes) -> Any:
+        """Decode a message where it arrives, so that a wrong one is told at once.  Raises PacketError."""
+        return self.hooks.read(connection, payload)
+
+    def deliver(self, connection: Connection, item: Any) -> None:
+        """Handle a message in its turn; errors of handlers are logged and end nothing but the message."""
+        try:
+            self.hooks.handle(connection, item)
+        except PacketError as error:
+            connection.close(CloseCode.PROTOCOL_ERROR, str(error))
+        except Exception:
+            log.exception("a message of %s could not be handled", connection.sid)
+
+    def ended(self, connection: Connection, reason: str) -> None:
+        """A connection is over; may be called from the hub, so nothing in it may block."""
+        self.hooks.closed(connection, reason)
+
+    def forget(self, connection: Connection) -> None:
+        self.sockets.pop(connection.sid, None)
+
+    # -- HTTP
+
+    def handle_request(self, environ: Environ, start_response: StartResponse) -> Iterable[bytes]:
+        """The WSGI face of `/socket.io/`."""
+        cors: list[tuple[str, str]] = []
+        try:
+            self.origins.judge(environ)
+            cors = self.origins.headers(environ)
+            return self._answer(environ, start_response, cors)
+        except Refused as refused:
+            told = strict_dumps({"code": int(refused.code), "message": str(refused)}).encode()
+            headers = [("Content-Type", "application/json"), ("Content-Length", str(len(told)))]
+            headers += [*refused.headers, *cors]
+            start_response(refused.status, headers)
+            return [told]
+        except PermissionError as error:
+            told = strict_dumps({"code": int(Refusal.FORBIDDEN), "message": str(error)}).encode()
+            start_response("403 Forbidden", [("Content-Type", "application/json"), ("Content-Length", str(len(told)))])
+            return [told]
+
+    def _answer(self, environ: Environ, start_response: StartResponse, cors: list[tuple[str, str]]) -> Iterable[bytes]:
+        method = environ["REQUEST_METHOD"]
+        if method == "OPTIONS":
+            start_response("204 No Content", cors)
+            return []
+        query = parse_qs(environ.get("QUERY_STRING", ""))
+        transport, sid = _one(query, "transport"), _one(query, "sid")
+        if _one(query, "EIO") != "4":
+            raise Refused(Refusal.UNSUPPORTED_PROTOCOL_VERSION, "Unsupported protocol version: only EIO=4 is spoken")
+        if transport not in ("polling", "websocket"):
+            raise Refused(Refusal.UNKNOWN_TRANSPORT, "Transport unknown")
+        if transport == "websocket":
+            return self._websocket(environ, method, sid)
+        if sid is None:
+            if method != "GET":
+                raise Refused(Refusal.BAD_HANDSHAKE_METHOD, "Bad handshake method")
+            return self._open_polling(environ, start_response, cors)
+        connection = self._known(sid)
+        if connection.ws is not None:
+            raise Refused(Refusal.BAD_REQUEST, "the session has been upgraded")
+        if method == "GET":
+            return self._get(connection, environ, start_response, cors)
+        if method == "POST":
+            return self._post(connection, environ, start_response, cors)
+        raise Refused(Refusal.BAD_REQUEST, "GET or POST", "405 Method Not Allowed", [("Allow", "GET, POST, OPTIONS")])
+
+    def _known(self, sid: str) -> Connection:
+        try:
+            return self.sockets[sid]
+        except KeyError:
+            raise Refused(Refusal.UNKNOWN_SID, "Session ID unknown") from None
+
+    def _admit(self) -> None:
+        if self.draining:
+            raise Refused(Refusal.FORBIDDEN, "the server is restarting", UNAVAILABLE, [("Retry-After", "1")])
+        if len(self.sockets) >= self.options.max_connections:
+            raise Refused(Refusal.FORBIDDEN, f"the worker is full: {self.options.max_connections} connections",
+                          UNAVAILABLE, [("Retry-After", "5")])
+
+    def _new(self, environ: Environ) -> Connection:
+        connection = Connection(self, self.generate_id())
+        self.sockets[connection.sid] = connection
+        self.hooks.opened(connection, environ)
+        return connection
+
+    def _hello(self, connection: Connection, upgrades: list[str]) -> Frame:
+        return Frame(b"0" + strict_dumps({
+            "sid": connection.sid, "upgrades": upgrades,
+            "pingInterval": round(self.options.ping_interval * 1000),
+            "pingTimeout": round(self.options.ping_timeout * 1000),
+            "maxPayload": self.options.max_message}).encode())
+
+    def _websocket(self, environ: Environ, method: str, sid: str | None) -> Iterable[bytes]:
+        if method != "GET" or environ.get("HTTP_UPGRADE", "").lower() != "websocket":
+            raise Refused(Refusal.BAD_REQUEST, "Bad request: a WebSocket begins with GET and Upgrade: websocket")
+        handler = environ.get("wsapp.handler")
+        if handler is None:
+            raise Refused(Refusal.BAD_REQUEST, "this server was not started with worker_class = "
+                          "'wsapp.transport.worker.Worker'", "500 Internal Server Error")
+        connection = self._known(sid) if sid else None
+        if connection is None:
+            self._admit()
+        elif connection.ws is not None or connection._probe is not None or connection.closed:
+            raise Refused(Refusal.BAD_REQUEST, "the session has been upgraded")
+        try:
+            key = check_handshake(environ)
+        except HandshakeError as error:
+            raise Refused(Refusal.BAD_REQUEST, str(error), error.status, error.headers) from error
+        sock, early = switch_protocols(handler, [("Sec-WebSocket-Accept", accept_header(key))])
+        if connection is not None:
+            connection.open_probe(sock, early)
+            return []
+        connection = self._new(environ)
+        connection.open_websocket(sock, early, self._hello(connection, []))
+        self.heartbeat.add(connection)
+        return []
+
+    def _open_polling(self, environ: Environ, start_response: StartResponse,
+                      cors: list[tuple[str, str]]) -> Iterable[bytes]:
+        self._admit()
+        connection = self._new(environ)
+        upgrades = ["websocket"] if environ.get("wsapp.handler") is not None else []
+        packets = connection.open_polling(self._hello(connection, upgrades))
+        self.heartbeat.add(connection)
+        return _payload(packets, environ, start_response, cors)
+
+    def _get(self, connection: Connection, environ: Environ, start_response: StartResponse,
+             cors: list[tuple[str, str]]) -> Iterable[bytes]:
+        try:
+            packets = connection.poll(self.options.ping_interval + self.options.ping_timeout)
+        except PacketError as error:
+            raise Refused(Refusal.BAD_REQUEST, str(error)) from error
+        return _payload(packets, environ, start_response, cors)
+
+    def _post(self, connection: Connection, environ: Environ, start_response: StartResponse,
+              cors: list[tuple[str, str]]) -> Iterable[bytes]:
+        length = environ.get("CONTENT_LENGTH", "")
+        if "HTTP_TRANSFER_ENCODING" in environ or not length.isdigit():
+            raise Refused(Refusal.BAD_REQUEST, "a POST needs a Content-Length", "411 Length Required",
+                          [("Connection", "close")])
+        if int(length) > self.options.max_message:
+            connection.close(CloseCode.TOO_BIG, "the payload is too large")
+            raise Refused(Refusal.BAD_REQUEST, f"a payload may have {self.options.max_message} bytes",
+                          "413 Content Too Large", [("Connection", "close")])
+        body = environ["wsgi.input"].read(int(length))
+        if len(body) < int(length):
+            connection.close(CloseCode.PROTOCOL_ERROR, "the payload was cut short")
+            raise Refused(Refusal.BAD_REQUEST, "the payload was cut short")
+        try:
+            connection.post(body)
+        except PacketError as error:
+            raise Refused(Refusal.BAD_REQUEST, str(error)) from error
+        start_response("200 OK", [CONTENT, ("Content-Length", "2"), *cors])
+        return [b"ok"]
+
+
+def _one(query: dict[str, list[str]], name: str) -> str | None:
+    values = query.get(name)
+    return values[0] if values else None
+
+
+def _payload(packets: list[bytes], environ: Environ, start_response: StartResponse,
+             cors: list[tuple[str, str]]) -> list[bytes]:
+    body = SEPARATOR.join(packets)
+    headers = [CONTENT, ("Cache-Control", "no-store"), *cors]
+    if len(body) >= COMPRESS_FROM and "gzip" in environ.get("HTTP_ACCEPT_ENCODING", ""):
+        body = gzip.compress(body, 1)
+        headers.append(("Content-Encoding", "gzip"))
+    start_response("200 OK", [*headers, ("Content-Length", str(len(body)))])
+    return [body]

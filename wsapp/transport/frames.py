@@ -1,0 +1,213 @@
+"""WebSocket frames without I/O: RFC 6455 section 5.
+
+`Frame` is one Engine.IO packet ready for every transport, encoded once and shared by all receivers (frames of a
+server are not masked, so they are the same for everybody).  `FrameParser` takes bytes and gives messages.
+"""
+
+from __future__ import annotations
+
+import base64
+from collections.abc import Callable
+from typing import Final
+
+from wsapp.errors import CloseCode
+
+CONTINUATION: Final = 0x0
+TEXT: Final = 0x1
+BINARY: Final = 0x2
+CLOSE: Final = 0x8
+PING: Final = 0x9
+PONG: Final = 0xA
+
+FIN: Final = 0x80
+RSV1: Final = 0x40
+MASKED: Final = 0x80
+
+Inflate = Callable[[bytes, int], bytes]
+
+
+class FrameError(Exception):
+    """The peer broke the protocol or a limit; `code` is the close code it is told (RFC 6455 section 7.4.1)."""
+
+    def __init__(self, code: CloseCode, reason: str) -> None:
+        super().__init__(reason)
+        self.code, self.reason = code, reason
+
+
+def encode(payload: bytes, opcode: int = TEXT, rsv1: bool = False) -> bytes:
+    """One unmasked, final frame."""
+    first = FIN | opcode | (RSV1 if rsv1 else 0)
+    size = len(payload)
+    if size < 126:
+        return bytes((first, size)) + payload
+    if size < 65536:
+        return bytes((first, 126)) + size.to_bytes(2, "big") + payload
+    return bytes((first, 127)) + size.to_bytes(8, "big") + payload
+
+
+def encode_close(code: int, reason: str = "") -> bytes:
+    """A close frame; the reason is cut to the 123 bytes that fit, at a character's edge."""
+    told = reason.encode()[:123].decode(errors="ignore").encode()
+    return encode(code.to_bytes(2, "big") + told, CLOSE)
+
+
+def unmask(payload: bytes, mask: bytes) -> bytes:
+    """XOR with the repeated mask, as one big integer: linear, and without a Python loop."""
+    size = len(payload)
+    repeated = (mask * (size // 4 + 1))[:size]
+    return (int.from_bytes(payload, "little") ^ int.from_bytes(repeated, "little")).to_bytes(size, "little")
+
+
+class Frame:
+    """One Engine.IO packet for any number of receivers, whatever their transport."""
+
+    __slots__ = ("_text", "_ws", "binary", "deflated", "payload")
+
+    def __init__(self, payload: bytes, binary: bool = False) -> None:
+        self.payload, self.binary = payload, binary
+        self._ws: bytes | None = None
+        self._text: bytes | None = None
+        self.deflated: bytes | None = None
+
+    @property
+    def ws(self) -> bytes:
+        """As a WebSocket frame."""
+        if self._ws is None:
+            self._ws = encode(self.payload, BINARY if self.binary else TEXT)
+        return self._ws
+
+    @property
+    def text(self) -> bytes:
+        """As a packet of an HTTP payload: binary travels as `b` and base64 (Engine.IO v4, "Packet encoding")."""
+        if not self.binary:
+            return self.payload
+        if self._text is None:
+            self._text = b"b" + base64.b64encode(self.payload)
+        return self._text
+
+
+class FrameParser:
+    """Bytes in, messages out: `feed` returns `(opcode, payload)` of complete messages and control frames.
+
+    Text payloads are checked UTF-8 but left as bytes.  The length a header announces is judged before the payload
+    is awaited, and fragments count against the same limit.  After an error `failure` is set, what came before it is
+    still returned, and nothing is parsed any more.
+    """
+
+    __slots__ = ("_buffer", "_inflate", "_kind", "_parts", "_size", "_squeezed", "failure", "max_size")
+
+    def __init__(self, max_size: int, inflate: Inflate | None = None) -> None:
+        self.max_size, self._inflate = max_size, inflate
+        self._buffer = b""
+        self._kind = 0
+        self._parts: list[bytes] | None = None
+        self._size = 0
+        self._squeezed = False
+        self.failure: FrameError | None = None
+
+    def feed(self, data: bytes) -> list[tuple[int, bytes]]:
+        """Messages that `data` completes."""
+        if self._buffer:
+            data = self._buffer + data
+            self._buffer = b""
+        messages: list[tuple[int, bytes]] = []
+        position = 0
+        try:
+            while self.failure is None:
+                end = self._frame(data, position, messages)
+                if end == position:
+                    break
+                position = end
+        except FrameError as error:
+            self.failure = error
+        if position < len(data) and self.failure is None:
+            self._buffer = data[position:] if position else data
+        return messages
+
+    def _frame(self, data: bytes, start: int, messages: list[tuple[int, bytes]]) -> int:
+        """Parse one frame; returns where the next begins, or `start` when it is not all there yet."""
+        have = len(data) - start
+        if have < 2:
+            return start
+        first, second = data[start], data[start + 1]
+        self._judge_head(first, second)
+        size, body = second & 0x7F, start + 6
+        if size == 126:
+            if have < 4:
+                return start
+            size, body = int.from_bytes(data[start + 2:start + 4], "big"), start + 8
+        elif size == 127:
+            if have < 10:
+                return start
+            size, body = int.from_bytes(data[start + 2:start + 10], "big"), start + 14
+        self._judge_size(first, size)
+        end = body + size
+        if len(data) < end:
+            return start
+        self._take(first, unmask(data[body:end], data[body - 4:body]), messages)
+        return end
+
+    def _judge_head(self, first: int, second: int) -> None:
+        opcode = first & 0x0F
+        if not second & MASKED:
+            raise FrameError(CloseCode.PROTOCOL_ERROR, "frames of a client must be masked")
+        if first & 0x30 or (first & RSV1 and (self._inflate is None or opcode not in (TEXT, BINARY))):
+            raise FrameError(CloseCode.PROTOCOL_ERROR, "a reserved bit is set")
+        if opcode >= CLOSE:
+            if opcode > PONG:
+                raise FrameError(CloseCode.PROTOCOL_ERROR, f"unknown opcode {opcode}")
+            if not first & FIN or second & 0x7F > 125:
+                raise FrameError(CloseCode.PROTOCOL_ERROR, "control frames are short and not fragmented")
+        elif opcode > BINARY:
+            raise FrameError(CloseCode.PROTOCOL_ERROR, f"unknown opcode {opcode}")
+        elif (opcode == CONTINUATION) != (self._parts is not None):
+            raise FrameError(CloseCode.PROTOCOL_ERROR, "a fragment is out of place")
+
+    def _judge_size(self, first: int, size: int) -> None:
+        if not first & 0x08 and self._size + size > self.max_size:
+            raise FrameError(CloseCode.TOO_BIG, f"a message may have {self.max_size} bytes")
+
+    def _take(self, first: int, payload: bytes, messages: list[tuple[int, bytes]]) -> None:
+        opcode = first & 0x0F
+        if opcode >= CLOSE:
+            messages.append((opcode, payload))
+            return
+        if opcode != CONTINUATION:
+            self._kind, self._squeezed = opcode, bool(first & RSV1)
+            if first & FIN:
+                messages.append((opcode, self._checked(payload)))
+                return
+            self._parts, self._size = [], 0
+        assert self._parts is not None
+        self._parts.append(payload)
+        # An endless run of empty fragments must not grow the list for free.
+        self._size += len(payload) or 1
+        if first & FIN:
+            whole, self._parts, self._size = b"".join(self._parts), None, 0
+            messages.append((self._kind, self._checked(whole)))
+
+    def _checked(self, payload: bytes) -> bytes:
+        if self._squeezed:
+            assert self._inflate is not None
+            payload = self._inflate(payload, self.max_size)
+        if self._kind == TEXT:
+            try:
+                payload.decode()
+            except UnicodeDecodeError as error:
+                raise FrameError(CloseCode.INVALID_DATA, "text is not UTF-8") from error
+        return payload
+
+
+def parse_close(payload: bytes) -> int:
+    """The code of a close frame's payload, 1005 for none.  Raises FrameError on one that RFC 6455 forbids."""
+    if not payload:
+        return 1005
+    code = int.from_bytes(payload[:2], "big")
+    defined = 1000 <= code <= 1014 and code not in (1004, 1005, 1006)
+    if len(payload) < 2 or not (defined or 3000 <= code <= 4999):
+        raise FrameError(CloseCode.PROTOCOL_ERROR, "not a close code")
+    try:
+        payload[2:].decode()
+    except UnicodeDecodeError as error:
+        raise FrameError(CloseCode.INVALID_DATA, "the close reason is not UTF-8") from error
+    return code

@@ -1,0 +1,202 @@
+"""A socket's two ends under the hub: readers by callback, writers straight into the kernel.
+
+A connected client costs no greenlet: the hub calls `on_data` when bytes came, and `write` sends at once without
+blocking.  Only what the kernel does not take waits in the outbox, joined and sent by a write watcher that exists
+just as long; the outbox is bounded in bytes and in age.
+"""
+
+from __future__ import annotations
+
+import _socket
+import ssl
+import time
+from collections import deque
+from collections.abc import Callable
+from typing import Any, Final
+
+from gevent import get_hub
+
+READ_SIZE: Final = 65536
+JOIN_SIZE: Final = 262144  # as much of the outbox as one send is offered
+
+_WOULD_BLOCK: Final = (BlockingIOError, ssl.SSLWantReadError, ssl.SSLWantWriteError)
+
+
+class Overflow(Exception):
+    """The outbox is past its bytes or its age: the client does not read."""
+
+
+class Outbox:
+    """The two ends of one connected socket.  All methods may be called from any greenlet and from the hub; none
+    blocks or raises.  `on_closed(reason)` is called once, when the connection has ended for whatever cause."""
+
+    __slots__ = ("_closing", "_io", "_on_closed", "_on_data", "_send", "_sock", "_timer", "_waiting", "_write",
+                 "_written_at", "max_age", "max_bytes", "waiting_bytes")
+
+    def __init__(self, sock: Any, on_data: Callable[[bytes], None], on_closed: Callable[[str], None],
+                 max_bytes: int, max_age: float) -> None:
+        self._sock, self._on_data, self._on_closed = sock, on_data, on_closed
+        self._send = sock.send
+        self._waiting: deque[bytes] | None = None
+        self.waiting_bytes = 0
+        self._written_at = 0.0
+        self.max_bytes, self.max_age = max_bytes, max_age
+        self._closing = False
+        self._write: Any = None
+        self._timer: Any = None
+        self._io = get_hub().loop.io(sock.fileno(), 1)
+
+    def start(self) -> None:
+        """Begin to read."""
+        self._io.start(self._readable)
+
+    def pause(self) -> None:
+        """Stop reading: the client's next bytes wait in the kernel, and it feels the backpressure."""
+        if self._io is not None:
+            self._io.stop()
+
+    def resume(self) -> None:
+        """Read again."""
+        if self._io is not None and not self._io.active:
+            self._io.start(self._readable)
+
+    @property
+    def closed(self) -> bool:
+        return self._io is None
+
+    def write(self, data: bytes) -> None:
+        """Send now if the kernel takes it, else keep the rest in order."""
+        if self._waiting is not None:
+            self._queue(data)
+            return
+        try:
+            sent = self._send(data)
+        except _WOULD_BLOCK:
+            sent = 0
+        except (OSError, ValueError) as error:
+            self._failed(error)
+            return
+        if sent != len(data):
+            self._begin_waiting(data, sent)
+
+    def finish(self, grace: float) -> None:
+        """Stop taking writes; send what waits, then end the TCP connection, at the latest in `grace` seconds."""
+        if self._closing or self._io is None:
+            return
+        self._closing = True
+        self._timer = get_hub().loop.timer(grace)
+        self._timer.start(self.abort, "closed")
+
+    def half_close(self) -> None:
+        """Both sides have said goodbye: end the TCP connection as soon as nothing waits."""
+        self._closing = True
+        if self._waiting is None:
+            self.abort("closed")
+
+    def abort(self, reason: str) -> None:
+        """End the TCP connection now.  Idempotent."""
+        if self._io is None:
+            return
+        self._io.close()
+        self._io = None
+        if self._write is not None:
+            self._write.close()
+        if self._timer is not None:
+            self._timer.close()
+        self._write = self._timer = self._waiting = None
+        self.waiting_bytes = 0
+        self._send = _refuse
+        sock, self._sock = self._sock, None
+        try:
+            # close() alone leaves the connection open while another process holds a copy of the descriptor.
+            sock.shutdown(_socket.SHUT_RDWR)
+        except OSError:
+            pass  # the peer was faster
+        sock.close()
+        on_closed, self._on_closed, self._on_data = self._on_closed, _ignore, _ignore
+        on_closed(reason)
+
+    # -- the hub's side
+
+    def _readable(self) -> None:
+        try:
+            data = self._sock.recv(READ_SIZE)
+        except _WOULD_BLOCK:
+            return
+        except OSError as error:
+            self._failed(error)
+            return
+        if data:
+            self._on_data(data)
+        else:
+            self.abort("transport close")
+
+    def _failed(self, error: Exception) -> None:
+        # Called in the middle of a fan-out: the books are straightened after it, by the hub.
+        self._send = _refuse
+        if self._io is not None:
+            get_hub().loop.run_callback(self.abort, f"transport error: {error}")
+
+    def _begin_waiting(self, data: bytes, sent: int) -> None:
+        if self._io is None:
+            return
+        self._waiting = deque((data[sent:] if sent else data,))
+        self.waiting_bytes = len(self._waiting[0])
+        self._written_at = time.monotonic()
+        self._write = get_hub().loop.io(self._sock.fileno(), 2)
+        self._write.start(self._writable)
+
+    def _queue(self, data: bytes) -> None:
+        assert self._waiting is not None
+        self._waiting.append(data)
+        self.waiting_bytes += len(data)
+        if self.waiting_bytes > self.max_bytes:
+            self._failed(Overflow(f"{self.waiting_bytes} bytes wait and the client does not read"))
+
+    def overdue(self, now: float) -> bool:
+        """Whether nothing could be written for longer than the outbox may age."""
+        return self._waiting is not None and now - self._written_at > self.max_age
+
+    def _writable(self) -> None:
+        assert self._waiting is not None
+        data = self._joined()
+        try:
+            sent = self._send(data)
+        except _WOULD_BLOCK:
+            sent = 0
+        except (OSError, ValueError) as error:
+            self._failed(error)
+            return
+        if sent:
+            self._written_at = time.monotonic()
+            self.waiting_bytes -= sent
+        if sent < len(data):
+            self._waiting.appendleft(data[sent:])
+        elif not self._waiting:
+            self._drained()
+
+    def _joined(self) -> bytes:
+        waiting = self._waiting
+        assert waiting is not None
+        if len(waiting) == 1:
+            return waiting.popleft()
+        parts, size = [], 0
+        while waiting and size < JOIN_SIZE:
+            parts.append(waiting.popleft())
+            size += len(parts[-1])
+        return b"".join(parts)
+
+    def _drained(self) -> None:
+        self._waiting = None
+        self._write.close()
+        self._write = None
+        if self._closing:
+            self.abort("closed")
+
+
+def _refuse(_data: bytes) -> int:
+    return len(_data)
+
+
+def _ignore(_value: Any) -> None:
+    return None

@@ -1,0 +1,166 @@
+"""The WebSocket side of a connection: handshake (RFC 6455 section 4.2), messages in, frames out, close codes.
+
+The HTTP request has been judged (origin, limits, session) before `accept` answers 101, so that a refusal is an
+ordinary HTTP response.
+"""
+
+from __future__ import annotations
+
+import _socket
+import base64
+import binascii
+import hashlib
+import io
+from collections.abc import Callable
+from typing import Any, Final
+
+from wsapp.errors import CloseCode
+from wsapp.transport.frames import (
+    BINARY,
+    CLOSE,
+    PING,
+    PONG,
+    TEXT,
+    Frame,
+    FrameError,
+    FrameParser,
+    encode,
+    encode_close,
+    parse_close,
+)
+from wsapp.transport.outbox import Outbox
+
+GUID: Final = "258EAFA5-E914-47DA-95CA-C5AB0DC85B11"
+CLOSE_GRACE: Final = 5.0  # seconds for the peer to answer a close frame
+
+
+class HandshakeError(Exception):
+    """The upgrade is refused with an HTTP status."""
+
+    def __init__(self, status: str, message: str, headers: list[tuple[str, str]] | None = None) -> None:
+        super().__init__(message)
+        self.status, self.headers = status, headers or []
+
+
+def check_handshake(environ: dict[str, Any]) -> str:
+    """The client's key, if the request is an opening handshake of RFC 6455 section 4.2.1.  Raises HandshakeError."""
+    if environ.get("SERVER_PROTOCOL") != "HTTP/1.1":
+        raise HandshakeError("400 Bad Request", "a WebSocket needs HTTP/1.1")
+    connection = [token.strip() for token in environ.get("HTTP_CONNECTION", "").lower().split(",")]
+    if "upgrade" not in connection:
+        raise HandshakeError("400 Bad Request", "the Connection header must say Upgrade")
+    if environ.get("HTTP_SEC_WEBSOCKET_VERSION") != "13":
+        raise HandshakeError("426 Upgrade Required", "WebSocket version 13 only", [("Sec-WebSocket-Version", "13")])
+    key: str = environ.get("HTTP_SEC_WEBSOCKET_KEY", "").strip()
+    try:
+        size = len(base64.b64decode(key, validate=True))
+    except (binascii.Error, ValueError):
+        size = 0
+    if size != 16:
+        raise HandshakeError("400 Bad Request", "Sec-WebSocket-Key must be 16 bytes in base64")
+    return key
+
+
+def accept_header(key: str) -> str:
+    """Sec-WebSocket-Accept for a key (RFC 6455 section 4.2.2)."""
+    return base64.b64encode(hashlib.sha1((key + GUID).encode(), usedforsecurity=False).digest()).decode()
+
+
+def switch_protocols(handler: Any, headers: list[tuple[str, str]]) -> tuple[Any, bytes]:
+    """Answer 101 on a pywsgi handler and take its socket away; returns the raw socket and bytes already read.
+
+    The handler's greenlet ends after this; the connection lives on under the hub alone.
+    """
+    told = [("Upgrade", "websocket"), ("Connection", "Upgrade"), *headers]
+    lines = "".join(f"{name}: {value}\r\n" for name, value in told)
+    sock = handler.socket
+    sock.sendall(f"HTTP/1.1 101 Switching Protocols\r\n{lines}\r\n".encode())
+    sock.settimeout(0.0)
+    early = _read_ahead(handler.rfile)
+    handler.status, handler.code, handler.headers_sent = b"101 Switching Protocols", 101, True
+    handler.response_headers, handler.provided_content_length = [], None
+    handler.close_connection = True
+    handler.socket = None
+    if hasattr(sock, "_sslobj"):
+        return sock, early  # TLS ends here: its object is the only way to the bytes
+    raw = _socket.socket(sock.family, sock.type, sock.proto, fileno=sock.detach())
+    return raw, early
+
+
+def _read_ahead(rfile: io.BufferedReader) -> bytes:
+    """What the handler read past the request: frames of a client that did not wait for the 101."""
+    try:
+        early = rfile.peek(1)
+    except (BlockingIOError, TimeoutError):
+        return b""
+    return rfile.read(len(early)) if early else b""
+
+
+class WebSocket:
+    """One open WebSocket.  `on_message(opcode, payload)` gets text and binary; `on_closed(reason)` comes once.
+
+    `send(frame)` costs one send() when the client reads.
+    """
+
+    __slots__ = ("_closing", "_on_closed", "_on_message", "_parser", "outbox", "squeeze")
+
+    def __init__(self, sock: Any, on_message: Callable[[int, bytes], None], on_closed: Callable[[str], None], *,
+                 max_message: int, max_bytes: int, max_age: float) -> None:
+        self._on_message, self._on_closed = on_message, on_closed
+        self._parser = FrameParser(max_message)
+        self.outbox = Outbox(sock, self._data, on_closed, max_bytes, max_age)
+        self._closing = False
+
+    def start(self, early: bytes = b"") -> None:
+        """Begin to read; `early` came with the handshake."""
+        if early:
+            self._data(early)
+        if not self.outbox.closed:
+            self.outbox.start()
+
+    def send(self, frame: Frame) -> None:
+        """Pass a shared frame on."""
+        self.outbox.write(frame.ws)
+
+    def close(self, code: int, reason: str = "") -> None:
+        """Send a close frame behind what waits and end the connection when the peer answers, or after a grace."""
+        if self._closing:
+            return
+        self._closing = True
+        self.outbox.write(encode_close(code, reason))
+        self.outbox.finish(CLOSE_GRACE)
+
+    def _data(self, data: bytes) -> None:
+        for opcode, payload in self._parser.feed(data):
+            if opcode == TEXT or opcode == BINARY:
+                if not self._closing:
+                    self._on_message(opcode, payload)
+            elif opcode == PING:
+                self.outbox.write(encode(payload, PONG))
+            elif opcode == CLOSE:
+                self._peer_closed(payload)
+                return
+        failure = self._parser.failure
+        if failure is not None:
+            self._fail(failure)
+
+    def _peer_closed(self, payload: bytes) -> None:
+        try:
+            code = parse_close(payload)
+        except FrameError as error:
+            self._fail(error)
+            return
+        if not self._closing:
+            self._closing = True
+            self.outbox.write(encode_close(CloseCode.NORMAL if code == 1005 else code))
+        self.outbox.half_close()
+
+    def _fail(self, error: FrameError) -> None:
+        self.outbox.pause()
+        if self._closing:
+            self.outbox.half_close()
+            return
+        self._closing = True
+        self.outbox.write(encode_close(error.code, error.reason))
+        # Not at once: closing with unread bytes would make the kernel reset the connection, and the code be lost.
+        self.outbox.finish(CLOSE_GRACE / 5)

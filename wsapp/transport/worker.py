@@ -1,0 +1,221 @@
+"""The gunicorn worker: gevent's pywsgi server, with sessions found across workers and a drain on SIGTERM.
+
+`worker_class = "wsapp.transport.worker.Worker"`.  Plain gevent workers won't do: their upgrade path answers 500 or
+silently leaves clients on polling, and their SIGTERM cuts every open socket.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import weakref
+from typing import Any, Final, Protocol
+
+import gevent
+from gevent import pywsgi
+from gevent.event import Event
+from gevent.pool import Pool
+from geventwebsocket.handler import WebSocketHandler
+from gunicorn.http.wsgi import base_environ
+from gunicorn.sock import ssl_context
+from gunicorn.workers.ggevent import VERSION, GeventPyWSGIWorker, PyWSGIHandler, PyWSGIServer
+
+from wsapp.transport.handoff import (
+    Handoff,
+    directory_for,
+    has_buffered,
+    peek_request_line,
+    request_reader,
+)
+
+log = logging.getLogger(__name__)
+
+REQUEST_WAIT: Final = 75.0  # seconds a kept-alive HTTP connection may be silent
+QUICK_DRAIN: Final = 1.0  # seconds for a drain on Ctrl-C
+
+
+class Service(Protocol):
+    """What a worker starts and drains: a SocketServer."""
+
+    path_prefix: str
+
+    @property
+    def token(self) -> str: ...
+
+    def start(self) -> None: ...
+    def drain(self, timeout: float | None = None) -> None: ...
+    def shutdown(self) -> None: ...
+
+
+class Passes(Protocol):
+    """Knows whose a request is, and passes it on."""
+
+    def owner_of(self, request_line: bytes) -> str | None: ...
+    def give(self, owner: str, sock: Any, address: Any) -> bool: ...
+
+
+_services: weakref.WeakSet[Any] = weakref.WeakSet()
+
+
+def register(service: Service) -> None:
+    """Have a service started by the worker that serves it; called by `SocketServer.init_app`."""
+    _services.add(service)
+
+
+def services() -> list[Service]:
+    """All services of this process."""
+    return list(_services)
+
+
+class Handler(PyWSGIHandler, WebSocketHandler):  # type: ignore[misc]  # neither has types
+    """One HTTP connection.  Requests for a colleague's session are passed on before a byte of them is read.
+
+    WebSocket requests of wsapp are judged by its engine before they are upgraded; those of the host application's own
+    routes get gevent-websocket's `environ["wsgi.websocket"]` as ever.
+    """
+
+    socket: Any
+
+    def __init__(self, sock: Any, address: Any, server: Any, rfile: Any = None) -> None:
+        super().__init__(sock, address, server, rfile or request_reader(sock))
+
+    def handle_one_request(self) -> Any:
+        try:
+            if self._passed_on():
+                return None
+        except (OSError, TimeoutError):
+            return None
+        return super().handle_one_request()
+
+    def _passed_on(self) -> bool:
+        handoff: Passes | None = self.server.handoff
+        if handoff is None or has_buffered(self.rfile):
+            return False
+        line = peek_request_line(self.socket, REQUEST_WAIT)
+        owner = handoff.owner_of(line)
+        if owner is None or not handoff.give(owner, self.socket, self.client_address):
+            return False
+        # Our copy only: shutdown, or the clean-up read of pywsgi, would take it from its new owner.
+        self.socket.close()
+        self.socket = None
+        return True
+
+    def get_environ(self) -> dict[str, Any]:
+        environ: dict[str, Any] = super().get_environ()
+        environ["wsapp.handler"] = self
+        return environ
+
+    def run_application(self) -> Any:
+        if self.path.startswith(self.server.own_paths):
+            return pywsgi.WSGIHandler.run_application(self)
+        return WebSocketHandler.run_application(self)
+
+
+class Server(PyWSGIServer):  # type: ignore[misc]  # gunicorn has no types
+    """The listening side of one worker."""
+
+    handoff: Passes | None = None
+    own_paths: tuple[str, ...] = ()
+
+    def adopt(self, sock: Any, address: Any) -> None:
+        """Serve a connection that a colleague accepted."""
+        self.handle(sock, address)
+
+
+class Worker(GeventPyWSGIWorker):  # type: ignore[misc]  # gunicorn has no types
+    """Starts the services, serves, and on SIGTERM lets them say goodbye before the sockets close."""
+
+    server_class = Server
+    wsgi_handler = Handler
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self._wake: Event | None = None
+        self._hurry = False
+
+    def run(self) -> None:
+        """Serve until told to stop, then drain."""
+        self._wake = Event()
+        hosted = services()
+        for service in hosted:
+            service.start()
+        servers = [self._server(sock, hosted) for sock in self.sockets]
+        handoffs = self._handoffs(servers, hosted)
+        for server in servers:
+            server.start()
+        while self.alive:
+            self.notify()
+            self._wake.wait(1.0)
+        self._stop(servers, hosted)
+        for handoff in handoffs:
+            handoff.stop()
+
+    def _server(self, sock: Any, hosted: list[Service]) -> Server:
+        sock.setblocking(1)
+        environ = {**base_environ(self.cfg), "wsgi.multithread": True, "SERVER_SOFTWARE": VERSION}
+        tls = {"ssl_context": ssl_context(self.cfg)} if self.cfg.is_ssl else {}
+        server = self.server_class(sock, application=self.wsgi, spawn=Pool(self.worker_connections), log=self.log,
+                                   handler_class=self.wsgi_handler, environ=environ, **tls)
+        if self.cfg.workers > 1:
+            server.max_accept = 1  # one at a time, so that the others get theirs
+        server.own_paths = tuple(service.path_prefix for service in hosted)
+        return server
+
+    def _handoffs(self, servers: list[Server], hosted: list[Service]) -> list[Handoff]:
+        if self.cfg.is_ssl:
+            # Under TLS the request line can't be peeked at.
+            if self.cfg.workers > 1:
+                self.log.warning("TLS with several workers: long-polling needs a sticky balancer, WebSockets don't")
+            return []
+        directory = directory_for(os.getppid())
+        made = [Handoff(directory, service.token, servers[0].adopt) for service in hosted]
+        for handoff in made:
+            handoff.start()
+        if len(made) == 1:
+            for server in servers:
+                server.handoff = made[0]
+        elif made:
+            several = SeveralHandoffs(made)
+            for server in servers:
+                server.handoff = several
+        return made
+
+    def _stop(self, servers: list[Server], hosted: list[Service]) -> None:
+        for server in servers:
+            server.close()
+        drains = [gevent.spawn(service.drain, QUICK_DRAIN if self._hurry else None) for service in hosted]
+        while not all(drain.ready() for drain in drains):
+            self.notify()
+            gevent.joinall(drains, timeout=0.5)
+        for service in hosted:
+            service.shutdown()
+        for server in servers:
+            server.stop(timeout=0.2)
+
+    def handle_exit(self, sig: int, frame: Any) -> None:
+        """SIGTERM: stop accepting, drain, exit."""
+        self.alive = False
+        if self._wake is not None:
+            gevent.get_hub().loop.run_callback_threadsafe(self._wake.set)
+
+    def handle_quit(self, sig: int, frame: Any) -> None:
+        """SIGINT and SIGQUIT: the same, in a hurry."""
+        self._hurry = True
+        self.handle_exit(sig, frame)
+
+
+class SeveralHandoffs:
+    """The hand-off of a process with several services: each has its own token."""
+
+    def __init__(self, handoffs: list[Handoff]) -> None:
+        self._own = {handoff.token for handoff in handoffs}
+        self._first = handoffs[0]
+
+    def owner_of(self, request_line: bytes) -> str | None:
+        owner = self._first.owner_of(request_line)
+        return None if owner in self._own else owner
+
+    def give(self, owner: str, sock: Any, address: Any) -> bool:
+        return self._first.give(owner, sock, address)
+
+
