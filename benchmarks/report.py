@@ -90,11 +90,12 @@ def save(rows: Sequence[Row], arguments: Mapping[str, object], folder: Path = RE
 # The figure that a scenario is judged by, for its plot.
 HEADLINE = {"paced": "ratio", "saturated": "ratio", "rooms": "us/event", "lat200": "p99 ms", "idle": "PSS kB/conn",
             "emitter": "events/s", "nomember": "us/event", "slow": "RSS growth MB", "storm": "cpu us/conn",
-            "deflate": "wire bytes/event"}
+            "deflate": "wire bytes/event", "artillery": "p95 ms"}
 
 
 def plot(results: Sequence[Median], path: Path) -> Path | None:
-    """One panel of bars per scenario with its range over the runs.  None when matplotlib is not installed."""
+    """One panel of bars per scenario with its range over the runs.  None when matplotlib is not installed or
+    there is nothing to draw."""
     try:
         import matplotlib
     except ImportError:
@@ -102,7 +103,9 @@ def plot(results: Sequence[Median], path: Path) -> Path | None:
     matplotlib.use("Agg")
     from matplotlib import pyplot
 
-    scenarios = [s for s in dict.fromkeys(m.scenario for m in results) if HEADLINE.get(s)]
+    scenarios = [s for s in dict.fromkeys(m.scenario for m in results) if s in HEADLINE]
+    if not scenarios:
+        return None
     columns = min(2, len(scenarios))
     lines = -(-len(scenarios) // columns)
     figure, axes = pyplot.subplots(lines, columns, figsize=(7 * columns, 3.6 * lines), squeeze=False)

@@ -27,12 +27,16 @@ def arguments(argv: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--targets", default="wsapp,node,stock", help="comma list of wsapp, node, stock")
     parser.add_argument("--clients", default="", help="comma list; default: the scenario's own")
     parser.add_argument("--workers", default="", help="comma list; default: the scenario's own")
-    parser.add_argument("--runs", type=int, default=3)
+    parser.add_argument("--runs", type=int, default=3, help="of every case; the table has their medians")
+    parser.add_argument("--quick", action="store_true", help="one short run, 1000 clients, one worker: some minutes")
     parser.add_argument("--seconds", type=float, default=10.0, help="of each steady window")
     parser.add_argument("--size", type=int, default=200, help="characters of a thought")
     parser.add_argument("--env", action="append", default=[], metavar="NAME=VALUE", help="for the servers")
     parser.add_argument("--out", type=Path, default=RESULTS, help="folder of the JSON and the plots")
     given = parser.parse_args(argv)
+    if given.quick:
+        given.runs, given.seconds = 1, 3.0
+        given.clients, given.workers = given.clients or "1000", given.workers or "1"
     for name in given.scenarios:
         if name not in SCENARIOS:
             parser.error(f"no scenario {name}")
@@ -94,7 +98,7 @@ def main(argv: list[str] | None = None) -> int:
         print(table(results))
         print(f"\nraw: {path}")
         drawn = plot(results, path.with_suffix(".png"))
-        print(f"plots: {drawn or 'matplotlib is not installed'}")
+        print(f"plots: {drawn or 'none (matplotlib is not installed)'}")
     for failure in failures:
         print(f"FAILED {failure}", file=sys.stderr)
     return 1 if failures else 0

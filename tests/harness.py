@@ -150,6 +150,7 @@ class Server:
                "WEBSOCKET_PORT": str(self.port), "WSAPP_BIND": "127.0.0.1",
                "WEB_CONCURRENCY": str(self.workers), **self.env}
         with self.log.open("ab") as log:
+            self._log_start = log.tell()
             self._process = subprocess.Popen(
                 [sys.executable, "-m", "gunicorn", "-c", "gunicorn.conf.py", self.app], cwd=ROOT, env=env,
                 stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True)
@@ -161,7 +162,13 @@ class Server:
         code = self.process.poll()
         if code is not None:
             pytest.fail(f"the server ended at start with exit code {code}\n{self.log_tail()}")
-        return len(self.worker_pids()) >= self.workers and self.ready()
+        return self._workers_up() >= self.workers and self.ready()
+
+    def _workers_up(self) -> int:
+        """How many workers of this start have said that they are up."""
+        with self.log.open("rb") as log:
+            log.seek(self._log_start)
+            return log.read().count(b" is up: ")
 
     def get(self, path: str, timeout: float = DEADLINE) -> Reply:
         return http(self.url + path, timeout=timeout)

@@ -115,6 +115,7 @@ class SocketServer:
 
     def _attach_socketio(self, settings: Settings) -> None:
         self._manager = ClusterManager(settings.channel)
+        self._manager.members = self._members
         self.socketio.init_app(self._app, client_manager=self._manager, async_mode="gevent", cors_allowed_origins=[],
                                monitor_clients=False, json=StrictJson)
         sio = self.socketio.server
@@ -126,6 +127,10 @@ class SocketServer:
             outbox_age=settings.outbox_age)
         hooks = Hooks(self._opened, self._dispatch.read, self._dispatch.handle, self._closed)
         self.engine = sio.eio = Engine(options, Origins(settings.cors_origins), hooks)
+
+    def _members(self, name: str) -> list[tuple[str, str]]:
+        room = self.connections.registry.rooms.get(name)
+        return [(session.sid, session.peer.sid) for session in room.members] if room is not None else []
 
     def _opened(self, connection: Any, environ: dict[str, Any]) -> None:
         self.socketio.server._handle_eio_connect(connection.sid, slim(environ))
@@ -224,6 +229,10 @@ class SocketServer:
         frame = Frame(packet("mode", {"mode": str(mode)}))
         for session in self.connections.sessions():
             session.peer.push(frame)
+
+    def connection_count(self) -> int:
+        """Engine.IO connections of this worker, those that have not yet joined a namespace included."""
+        return len(self.engine.sockets)
 
     def not_ready(self) -> str | None:
         """Why this worker should get no traffic now; None when it should."""

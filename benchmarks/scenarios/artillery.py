@@ -1,4 +1,4 @@
-"""artillery: 200 users of artillery/scenario.yml (engine socketio-v3) while 100 events/s are published to their rooms."""
+"""artillery: 200 users of artillery/scenario.yml (engine socketio-v3); 100 events/s go to their rooms."""
 
 from __future__ import annotations
 
@@ -40,6 +40,8 @@ def _measure(options: Options, scenario: str, workers: int, stage: Stage, run: i
             if not out.exists():
                 raise Failed(f"Artillery ended with {artillery.popen.returncode}:\n{artillery.tail()}")
     raw: dict[str, Any] = {"report": json.loads(out.read_text())["aggregate"], "cpu": cpu, "published": told}
+    if not raw["report"]["requestsCompleted"]:
+        raise Failed(f"Artillery completed no request: {raw['report']['errors']}")
     return [Row(scenario, f"200 users, {workers}w", "wsapp", run, _figures(raw), raw)]
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import logging
 import uuid
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any, Final
 
 import gevent
@@ -65,6 +65,10 @@ class FrameOnceManager(Manager):  # type: ignore[misc]  # python-socketio has no
                     connection.push(frame)
 
 
+def _nobody(_room: str) -> list[tuple[str, str]]:
+    return []
+
+
 def _frame(part: str | bytes) -> Frame:
     return Frame(b"4" + part.encode()) if isinstance(part, str) else Frame(part, binary=True)
 
@@ -79,6 +83,15 @@ class ClusterManager(PubSubManager, FrameOnceManager):  # type: ignore[misc]  # 
         self._outgoing: Queue[bytes] = Queue(QUEUE_LIMIT)
         self._incoming: Queue[bytes] = Queue()
         self._bus: Bus | None = None
+        self.members: Callable[[str], list[tuple[str, str]]] = _nobody
+
+    def get_participants(self, namespace: str, room: Any) -> Iterator[tuple[str, str]]:
+        """Local receivers: those who entered the room the stock way, and subscribers of the wsapp room so named."""
+        found = dict(super().get_participants(namespace, room))
+        if namespace == "/":
+            for name in [room] if isinstance(room, str) else room or []:
+                found.update(self.members(name))
+        yield from found.items()
 
     def initialize(self) -> None:
         """Called by python-socketio at the first client; `start` has been there before."""

@@ -51,7 +51,7 @@ def encode_close(code: int, reason: str = "") -> bytes:
     return encode(code.to_bytes(2, "big") + told, CLOSE)
 
 
-def unmask(payload: bytes, mask: bytes) -> bytes:
+def unmask(payload: bytes | bytearray, mask: bytes | bytearray) -> bytes:
     """XOR with the repeated mask, as one big integer: linear, and without a Python loop."""
     size = len(payload)
     repeated = (mask * (size // 4 + 1))[:size]
@@ -98,18 +98,20 @@ class FrameParser:
 
     def __init__(self, max_size: int, inflate: Inflate | None = None) -> None:
         self.max_size, self._inflate = max_size, inflate
-        self._buffer = b""
+        self._buffer: bytearray | None = None
         self._kind = 0
         self._parts: list[bytes] | None = None
         self._size = 0
         self._squeezed = False
         self.failure: FrameError | None = None
 
-    def feed(self, data: bytes) -> list[tuple[int, bytes]]:
+    def feed(self, data: bytes | bytearray) -> list[tuple[int, bytes]]:
         """Messages that `data` completes."""
-        if self._buffer:
-            data = self._buffer + data
-            self._buffer = b""
+        # An unfinished frame grows in place: a long one that comes byte by byte must not be copied for each.
+        buffer, self._buffer = self._buffer, None
+        if buffer is not None:
+            buffer += data
+            data = buffer
         messages: list[tuple[int, bytes]] = []
         position = 0
         try:
@@ -121,10 +123,14 @@ class FrameParser:
         except FrameError as error:
             self.failure = error
         if position < len(data) and self.failure is None:
-            self._buffer = data[position:] if position else data
+            if buffer is None:
+                buffer = bytearray(data[position:])
+            else:
+                del buffer[:position]
+            self._buffer = buffer
         return messages
 
-    def _frame(self, data: bytes, start: int, messages: list[tuple[int, bytes]]) -> int:
+    def _frame(self, data: bytes | bytearray, start: int, messages: list[tuple[int, bytes]]) -> int:
         """Parse one frame; returns where the next begins, or `start` when it is not all there yet."""
         have = len(data) - start
         if have < 2:

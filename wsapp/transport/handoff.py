@@ -106,7 +106,10 @@ class Handoff:
         self._watcher = None
         self._inbox.close()
         self._path.unlink(missing_ok=True)
+        if any(self._directory.glob("*.sock")):
+            return
         try:
+            (self._directory / "load").unlink(missing_ok=True)
             self._directory.rmdir()
         except OSError:
             log.debug("colleagues are still in %s", self._directory)

@@ -30,7 +30,7 @@ class Outbox:
     """The two ends of one connected socket.  All methods may be called from any greenlet and from the hub; none
     blocks or raises.  `on_closed(reason)` is called once, when the connection has ended for whatever cause."""
 
-    __slots__ = ("_closing", "_io", "_on_closed", "_on_data", "_send", "_sock", "_timer", "_waiting", "_write",
+    __slots__ = ("_closing", "_ended", "_io", "_on_closed", "_on_data", "_send", "_sock", "_timer", "_waiting", "_write",
                  "_written_at", "max_age", "max_bytes", "waiting_bytes")
 
     def __init__(self, sock: Any, on_data: Callable[[bytes], None], on_closed: Callable[[str], None],
@@ -41,7 +41,7 @@ class Outbox:
         self.waiting_bytes = 0
         self._written_at = 0.0
         self.max_bytes, self.max_age = max_bytes, max_age
-        self._closing = False
+        self._closing = self._ended = False
         self._write: Any = None
         self._timer: Any = None
         self._io = get_hub().loop.io(sock.fileno(), 1)
@@ -66,6 +66,8 @@ class Outbox:
 
     def write(self, data: bytes) -> None:
         """Send now if the kernel takes it, else keep the rest in order."""
+        if self._closing:
+            return  # nothing follows a close frame (RFC 6455 section 5.5.1)
         if self._waiting is not None:
             self._queue(data)
             return
@@ -80,18 +82,22 @@ class Outbox:
             self._begin_waiting(data, sent)
 
     def finish(self, grace: float) -> None:
-        """Stop taking writes; send what waits, then end the TCP connection, at the latest in `grace` seconds."""
-        if self._closing or self._io is None:
-            return
+        """Stop taking writes; send what waits, and end the TCP connection when the peer does, at the latest in `grace`
+        seconds.  Not as soon as the kernel has taken all: closing with unread bytes resets the connection, and what
+        the peer has not read yet would be lost."""
         self._closing = True
-        self._timer = get_hub().loop.timer(grace)
-        self._timer.start(self.abort, "closed")
+        if self._timer is None and self._io is not None:
+            self._timer = get_hub().loop.timer(grace)
+            self._timer.start(self.abort, "closed")
 
-    def half_close(self) -> None:
-        """Both sides have said goodbye: end the TCP connection as soon as nothing waits."""
-        self._closing = True
+    def half_close(self, grace: float) -> None:
+        """Both sides have said goodbye: end the TCP connection as soon as nothing waits, at the latest in `grace`
+        seconds."""
+        self._ended = True
         if self._waiting is None:
             self.abort("closed")
+        else:
+            self.finish(grace)
 
     def abort(self, reason: str) -> None:
         """End the TCP connection now.  Idempotent."""
@@ -190,7 +196,7 @@ class Outbox:
         self._waiting = None
         self._write.close()
         self._write = None
-        if self._closing:
+        if self._ended:
             self.abort("closed")
 
 

@@ -115,7 +115,7 @@ class WebSocket:
         """Begin to read; `early` came with the handshake."""
         if early:
             self._data(early)
-        if not self.outbox.closed:
+        if not self.outbox.closed and self._parser.failure is None:
             self.outbox.start()
 
     def send(self, frame: Frame) -> None:
@@ -153,12 +153,12 @@ class WebSocket:
         if not self._closing:
             self._closing = True
             self.outbox.write(encode_close(CloseCode.NORMAL if code == 1005 else code))
-        self.outbox.half_close()
+        self.outbox.half_close(CLOSE_GRACE)
 
     def _fail(self, error: FrameError) -> None:
         self.outbox.pause()
         if self._closing:
-            self.outbox.half_close()
+            self.outbox.half_close(CLOSE_GRACE)
             return
         self._closing = True
         self.outbox.write(encode_close(error.code, error.reason))

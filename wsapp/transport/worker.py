@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import logging
 import os
+import time
 import weakref
+from collections.abc import Callable
 from typing import Any, Final, Protocol
 
 import gevent
@@ -20,6 +22,7 @@ from gunicorn.http.wsgi import base_environ
 from gunicorn.sock import ssl_context
 from gunicorn.workers.ggevent import VERSION, GeventPyWSGIWorker, PyWSGIHandler, PyWSGIServer
 
+from wsapp.transport.balance import STEP_ASIDE, Balance
 from wsapp.transport.handoff import (
     Handoff,
     directory_for,
@@ -43,6 +46,7 @@ class Service(Protocol):
     def token(self) -> str: ...
 
     def start(self) -> None: ...
+    def connection_count(self) -> int: ...
     def drain(self, timeout: float | None = None) -> None: ...
     def shutdown(self) -> None: ...
 
@@ -116,6 +120,24 @@ class Server(PyWSGIServer):  # type: ignore[misc]  # gunicorn has no types
 
     handoff: Passes | None = None
     own_paths: tuple[str, ...] = ()
+    balance: Balance | None = None
+    connections: Callable[[], int] = staticmethod(lambda: 0)
+    _pause: Any = None
+    _stepped_aside = 0.0
+
+    def _do_read(self) -> None:
+        now = time.monotonic()
+        if self.balance is None or now - self._stepped_aside < 2 * STEP_ASIDE:
+            super()._do_read()
+        elif self.balance.is_ahead(self.connections() + len(self.pool)):
+            self._stepped_aside = now
+            self.stop_accepting()
+            if self._pause is not None:
+                self._pause.close()
+            self._pause = gevent.get_hub().loop.timer(STEP_ASIDE)
+            self._pause.start(self._start_accepting_if_started)
+        else:
+            super()._do_read()
 
     def adopt(self, sock: Any, address: Any) -> None:
         """Serve a connection that a colleague accepted."""
@@ -131,12 +153,16 @@ class Worker(GeventPyWSGIWorker):  # type: ignore[misc]  # gunicorn has no types
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self._wake: Event | None = None
+        self._balance: Balance | None = None
         self._hurry = False
 
     def run(self) -> None:
         """Serve until told to stop, then drain."""
+        self._log_with_gunicorn()
         self._wake = Event()
         hosted = services()
+        if self.cfg.workers > 1:
+            self._balance = Balance(directory_for(os.getppid()), self.age)
         for service in hosted:
             service.start()
         servers = [self._server(sock, hosted) for sock in self.sockets]
@@ -147,8 +173,18 @@ class Worker(GeventPyWSGIWorker):  # type: ignore[misc]  # gunicorn has no types
             self.notify()
             self._wake.wait(1.0)
         self._stop(servers, hosted)
+        if self._balance is not None:
+            self._balance.close()
         for handoff in handoffs:
             handoff.stop()
+
+    def _log_with_gunicorn(self) -> None:
+        """What wsapp logs goes where gunicorn's own log goes, unless the application has arranged it otherwise."""
+        ours = logging.getLogger("wsapp")
+        if not ours.handlers and not logging.getLogger().handlers:
+            ours.handlers = list(self.log.error_log.handlers)
+            ours.setLevel(self.log.error_log.level)
+            ours.propagate = False
 
     def _server(self, sock: Any, hosted: list[Service]) -> Server:
         sock.setblocking(1)
@@ -157,7 +193,9 @@ class Worker(GeventPyWSGIWorker):  # type: ignore[misc]  # gunicorn has no types
         server = self.server_class(sock, application=self.wsgi, spawn=Pool(self.worker_connections), log=self.log,
                                    handler_class=self.wsgi_handler, environ=environ, **tls)
         if self.cfg.workers > 1:
-            server.max_accept = 1  # one at a time, so that the others get theirs
+            server.max_accept = 1
+            server.balance = self._balance
+            server.connections = lambda: sum(service.connection_count() for service in hosted)
         server.own_paths = tuple(service.path_prefix for service in hosted)
         return server
 
