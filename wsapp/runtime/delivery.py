@@ -18,7 +18,7 @@ import gevent
 from gevent.event import Event
 
 from wsapp.core.events import Position, Profile, Publication, packet, parse_record
-from wsapp.core.history import Join, More, Recovered, Verdict
+from wsapp.core.history import Join, More, Reason, Recovered, Refused, Verdict
 from wsapp.core.lanes import Batch, Shed, Waiting
 from wsapp.core.ports import Broker, HistoryPage
 from wsapp.core.registry import Registry, Room
@@ -106,11 +106,28 @@ class Delivery:
 
     def _heal(self, room: Room) -> None:
         """Read what is missing after the worker's position and go on in order; clients never notice."""
-        room.join = Join(room.name, room.track.position, max_replay=self.max_replay)
+        self._heal_from(room, room.track.position)
+
+    def _heal_from(self, room: Room, position: Position) -> None:
+        room.join = Join(room.name, position, max_replay=self.max_replay)
         gevent.spawn(self._healing, room, room.join)
 
     def _healing(self, room: Room, join: Join) -> None:
-        while room.join is join and room.members:
+        step = self._read_until_done(room, join)
+        if step is None:
+            room.join = None
+        elif isinstance(step, Recovered):
+            room.join = None
+            room.track.reset(step.position)
+            self.metrics.healed += len(step.publications)
+            for publication in step.publications:
+                self._pass_on(room, publication, publication.seq(room.name))
+        else:
+            self._healing_failed(room, step)
+
+    def _read_until_done(self, room: Room, join: Join) -> Recovered | Refused | None:
+        """None when nobody is left to heal for."""
+        while room.members:
             try:
                 step = join.page(self.broker.read([join.query(PAGE)])[0])
             except BrokerUnavailable as error:
@@ -118,24 +135,26 @@ class Delivery:
                 gevent.sleep(HEAL_PAUSE)
                 continue
             if not isinstance(step, More):
-                break
-        else:
-            room.join = None
+                return step
+        return None
+
+    def _healing_failed(self, room: Room, refused: Refused) -> None:
+        log.warning("%s cannot be healed: %s, %d missed", room.name, refused.reason, refused.missed)
+        if refused.reason is Reason.EPOCH:
+            # All of the new history is news to everybody here: it follows the resync from its beginning.
+            start = Position(refused.position.epoch, 0)
+            room.track.reset(start)
+            self._resync(room, start, refused)
+            self._heal_from(room, start)
             return
         room.join = None
-        room.track.reset(step.position)
-        if isinstance(step, Recovered):
-            self.metrics.healed += len(step.publications)
-            for publication in step.publications:
-                self._pass_on(room, publication, publication.seq(room.name))
-        else:
-            log.warning("%s cannot be healed: %s, %d missed", room.name, step.reason, step.missed)
-            self._resync(room, step.position, str(step.reason), step.missed)
+        room.track.reset(refused.position)
+        self._resync(room, refused.position, refused)
 
-    def _resync(self, room: Room, position: Position, reason: str, missed: int) -> None:
-        """Tell every member that its view of the room has a hole that cannot be filled."""
+    def _resync(self, room: Room, position: Position, refused: Refused) -> None:
+        """Tell every member that its view of the room has a hole that cannot be filled, and where it goes on."""
         frame = Frame(packet("resync", {"room": room.name, "epoch": position.epoch, "seq": position.seq,
-                                        "reason": reason, "missed": missed}))
+                                        "reason": str(refused.reason), "missed": refused.missed}))
         for sub in room.live():
             sub.started(position.seq)
             sub.session.dirty = True
