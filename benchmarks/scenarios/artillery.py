@@ -16,6 +16,7 @@ from benchmarks.targets import Stage, running
 HOME = Path(__file__).parent.parent / "artillery"
 PROGRAM = HOME / "node_modules" / ".bin" / "artillery"
 SECONDS = 33.0
+QUIET = {"ARTILLERY_DISABLE_TELEMETRY": "true"}  # it would call home
 
 
 def cases(options: Options, scenario: str) -> list[Case]:
@@ -32,7 +33,7 @@ def _measure(options: Options, scenario: str, workers: int, stage: Stage, run: i
         out = stage.folder / "artillery.json"
         command = [str(PROGRAM), "run", "-q", "-t", f"http://127.0.0.1:{server.port}", "-o", str(out), "scenario.yml"]
         meter = Meter(server.workers)
-        with (Process("artillery", command, stage.folder / "artillery.log", cwd=HOME) as artillery,
+        with (Process("artillery", command, stage.folder / "artillery.log", env=QUIET, cwd=HOME) as artillery,
               Publisher(stage, "wsapp", seconds=SECONDS, rooms=20, rate=100.0) as publisher):
             told = publisher.done()
             artillery.popen.wait(60.0)

@@ -108,8 +108,8 @@ def test_too_many_attachments() -> None:
         decode(f'5{MAX_ATTACHMENTS + 1}-["a"]')
 
 
-pieces = st.sampled_from(list("0123456789-/,?[]{}\":") + ["_placeholder", "true", "num", "null", '"a"', "\\", "NaN", "1e999",
-                                                         "connect", "\u0661", "\ud800", "\x00", "9" * 5000])
+pieces = st.sampled_from([*'0123456789-/,?[]{}":', "_placeholder", "true", "num", "null", '"a"', "\\", "NaN", "1e999",
+                          "connect", "\u0661", "\ud800", "\x00", "9" * 5000])
 
 
 @settings(max_examples=400, deadline=None)
@@ -125,8 +125,8 @@ def test_anything_is_a_packet_or_a_bad_one(text: str, attachments: list[bytes]) 
 
 
 json_values = st.recursive(st.none() | st.booleans() | st.integers(-2**53, 2**53) | st.text(max_size=8),
-                           lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=4), inner, max_size=3),
-                           max_leaves=8)
+                           lambda inner: (st.lists(inner, max_size=3)
+                                          | st.dictionaries(st.text(max_size=4), inner, max_size=3)), max_leaves=8)
 
 
 @settings(max_examples=150, deadline=None)

@@ -129,10 +129,26 @@ def test_a_new_epoch_is_told_to_every_member(world: World) -> None:
     receipt = world.thought("anew")
     eventually(lambda: peer(one).of("resync"))
     place = receipt.places[0]
-    told = {"room": "agent:a", "epoch": place.epoch, "seq": 1, "reason": "epoch", "missed": 1}
+    told = {"room": "agent:a", "epoch": place.epoch, "seq": 0, "reason": "epoch", "missed": 1}
     assert peer(one).of("resync") == peer(two).of("resync") == [told]
     world.thought("goes on")
-    assert thoughts(one) == ["0", "goes on"]
+    eventually(lambda: len(thoughts(one)) == 3)
+    assert thoughts(one) == thoughts(two) == ["0", "anew", "goes on"]
+    assert [event[0] for event in peer(one).events] == ["agent-thought", "resync", "agent-thought", "agent-thought"]
+
+
+def test_a_new_epoch_before_a_member_is_live_is_told_too(world: World) -> None:
+    world.client("agent:a")
+    for number in range(5):
+        world.thought(number)
+    session = world.client()
+    recovery = world.join(session, {"agent:a": None})
+    world.pass_time(2 * 86_400)
+    world.thought("anew")
+    eventually(lambda: peer(session).of("resync"))
+    gevent.sleep(0.01)
+    recovery.release()
+    assert thoughts(session) == ["anew"]
 
 
 def test_a_hole_past_what_history_keeps_is_told_not_hidden() -> None:
@@ -163,10 +179,12 @@ def test_a_small_room_does_not_wait_for_all_of_a_large_one(world: World) -> None
     for number in range(10):
         world.thought(number)
     world.thought("x", agent="b")
+    served: list[int] = []
+    keep = peer(small).push
+    small.peer.push = lambda frame: (served.append(len(peer(large[0]).frames)), keep(frame))  # type: ignore
     world.run(world.delivery.run)
-    eventually(lambda: thoughts(small))
-    assert len(thoughts(large[-1])) < 10
-    eventually(lambda: len(thoughts(large[-1])) == 10)
+    eventually(lambda: len(peer(large[-1]).frames) == 10)
+    assert served == [1]
 
 
 def test_one_room_keeps_its_order_while_its_members_come_and_go(world: World) -> None:

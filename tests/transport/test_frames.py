@@ -124,7 +124,8 @@ def test_fragments_with_a_control_frame_between() -> None:
 
 
 def test_binary_fragments_need_not_be_text() -> None:
-    assert FrameParser(9).feed(sent(BINARY, b"\xff", fin=False) + sent(CONTINUATION, b"\xfe")) == [(BINARY, b"\xff\xfe")]
+    data = sent(BINARY, b"\xff", fin=False) + sent(CONTINUATION, b"\xfe")
+    assert FrameParser(9).feed(data) == [(BINARY, b"\xff\xfe")]
 
 
 def test_a_message_of_exactly_the_limit() -> None:
@@ -257,8 +258,9 @@ def test_messages_arrive_whole_however_they_are_masked_fragmented_and_chunked(
     assert parser.failure is None
 
 
-frame_bytes = st.lists(st.binary(max_size=20) | st.builds(sent, st.integers(0, 15), st.binary(max_size=20), st.booleans(),
-                                                          masks, st.sampled_from([0, 0, 0, 0x40])), max_size=6).map(b"".join)
+frames = st.builds(sent, st.integers(0, 15), st.binary(max_size=20), st.booleans(), masks,
+                   st.sampled_from([0, 0, 0, 0x40]))
+frame_bytes = st.lists(st.binary(max_size=20) | frames, max_size=6).map(b"".join)
 
 
 @settings(max_examples=300, deadline=None)

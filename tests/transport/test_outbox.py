@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import socket
 import struct
+import time
 from collections.abc import Callable, Iterator
 from typing import Any
 
 import gevent
 import pytest
 
-from wsapp.transport import outbox as outbox_module
 from wsapp.transport.outbox import Outbox
 
 PATIENCE = 5.0
@@ -132,7 +132,7 @@ def test_past_its_bytes_the_connection_is_cut_and_nothing_raised(end: End) -> No
 
 def test_age_is_counted_from_the_last_byte_that_went(end: End, monkeypatch: pytest.MonkeyPatch) -> None:
     now = [100.0]
-    monkeypatch.setattr(outbox_module.time, "monotonic", lambda: now[0])
+    monkeypatch.setattr(time, "monotonic", lambda: now[0])
     assert not end.outbox.overdue(1000.0)  # nothing waits
     end.jam()
     assert not end.outbox.overdue(130.0)

@@ -7,7 +7,7 @@ from typing import Any
 from wsapp import schemas
 from wsapp.core.events import Position, strict_loads
 from wsapp.core.ports import HistoryQuery
-from wsapp.errors import ErrorCode, RequestError
+from wsapp.errors import BrokerUnavailable, ErrorCode, RequestError
 from wsapp.runtime.event_blueprint import Call, EventBlueprint, EventHandler
 from wsapp.runtime.lifecycle import require_rooms_left
 from wsapp.runtime.recovery import recover
@@ -45,15 +45,21 @@ for _kind in schemas.KINDS:
 def join(call: Call, asked: schemas.Subscribe) -> dict[str, object]:
     """Put the session into the room and have it saved there before the client is told so."""
     hub, session = call.hub, call.session
-    if asked.room not in session.subs:
+    fresh = asked.room not in session.subs
+    if fresh:
         require_rooms_left(session, hub.settings.max_rooms)
     for hook in hub.hooks["subscribe"]:
         if hook(session, asked.room) is False:
             raise RequestError(ErrorCode.FORBIDDEN, f"not allowed in {asked.room}")
     since = None if asked.since is None else Position(asked.epoch, asked.since)
     recovery = recover(session, {asked.room: since}, hub.connections.registry, hub.delivery)
-    hub.lifecycle.save(session)
     call.after.append(recovery.release)
+    try:
+        hub.lifecycle.save(session)
+    except BrokerUnavailable:
+        if fresh:
+            hub.connections.leave_room(session.sid, asked.room)
+        raise
     position = recovery.positions[asked.room]
     told: dict[str, object] = {"room": asked.room, "epoch": position.epoch, "seq": position.seq}
     if since is not None:

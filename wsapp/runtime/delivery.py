@@ -22,7 +22,7 @@ from wsapp.core.history import Join, More, Reason, Recovered, Refused, Verdict
 from wsapp.core.lanes import Batch, Shed, Waiting
 from wsapp.core.ports import Broker, HistoryPage
 from wsapp.core.registry import Registry, Room
-from wsapp.core.session import Session, Subscription
+from wsapp.core.session import Session, State, Subscription, Tail
 from wsapp.core.throttle import EventThrottler
 from wsapp.errors import BrokerUnavailable
 from wsapp.metrics import Metrics
@@ -155,7 +155,11 @@ class Delivery:
         """Tell every member that its view of the room has a hole that cannot be filled, and where it goes on."""
         frame = Frame(packet("resync", {"room": room.name, "epoch": position.epoch, "seq": position.seq,
                                         "reason": str(refused.reason), "missed": refused.missed}))
-        for sub in room.live():
+        for sub in room.members.values():
+            if isinstance(sub.join, Tail):  # what it holds is of the past
+                sub.join.held.clear()
+            elif sub.state is not State.LIVE:
+                continue  # its own reading will tell it
             sub.started(position.seq)
             sub.session.dirty = True
             sub.session.peer.push(frame)
@@ -233,7 +237,8 @@ class Delivery:
         end = start + SLICE
         if end < len(live):
             room.pending.appendleft((publication, seq, live, end))
-        self._serve(room, publication, seq, live[start:end])
+        # Who has gone meanwhile must not come back into the throttle.
+        self._serve(room, publication, seq, [sub for sub in live[start:end] if sub.session.subs])
 
     def serve_unrecorded(self, publication: Publication) -> None:
         """Pass a publication to this worker's members while the broker is away.  When it comes back with a number,
@@ -269,7 +274,7 @@ class Delivery:
         for sub in subs:
             sub.sent = seq
             session = sub.session
-            if earlier and not earlier.isdisjoint(session.subs):
+            if earlier and _comes_through(session, earlier):
                 continue  # it has come, or comes, through the other room
             if bypass or session.queue.admit(serial, now):
                 session.peer.push(self.frame(publication, session.profile, name))
@@ -338,6 +343,13 @@ def _earlier(publication: Publication, name: str) -> frozenset[str]:
         return frozenset()
     names = [place.room for place in publication.places]
     return frozenset(names[:names.index(name)])
+
+
+def _comes_through(session: Session, earlier: frozenset[str]) -> bool:
+    """Whether one of the rooms passes it on to the session.  A room that is only being opened for it does not: it will
+    stand behind what comes meanwhile."""
+    return any(name in earlier and (sub.state is State.LIVE or sub.join is not None)
+               for name, sub in session.subs.items())
 
 
 def published_ms(publication: Publication) -> float:

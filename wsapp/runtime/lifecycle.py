@@ -142,10 +142,9 @@ class Lifecycle:
         self._save_now.set()
         deadline = time.monotonic() + 1.0
         while session.dirty:
-            done = self._saved
-            if time.monotonic() > deadline:
+            # It is clean from the beginning of a round trip on: only the end of one says that it was saved.
+            if not self._saved.wait(max(0.0, deadline - time.monotonic())):
                 raise BrokerUnavailable("the session could not be saved: Redis did not answer; try again")
-            done.wait(0.1)
 
     def save_forever(self) -> None:
         """Save what changed, at once when asked, else every few seconds; one greenlet runs this."""

@@ -146,8 +146,10 @@ class Outlet:
             self._enter(Mode.DEGRADED)
             return False
         for draft in batch:
-            self._waiting.popleft()
-            self._bytes -= len(draft.body)
+            # `flush` may be at it beside `run`: what the other one has taken out is not taken out again.
+            if self._waiting and self._waiting[0][0] is draft:
+                self._waiting.popleft()
+                self._bytes -= len(draft.body)
         if self._waiting:
             self._enter(Mode.CATCHING_UP)
         else:

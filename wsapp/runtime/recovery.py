@@ -14,12 +14,13 @@ from typing import Final
 
 import gevent
 
-from wsapp.core.events import Position, Publication
+from wsapp.core.events import Position, Publication, packet
 from wsapp.core.history import Join, More, Recovered, Refused
 from wsapp.core.registry import Registry
 from wsapp.core.session import Session, State, Subscription, Tail
 from wsapp.errors import BrokerUnavailable
 from wsapp.runtime.delivery import PAGE, Delivery
+from wsapp.transport.frames import Frame
 
 CHUNK: Final = 200  # replayed events between looks at how the client keeps up
 HIGH_WATER: Final = 1_000_000  # bytes that may wait for a client during a replay
@@ -35,6 +36,7 @@ class Recovery:
         self.positions: dict[str, Position] = {}
         self._subs: list[Subscription] = []
         self._found: dict[str, tuple[Publication, ...]] = {}
+        self.came: dict[str, tuple[int, int]] = {}
 
     @property
     def recovered(self) -> bool:
@@ -54,8 +56,19 @@ class Recovery:
         return next((str(refused.reason) for refused in self.refused.values()), None)
 
     def found(self, room: str, publications: tuple[Publication, ...]) -> None:
-        """What was missed in one room, in its order."""
-        self._found[room] = publications
+        """What was missed in one room, in its order, without what came through a live room meanwhile."""
+        self._found[room] = tuple(one for one in publications if not self._has_come(one))
+
+    def _has_come(self, publication: Publication) -> bool:
+        """`came` says of each live room where it stood before and after the rooms were opened.  Meanwhile it passed
+        on everything; afterwards only what stands in none of the session's rooms before it."""
+        subs, first = self.session.subs, True
+        for room, seq, _ in publication.places:
+            before, opened = self.came.get(room, (seq, seq))
+            if before < seq <= opened or (first and before < seq and room in subs and seq <= subs[room].sent):
+                return True
+            first = first and room not in subs
+        return False
 
     def add(self, sub: Subscription, position: Position) -> None:
         """The subscription stands at `position`; what comes from now on is held until `release`."""
@@ -88,21 +101,24 @@ class Recovery:
                 session.peer.push(delivery.frame(publication, session.profile, room))
             session.sent += len(in_order[start:start + CHUNK])
             delivery.metrics.sent += len(in_order[start:start + CHUNK])
-            while session.peer.backlog() > HIGH_WATER:
+            while session.peer.backlog() > HIGH_WATER and session.subs:  # none when it has gone meanwhile
                 gevent.sleep(PATIENCE)
+        replayed = {publication.id for _, publication in in_order}
         for sub in self._subs:
-            _go_live(sub, delivery)
+            _go_live(sub, delivery, replayed)
 
 
-def _go_live(sub: Subscription, delivery: Delivery) -> None:
-    """Hand over what was held meanwhile and let the rest come live; nothing yields in between."""
+def _go_live(sub: Subscription, delivery: Delivery, replayed: set[str]) -> None:
+    """Hand over what was held meanwhile and let the rest come live; nothing yields in between.  What was replayed for
+    another room is not sent again."""
     tail = sub.join
     if sub.state is State.LEFT or not isinstance(tail, Tail):
         return
     sub.go_live(sub.sent)
     for publication, seq in tail.held:
-        if seq > sub.sent:
+        if seq > sub.sent and publication.id not in replayed:
             delivery.serve_one(sub, publication, seq)
+        sub.sent = max(sub.sent, seq)
 
 
 def recover(session: Session, wanted: Mapping[str, Position | None], registry: Registry,
@@ -111,15 +127,30 @@ def recover(session: Session, wanted: Mapping[str, Position | None], registry: R
     none of the rooms that it was not in before."""
     recovery = Recovery(session, delivery)
     fresh = [name for name in wanted if name not in session.subs]
+    live = {name: sub.sent for name, sub in session.subs.items() if sub.state is State.LIVE and name not in wanted}
     subs = [registry.join(session, name) for name in wanted]
     try:
         delivery.open_rooms([sub.room for sub in subs])
+        recovery.came = {name: (sent, session.subs[name].sent) for name, sent in live.items() if name in session.subs}
         _catch_up(recovery, subs, wanted, delivery)
     except BrokerUnavailable:
         for name in fresh:
             registry.leave(session, name)
+        for sub in subs:
+            if sub.state is State.RECOVERING:
+                _stay_live(sub)
         raise
     return recovery
+
+
+def _stay_live(sub: Subscription) -> None:
+    """A member of before stays one; what came during the reading that failed is told as missed."""
+    at = sub.room.track.position
+    missed = at.seq - sub.sent
+    sub.go_live(at.seq)
+    if missed > 0:
+        sub.session.peer.push(Frame(packet("resync", {"room": sub.room.name, "epoch": at.epoch, "seq": at.seq,
+                                                      "reason": "unavailable", "missed": missed})))
 
 
 def _catch_up(recovery: Recovery, subs: list[Subscription], wanted: Mapping[str, Position | None],
@@ -127,6 +158,9 @@ def _catch_up(recovery: Recovery, subs: list[Subscription], wanted: Mapping[str,
     joins: dict[str, tuple[Subscription, Join]] = {}
     for sub in subs:
         since = wanted[sub.room.name]
+        if since is None and sub.state is State.LIVE:  # joining again proves nothing about what was sent
+            recovery.positions[sub.room.name] = sub.room.track.position
+            continue
         if since is not None and not since.epoch:
             since = Position(sub.room.track.epoch, since.seq)
         if since is None or since == sub.room.track.position:

@@ -35,6 +35,7 @@ PROBE_ANSWER: Final = Frame(b"3probe")
 
 INBOX_LIMIT: Final = 64  # messages that wait before the client is no longer read from
 TURN: Final = 16  # messages of one client before the others get their turn
+INBOX_PAUSE: Final = 0.01  # seconds between looks at a full inbox, while a POST waits
 LINGER: Final = 5.0  # seconds a closed polling session still answers its last poll
 
 
@@ -291,7 +292,10 @@ class Connection:
         try:
             if len(packets) > self.engine.options.max_packets:
                 raise PacketError(f"a payload may have {self.engine.options.max_packets} packets")
-            for packet in [_decode(packet) for packet in packets]:
+            decoded = [_decode(packet) for packet in packets]
+            while self._inbox is not None and len(self._inbox) >= INBOX_LIMIT and not self.closed:
+                gevent.sleep(INBOX_PAUSE)  # the client feels the backpressure, as on a WebSocket
+            for packet in decoded:
                 self.receive(*packet)
         except PacketError as error:
             self.close(CloseCode.PROTOCOL_ERROR, str(error))

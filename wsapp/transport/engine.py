@@ -256,7 +256,7 @@ class Engine(engineio.Server):  # type: ignore[misc]  # engineio has no types
     def _post(self, connection: Connection, environ: Environ, start_response: StartResponse,
               cors: list[tuple[str, str]]) -> Iterable[bytes]:
         length = environ.get("CONTENT_LENGTH", "")
-        if "HTTP_TRANSFER_ENCODING" in environ or not length.isdigit():
+        if "HTTP_TRANSFER_ENCODING" in environ or not (length.isascii() and length.isdigit()):
             raise Refused(Refusal.BAD_REQUEST, "a POST needs a Content-Length", "411 Length Required",
                           [("Connection", "close")])
         if int(length) > self.options.max_message:

@@ -83,7 +83,8 @@ class Heartbeat:
             try:
                 self._judge(beating, now)
             except Exception:
-                log.exception("the heartbeat failed on a connection; the others go on")
+                log.exception("the heartbeat failed on a connection; it is looked at again, and the others go on")
+                self._put(beating, self._look)
 
     def _judge(self, beating: Beating, now: float) -> None:
         beating.check(now)
@@ -93,7 +94,7 @@ class Heartbeat:
             if left <= slack:
                 beating.timed_out()
             else:
-                self._put(beating, left)
+                self._put(beating, min(left, self._look))  # the PONG may come long before
             return
         elapsed = now - beating.pinged_at
         left = self._interval - elapsed

@@ -30,8 +30,8 @@ class Outbox:
     """The two ends of one connected socket.  All methods may be called from any greenlet and from the hub; none
     blocks or raises.  `on_closed(reason)` is called once, when the connection has ended for whatever cause."""
 
-    __slots__ = ("_closing", "_ended", "_io", "_on_closed", "_on_data", "_send", "_sock", "_timer", "_waiting", "_write",
-                 "_written_at", "max_age", "max_bytes", "waiting_bytes")
+    __slots__ = ("_closing", "_ended", "_io", "_on_closed", "_on_data", "_send", "_sock", "_timer", "_waiting",
+                 "_write", "_written_at", "max_age", "max_bytes", "waiting_bytes")
 
     def __init__(self, sock: Any, on_data: Callable[[bytes], None], on_closed: Callable[[str], None],
                  max_bytes: int, max_age: float) -> None:

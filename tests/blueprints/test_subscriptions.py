@@ -1,0 +1,129 @@
+"""Subscribing, leaving and history, as a client sees them."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from tests.blueprints.conftest import Place
+from tests.polling import PollingClient
+from wsapp.errors import BrokerUnavailable
+
+THOUGHT = {"agentId": "a", "thought": "x"}
+
+
+def code(answer: dict[str, Any]) -> str:
+    assert answer["ok"] is False
+    return str(answer["error"]["code"])
+
+
+@pytest.mark.parametrize("kind", ["agent", "task", "project"])
+def test_each_kind_is_subscribed_and_left(place: Place, kind: str) -> None:
+    client = place.client()
+    told = client.ask(f"subscribe-{kind}", "x")
+    assert (told["ok"], told["room"], told["seq"]) == (True, f"{kind}:x", 0)
+    assert client.ask(f"unsubscribe-{kind}", "x") == {"ok": True, "room": f"{kind}:x"}
+    assert code(client.ask(f"unsubscribe-{kind}", "x")) == "not_subscribed"
+
+
+def test_the_acknowledgement_comes_before_the_replay_and_the_replay_before_what_is_live(place: Place) -> None:
+    receipts = [place.server.broadcast_agent_thought({"agentId": "a", "thought": str(n)}) for n in range(3)]
+    client = place.client()
+    since = {"epoch": receipts[0].places[0].epoch, "seq": 1}
+    told = client.ask("subscribe-agent", {"id": "a", "since": since})
+    assert [event for event in client.events if event[0] == "agent-thought"] == []
+    assert told == {"ok": True, "room": "agent:a", "epoch": since["epoch"], "seq": 3, "recovered": True, "missed": 2}
+    place.server.broadcast_agent_thought({"agentId": "a", "thought": "3"})
+    assert [data["thought"] for data in client.of("agent-thought")] == ["1", "2", "3"]
+
+
+def test_a_refused_position_is_told(place: Place) -> None:
+    for _ in range(3):
+        place.server.broadcast_agent_thought(THOUGHT)
+    client = place.client()
+    told = client.ask("subscribe-agent", {"id": "a", "since": {"epoch": "another", "seq": 1}})
+    assert (told["recovered"], told["reason"], told["missed"], told["seq"]) == (False, "epoch", 3, 3)
+    assert client.of("agent-thought") == []
+
+
+def test_subscribing_twice_delivers_once(place: Place) -> None:
+    client = place.client()
+    client.ask("subscribe-agent", "a")
+    assert client.ask("subscribe-agent", "a")["ok"] is True
+    place.server.broadcast_agent_thought(THOUGHT)
+    assert len(client.of("agent-thought")) == 1
+
+
+def test_after_leaving_nothing_comes(place: Place) -> None:
+    client = place.client()
+    client.ask("subscribe-agent", "a")
+    client.ask("unsubscribe-agent", "a")
+    place.server.broadcast_agent_thought(THOUGHT)
+    assert client.of("agent-thought") == []
+
+
+@pytest.mark.parametrize("payload", [None, "", [], {"id": ""}, {"id": "a", "more": 1}, {"id": "a", "since": -1}])
+def test_a_bad_payload_is_told(place: Place, payload: object) -> None:
+    assert code(place.client().ask("subscribe-agent", payload)) == "bad_payload"
+
+
+def test_rooms_are_limited_but_not_joining_again(place: Place) -> None:
+    client = place.client()
+    for number in range(3):
+        client.ask("subscribe-agent", str(number))
+    assert code(client.ask("subscribe-agent", "3")) == "limit"
+    assert client.ask("subscribe-agent", "0")["ok"] is True
+
+
+def test_a_hook_may_refuse(place: Place) -> None:
+    place.server.on_subscribe(lambda _session, room: room != "agent:secret")
+    client = place.client()
+    assert code(client.ask("subscribe-agent", "secret")) == "forbidden"
+    assert client.ask("subscribe-agent", "a")["ok"] is True
+    assert place.server.connections.get_room_connections("agent:secret") == []
+
+
+def test_a_subscription_that_could_not_be_saved_is_none(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Else it would hold what comes for ever, and never pass it on."""
+    def away(_session: object) -> None:
+        raise BrokerUnavailable("away")
+
+    client = place.client()
+    with monkeypatch.context() as patch:
+        patch.setattr(place.server.hub.lifecycle, "save", away)
+        assert code(client.ask("subscribe-agent", "a")) == "broker_unavailable"
+    assert place.server.connections.get_room_connections("agent:a") == []
+    assert client.ask("subscribe-agent", "a")["ok"] is True
+    place.server.broadcast_agent_thought(THOUGHT)
+    assert len(client.of("agent-thought")) == 1
+
+
+class TestHistory:
+    def watcher(self, place: Place, count: int) -> PollingClient:
+        client = place.client()
+        client.ask("subscribe-agent", "a")
+        for number in range(count):
+            place.server.broadcast_agent_thought({"agentId": "a", "thought": str(number)})
+        return client
+
+    def test_forwards(self, place: Place) -> None:
+        told = self.watcher(place, 5).ask("history", {"room": "agent:a", "since": 1, "limit": 2})
+        assert (told["ok"], told["seq"], told["first"]) == (True, 5, 1)
+        assert [event["seq"] for event in told["events"]] == [2, 3]
+        assert told["events"][0]["event"] == "agent-thought"
+        assert told["events"][0]["data"]["thought"] == "1"
+        assert told["events"][0]["id"] < told["events"][1]["id"]
+
+    def test_backwards_from_the_newest_and_from_a_position(self, place: Place) -> None:
+        client = self.watcher(place, 5)
+        newest = client.ask("history", {"room": "agent:a", "limit": 2})
+        before = client.ask("history", {"room": "agent:a", "limit": 2, "before": 4})
+        assert [[event["seq"] for event in told["events"]] for told in (newest, before)] == [[5, 4], [3, 2]]
+
+    def test_another_epoch_is_not_found(self, place: Place) -> None:
+        client = self.watcher(place, 1)
+        assert code(client.ask("history", {"room": "agent:a", "since": 0, "epoch": "another"})) == "not_found"
+
+    def test_only_members_read_it(self, place: Place) -> None:
+        assert code(place.client().ask("history", {"room": "agent:a"})) == "not_subscribed"

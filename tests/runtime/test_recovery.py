@@ -1,0 +1,261 @@
+"""Joining from a position: replay, then what was held, then live; never partial, nothing twice."""
+
+from __future__ import annotations
+
+import gevent
+import pytest
+
+from tests.runtime.world import World, eventually, numbers, peer, thoughts
+from wsapp.core.events import Position, Profile
+from wsapp.core.ports import Limits
+from wsapp.core.session import State
+from wsapp.errors import BrokerUnavailable
+from wsapp.runtime import recovery as module
+
+
+def position(world: World, seq: int, room: str = "agent:a") -> Position:
+    from wsapp.core.ports import HistoryQuery
+    return Position(world.backend.broker.read([HistoryQuery(room)])[0].head.epoch, seq)
+
+
+def away() -> None:
+    raise BrokerUnavailable("away")
+
+
+def test_nothing_is_sent_before_release(world: World) -> None:
+    for number in range(3):
+        world.thought(number)
+    session = world.client()
+    recovery = world.join(session, {"agent:a": position(world, 1)})
+    world.thought(3)
+    assert peer(session).frames == []
+    assert (recovery.recovered, recovery.missed, recovery.reason) == (True, 2, None)
+    assert recovery.positions["agent:a"].seq == 3
+    recovery.release()
+    world.thought(4)
+    assert thoughts(session) == numbers(1, 5)
+
+
+def test_joining_without_a_position_begins_now(world: World) -> None:
+    world.thought("past")
+    session = world.client("agent:a")
+    world.thought("now")
+    assert thoughts(session) == ["now"]
+    assert session.subs["agent:a"].confirmed == 1
+
+
+@pytest.mark.parametrize("watched", [False, True], ids=["a room nobody watched", "a room that is open"])
+def test_what_is_published_while_history_is_read_comes_once_and_in_order(world: World, watched: bool) -> None:
+    if watched:
+        world.client("agent:a")
+    for number in range(3):
+        world.thought(number)
+    session = world.client()
+    world.broker.before += [lambda: world.thought(3), lambda: world.thought(5)]
+    world.broker.during += [lambda: world.thought(4), lambda: world.thought(6)]
+    recovery = world.join(session, {"agent:a": position(world, 0)})
+    missed = recovery.missed
+    world.thought("tail")
+    recovery.release()
+    world.thought("live")
+    got = thoughts(session)
+    assert got == [*numbers(len(got) - 2), "tail", "live"]
+    assert len(got) == len(set(got))
+    assert len(got) == missed + 2 >= 7
+
+
+@pytest.mark.parametrize("when", ["before", "during"])
+def test_everything_is_there_however_the_client_joins(world: World, when: str) -> None:
+    """From a position, an event published at any point of the join is sent exactly once."""
+    world.thought(0)
+    for _ in range(3):
+        session = world.client()
+        getattr(world.broker, when).append(lambda: world.thought("x"))
+        world.join(session, {"agent:a": position(world, 0)}).release()
+        world.thought("y")
+        seqs = [data["seq"] for data in peer(session).of("agent-thought")]
+        assert seqs == list(range(1, len(seqs) + 1))
+        assert seqs[-1] == position(world, 0)._replace(seq=seqs[-1]).seq
+
+
+def test_a_long_history_is_read_in_pages(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "PAGE", 10)
+    for number in range(95):
+        world.thought(number)
+    session = world.client()
+    recovery = world.join(session, {"agent:a": position(world, 0)})
+    assert recovery.missed == 95
+    recovery.release()
+    assert thoughts(session) == numbers(95)
+
+
+def test_several_rooms_are_replayed_in_publish_order_each_event_once(world: World) -> None:
+    for number in range(10):
+        world.thought(number, agent="ab"[number % 2], also_to=["project:p"] if number % 3 == 0 else [])
+    session = world.client()
+    recovery = world.join(session, {room: position(world, 0, room) for room in ("project:p", "agent:b", "agent:a")})
+    assert recovery.missed == 10
+    recovery.release()
+    assert thoughts(session) == numbers(10)
+
+
+@pytest.mark.parametrize("home", ["a", "b"])
+def test_an_event_held_in_one_room_and_replayed_in_another_comes_once(world: World, home: str) -> None:
+    """agent:a is up to date, agent:b is not: the event comes while the history of agent:b is being read."""
+    for agent in "ab":
+        world.client(f"agent:{agent}")
+        world.thought("old", agent=agent)
+    session = world.client()
+    other = "b" if home == "a" else "a"
+    world.broker.before.append(lambda: world.thought("both", agent=home, also_to=[f"agent:{other}"]))
+    recovery = world.join(session, {"agent:a": position(world, 1), "agent:b": position(world, 0, "agent:b")})
+    recovery.release()
+    world.thought("live", agent="a", also_to=["agent:b"])
+    assert thoughts(session) == ["old", "both", "live"]
+
+
+@pytest.mark.parametrize("home", ["a", "b"])
+@pytest.mark.parametrize("opened", [False, True], ids=["room to be opened", "room open"])
+def test_an_event_of_a_live_and_a_recovering_room_comes_once(world: World, home: str, opened: bool) -> None:
+    session = world.client("agent:a")
+    if opened:
+        world.client("agent:b")
+    world.thought("old", agent="b")
+    other = "b" if home == "a" else "a"
+    both = {"agent": home, "also_to": [f"agent:{other}"]}
+    world.broker.before.append(lambda: world.thought("both", **both))
+    world.join(session, {"agent:b": position(world, 0, "agent:b")}).release()
+    world.thought("live", **both)
+    assert sorted(thoughts(session)) == ["both", "live", "old"]
+
+
+@pytest.mark.parametrize(("since", "reason", "missed"), [
+    (Position("another", 3), "epoch", 10), (Position("", 99), "ahead", 0), (Position("", 0), "trimmed", 10)])
+def test_a_refusal_is_told_with_reason_and_count_and_nothing_is_replayed(since: Position, reason: str,
+                                                                         missed: int) -> None:
+    world = World(limits=Limits(history_size=5))
+    for number in range(10):
+        world.thought(number)
+    session = world.client()
+    recovery = world.join(session, {"agent:a": since})
+    assert (recovery.recovered, recovery.reason, recovery.missed) == (False, reason, missed)
+    recovery.release()
+    assert peer(session).frames == []
+    world.thought("live")
+    assert thoughts(session) == ["live"]
+    assert session.subs["agent:a"].confirmed == 10
+    world.close()
+
+
+def test_more_than_is_replayed_is_refused_as_a_whole() -> None:
+    world = World(max_replay=5)
+    for number in range(6):
+        world.thought(number)
+    session = world.client()
+    recovery = world.join(session, {"agent:a": position(world, 0)})
+    recovery.release()
+    assert (recovery.recovered, recovery.reason, recovery.missed) == (False, "too_many", 6)
+    assert thoughts(session) == []
+    one_less = world.client()
+    world.join(one_less, {"agent:a": position(world, 1)}).release()
+    assert thoughts(one_less) == numbers(1, 6)
+    world.close()
+
+
+def test_an_offset_leaves_out_what_the_client_has(world: World) -> None:
+    receipts = [world.thought(number, agent="ab"[number % 2]) for number in range(8)]
+    session = world.client(profile=Profile.OFFSET)
+    recovery = world.join(session, {f"agent:{agent}": position(world, 0, f"agent:{agent}") for agent in "ab"})
+    recovery.forget_up_to(receipts[4].id)
+    assert recovery.missed == 3
+    recovery.release()
+    assert thoughts(session) == numbers(5, 8)
+
+
+def test_confirmed_stands_where_the_client_said_until_a_pong(world: World) -> None:
+    for number in range(4):
+        world.thought(number)
+    session = world.client()
+    world.join(session, {"agent:a": position(world, 1)}).release()
+    assert session.positions()["agent:a"].seq == 1
+    session.pinging()
+    session.ponged(0.0)
+    assert session.positions()["agent:a"].seq == 4
+
+
+def test_joining_again_proves_nothing(world: World) -> None:
+    """What was sent but not confirmed must stay replayable (G5)."""
+    session = world.client("agent:a")
+    for number in range(3):
+        world.thought(number)
+    recovery = world.join(session, {"agent:a": None})
+    assert recovery.positions["agent:a"].seq == 3
+    recovery.release()
+    assert session.positions()["agent:a"].seq == 0
+    world.thought(3)
+    assert thoughts(session) == numbers(4)
+
+
+def test_a_room_that_could_not_be_read_is_left_again(world: World) -> None:
+    world.client("agent:a")
+    world.thought(0)
+    session = world.client()
+    world.broker.before.append(away)
+    with pytest.raises(BrokerUnavailable):
+        world.join(session, {"agent:a": position(world, 0)})
+    assert session.subs == {}
+    world.thought(1)
+    assert thoughts(session) == []
+
+
+def test_a_member_whose_second_join_fails_stays_live(world: World) -> None:
+    session = world.client("agent:a")
+    world.thought(0)
+    world.broker.before.append(lambda: (world.thought(1), away()))
+    with pytest.raises(BrokerUnavailable):
+        world.join(session, {"agent:a": position(world, 0)})
+    world.thought(2)
+    assert session.subs["agent:a"].state is State.LIVE
+    [told] = peer(session).of("resync")
+    assert (told["reason"], told["seq"], told["missed"]) == ("unavailable", 2, 1)
+    assert thoughts(session) == ["0", "2"]
+    assert session.positions()["agent:a"].seq == 0
+
+
+def test_leaving_before_release_ends_it(world: World) -> None:
+    session = world.client()
+    recovery = world.join(session, {"agent:a": None})
+    world.thought(0)
+    world.registry.leave(session, "agent:a")
+    recovery.release()
+    world.thought(1)
+    assert thoughts(session) == []
+
+
+def test_a_replay_waits_for_a_client_that_does_not_read(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "CHUNK", 10)
+    for number in range(30):
+        world.thought(number)
+    session = world.client()
+    recovery = world.join(session, {"agent:a": position(world, 0)})
+    peer(session).waiting = module.HIGH_WATER + 1
+    replay = gevent.spawn(recovery.release)
+    gevent.sleep(0.01)
+    assert len(peer(session).frames) == 10
+    world.thought(30)
+    peer(session).waiting = 0
+    eventually(lambda: replay.dead)
+    assert thoughts(session) == numbers(31)
+
+
+def test_a_replay_ends_with_its_client(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "CHUNK", 10)
+    for number in range(30):
+        world.thought(number)
+    session = world.client()
+    recovery = world.join(session, {"agent:a": position(world, 0)})
+    peer(session).waiting = module.HIGH_WATER + 1
+    replay = gevent.spawn(recovery.release)
+    gevent.sleep(0.01)
+    world.connections.handle_disconnection(session.sid)
+    eventually(lambda: replay.dead)

@@ -1,0 +1,197 @@
+"""The worker's HTTP side: two of them in one process, on real sockets; the processes are in tests/cluster."""
+
+from __future__ import annotations
+
+import gc
+import logging
+import socket
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import gevent
+import gevent.socket
+import pytest
+from gevent.event import Event
+from gevent.pool import Pool
+
+from wsapp.transport import worker as worker_module
+from wsapp.transport.handoff import Handoff
+from wsapp.transport.worker import Handler, Server, SeveralHandoffs, Worker, register, services
+
+ONE, TWO = "0000000a", "0000000b"
+
+
+class Log(logging.Logger):
+    """gunicorn's log, as far as its handler uses it."""
+
+    def access(self, *args: Any) -> None:
+        self.debug("access")
+
+
+class Site:
+    """One worker: its server answers with its name, the request's path and its body."""
+
+    def __init__(self, token: str, directory: Path) -> None:
+        self.token, self.broken = token, False
+        listener = gevent.socket.socket()
+        listener.bind(("127.0.0.1", 0))
+        listener.listen()
+        self.address = listener.getsockname()
+        self.server = Server(listener, application=self.answer, spawn=Pool(50), log=Log("test"), handler_class=Handler,
+                             environ={"wsgi.multithread": True})
+        self.server.own_paths = ("/socket.io/",)
+        self.handoff = Handoff(directory, token, self.server.adopt)
+        self.server.handoff = self.handoff
+        self.handoff.start()
+        self.server.start()
+
+    def answer(self, environ: dict[str, Any], start_response: Callable[..., Any]) -> list[bytes]:
+        assert isinstance(environ["wsapp.handler"], Handler)
+        body = f"{self.token} {environ['PATH_INFO']} ".encode() + environ["wsgi.input"].read()
+        start_response("200 OK", [("Content-Length", str(len(body)))])
+        return [body]
+
+    def stop(self) -> None:
+        self.server.stop(timeout=0.1)
+        self.handoff.stop()
+
+
+@pytest.fixture
+def sites(tmp_path: Path) -> Iterator[tuple[Site, Site]]:
+    directory = tmp_path / "w"
+    directory.mkdir(mode=0o700)
+    made = Site(ONE, directory), Site(TWO, directory)
+    yield made
+    for site in made:
+        site.stop()
+
+
+class Client:
+    def __init__(self, site: Site) -> None:
+        self.sock = gevent.socket.create_connection(site.address)
+        self.file = self.sock.makefile("rb")
+
+    def send(self, query: str, method: str = "GET", body: bytes = b"") -> None:
+        head = f"{method} /socket.io/?{query} HTTP/1.1\r\nHost: x\r\nContent-Length: {len(body)}\r\n\r\n"
+        self.sock.sendall(head.encode() + body)
+
+    def read(self) -> bytes:
+        with gevent.Timeout(5):
+            length = 0
+            while (line := self.file.readline()) not in (b"\r\n", b""):
+                if line.lower().startswith(b"content-length:"):
+                    length = int(line.partition(b":")[2])
+            return bytes(self.file.read(length))
+
+    def ask(self, query: str, method: str = "GET", body: bytes = b"") -> bytes:
+        self.send(query, method, body)
+        return self.read()
+
+    def close(self) -> None:
+        self.file.close()
+        self.sock.close()
+
+
+def answer(token: str, body: bytes = b"") -> bytes:
+    return f"{token} /socket.io/ ".encode() + body
+
+
+def test_a_request_is_answered_by_the_owner_of_its_session(sites: tuple[Site, Site]) -> None:
+    client = Client(sites[0])
+    assert client.ask("EIO=4") == answer(ONE)
+    assert client.ask(f"sid={ONE}abc") == answer(ONE)
+    assert client.ask(f"sid={TWO}abc", "POST", b"x" * 50_000) == answer(TWO, b"x" * 50_000)
+    assert client.ask(f"sid={TWO}abc") == answer(TWO)  # the connection is its owner's now
+    assert client.ask("EIO=4") == answer(TWO)
+    assert client.ask(f"sid={ONE}abc") == answer(ONE)  # and back
+    assert (sites[0].handoff.given, sites[1].handoff.given) == (1, 1)
+    client.close()
+
+
+def test_a_request_of_nobodys_is_answered_where_it_came(sites: tuple[Site, Site]) -> None:
+    client = Client(sites[0])
+    assert client.ask("sid=0badcafeabc") == answer(ONE)
+    client.close()
+
+
+def test_pipelined_requests_are_not_torn_apart(sites: tuple[Site, Site]) -> None:
+    client = Client(sites[0])
+    client.sock.sendall(b"".join(f"GET /socket.io/?{query} HTTP/1.1\r\nHost: x\r\n\r\n".encode()
+                                 for query in ("EIO=4", f"sid={TWO}abc", f"sid={ONE}abc")))
+    assert [client.read() for _ in range(3)] == [answer(ONE)] * 3
+    client.close()
+
+
+def test_many_at_once(sites: tuple[Site, Site]) -> None:
+    clients = [Client(sites[number % 2]) for number in range(40)]
+    for number, client in enumerate(clients):
+        client.send(f"sid={(ONE, TWO)[number // 2 % 2]}abc", "POST", b"%d" % number)
+    for number, client in enumerate(clients):
+        assert client.read() == answer((ONE, TWO)[number // 2 % 2], b"%d" % number)
+        client.close()
+
+
+def test_a_client_that_says_nothing_or_leaves(sites: tuple[Site, Site], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(worker_module, "REQUEST_WAIT", 0.01)
+    silent = Client(sites[0])
+    with gevent.Timeout(5):
+        assert silent.sock.recv(10) == b""
+    Client(sites[0]).close()
+    client = Client(sites[0])
+    assert client.ask("EIO=4") == answer(ONE)
+    client.close()
+
+
+def test_without_a_handoff_every_request_is_served_here(sites: tuple[Site, Site]) -> None:
+    sites[0].server.handoff = None
+    client = Client(sites[0])
+    assert client.ask(f"sid={TWO}abc") == answer(ONE)
+    client.close()
+
+
+def test_several_services_in_one_process(tmp_path: Path) -> None:
+    given: list[str] = []
+
+    class Noting(Handoff):
+        def give(self, owner: str, sock: Any, address: Any) -> bool:
+            given.append(owner)
+            return True
+
+    first, second = (Noting(tmp_path, token, lambda sock, address: None) for token in (ONE, TWO))
+    several = SeveralHandoffs([first, second])
+    assert several.owner_of(f"GET /?sid={ONE}x".encode()) is None
+    assert several.owner_of(f"GET /?sid={TWO}x".encode()) is None
+    assert several.owner_of(b"GET /?sid=0000000cx") == "0000000c"
+    assert several.owner_of(b"GET /") is None
+    assert several.give("0000000c", socket.socket(), ()) is True
+    assert given == ["0000000c"]
+
+
+def test_services_are_known_as_long_as_they_live() -> None:
+    class Service:
+        token, path_prefix = ONE, "/socket.io/"
+
+    service: Any = Service()
+    register(service)
+    register(service)
+    assert services().count(service) == 1
+    del service
+    gc.collect()
+    assert not any(isinstance(found, Service) for found in services())
+
+
+@pytest.mark.parametrize(("signal", "hurry"), [("handle_exit", False), ("handle_quit", True)])
+def test_a_signal_ends_the_wait(signal: str, hurry: bool) -> None:
+    told: Any = SimpleNamespace(alive=True, _wake=Event(), _hurry=False)
+    told.handle_exit = lambda sig, frame: Worker.handle_exit(told, sig, frame)
+    getattr(Worker, signal)(told, 15, None)
+    assert told._wake.wait(5.0)
+    assert (told.alive, told._hurry) == (False, hurry)
+
+
+def test_a_signal_before_the_worker_runs() -> None:
+    told: Any = SimpleNamespace(alive=True, _wake=None)
+    Worker.handle_exit(told, 15, None)
+    assert not told.alive
