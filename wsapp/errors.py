@@ -19,6 +19,11 @@ class ErrorCode(StrEnum):
     UNKNOWN_EVENT = "unknown_event"
     RESERVED_EVENT = "reserved_event"
     UNAUTHORIZED = "unauthorized"
+    TOKEN_MISSING = "token_missing"
+    TOKEN_INVALID = "token_invalid"
+    TOKEN_EXPIRED = "token_expired"
+    TOKEN_REVOKED = "token_revoked"
+    KEYS_UNAVAILABLE = "keys_unavailable"
     FORBIDDEN = "forbidden"
     NOT_FOUND = "not_found"
     NOT_SUBSCRIBED = "not_subscribed"
@@ -31,6 +36,7 @@ class ErrorCode(StrEnum):
 
 RETRYABLE = frozenset({
     ErrorCode.RATE_LIMITED, ErrorCode.BROKER_UNAVAILABLE, ErrorCode.DRAINING, ErrorCode.INTERNAL,
+    ErrorCode.KEYS_UNAVAILABLE,
 })
 
 

@@ -10,21 +10,21 @@ from typing import Final
 
 SUMMED: Final = ("totalConnections", "activeConnections", "messagesSent", "messagesReceived", "eventsDelivered",
                  "eventsDeferred", "eventsShed", "latencySum", "latencyCount", "publishes", "publishFailures",
-                 "resumed", "recoveryRefused", "healed", "handedOff")
+                 "resumed", "recoveryRefused", "healed", "canaryLost", "handedOff")
 
-GAUGES: Final = ("active", "peak", "average", "users", "workers", "queued")
+GAUGES: Final = ("active", "canaryDelay", "peak", "average", "users", "workers", "queued")
 
 
 class Metrics:
     """The counters of one worker.  `latency_sum` is in milliseconds, from publish to the socket."""
 
-    __slots__ = ("deferred", "delivered", "healed", "latency_count", "latency_sum", "publish_failures", "publishes",
-                 "received", "recovery_refused", "resumed", "sent", "shed")
+    __slots__ = ("canary_lost", "deferred", "delivered", "healed", "latency_count", "latency_sum", "publish_failures",
+                 "publishes", "received", "recovery_refused", "resumed", "sent", "shed")
 
     def __init__(self) -> None:
         self.sent = self.received = self.delivered = self.deferred = self.shed = 0
         self.publishes = self.publish_failures = 0
-        self.resumed = self.recovery_refused = self.healed = 0
+        self.resumed = self.recovery_refused = self.healed = self.canary_lost = 0
         self.latency_sum = 0.0
         self.latency_count = 0
 
@@ -34,7 +34,7 @@ class Metrics:
                 "eventsDeferred": self.deferred, "eventsShed": self.shed, "latencySum": round(self.latency_sum, 3),
                 "latencyCount": self.latency_count, "publishes": self.publishes,
                 "publishFailures": self.publish_failures, "resumed": self.resumed,
-                "recoveryRefused": self.recovery_refused, "healed": self.healed}
+                "recoveryRefused": self.recovery_refused, "healed": self.healed, "canaryLost": self.canary_lost}
 
 
 def with_average(facts: Mapping[str, float]) -> dict[str, float]:

@@ -43,6 +43,7 @@ KINDS: Final = ("agent", "task", "project")
 DEFAULT_MAX_EVENT: Final = 256_000
 
 # Header fields are separated by tabs and ended by a newline; lone surrogates have no UTF-8.
+NAME_PATTERN: Final = r"^[^\x00-\x1f\x7f-\x9f]*[^\s\x00-\x1f\x7f-\x9f][^\x00-\x1f\x7f-\x9f]*$"
 _FORBIDDEN: Final = re.compile("[\x00-\x1f\x7f-\x9f\ud800-\udfff]")
 _SNAKE: Final = {"agent_id": "agentId", "task_id": "taskId", "project_id": "projectId", "thought_id": "thoughtId"}
 
@@ -86,8 +87,12 @@ def parse_room(name: object) -> tuple[str, str]:
     return kind, check_id(id, "room")
 
 
-class _Id(fields.Field[str]):
+class Name(fields.Field[str]):
     """A name (`check_id`)."""
+
+    def json_schema(self) -> dict[str, Any]:
+        """What it takes, in the words of JSON Schema."""
+        return {"type": ["string", "integer"], "minLength": 1, "maxLength": MAX_ID, "pattern": NAME_PATTERN}
 
     def _deserialize(self, value: Any, attr: str | None, data: Any, **_: Any) -> str:
         if isinstance(value, int) and not isinstance(value, bool):
@@ -98,8 +103,12 @@ class _Id(fields.Field[str]):
         return str(value)
 
 
-class _Text(fields.Field[str]):
+class Text(fields.Field[str]):
     """A string, which may be empty and of several lines."""
+
+    def json_schema(self) -> dict[str, Any]:
+        """What it takes, in the words of JSON Schema."""
+        return {"type": "string"}
 
     def _deserialize(self, value: Any, attr: str | None, data: Any, **_: Any) -> str:
         if not isinstance(value, str):
@@ -107,12 +116,17 @@ class _Text(fields.Field[str]):
         return value
 
 
-class _Number(fields.Field[Any]):
+class Number(fields.Field[Any]):
     """A finite number in a range, kept as int or float; `whole` makes it an int."""
 
     def __init__(self, low: float, high: float, *, whole: bool = False, above: bool = False, **more: Any) -> None:
         super().__init__(**more)
         self.low, self.high, self.whole, self.above = low, high, whole, above
+
+    def json_schema(self) -> dict[str, Any]:
+        """What it takes, in the words of JSON Schema."""
+        low = {"exclusiveMinimum" if self.above else "minimum": self.low}
+        return {"type": "number", **low, "maximum": self.high}
 
     def _deserialize(self, value: Any, attr: str | None, data: Any, **_: Any) -> int | float:
         if isinstance(value, bool) or not isinstance(value, (int, float)) or not math.isfinite(value):
@@ -123,10 +137,16 @@ class _Number(fields.Field[Any]):
         return int(value) if self.whole else value
 
 
-class _Choice(fields.Field[str]):
+class Choice(fields.Field[str]):
+    """One of a few strings."""
+
     def __init__(self, choices: Iterable[str], **more: Any) -> None:
         super().__init__(**more)
         self.choices = tuple(choices)
+
+    def json_schema(self) -> dict[str, Any]:
+        """What it takes, in the words of JSON Schema."""
+        return {"type": "string", "enum": list(self.choices)}
 
     def _deserialize(self, value: Any, attr: str | None, data: Any, **_: Any) -> str:
         if value not in self.choices:
@@ -134,7 +154,13 @@ class _Choice(fields.Field[str]):
         return str(value)
 
 
-class _Flag(fields.Field[bool]):
+class Flag(fields.Field[bool]):
+    """True or false, and nothing that looks like it."""
+
+    def json_schema(self) -> dict[str, Any]:
+        """What it takes, in the words of JSON Schema."""
+        return {"type": "boolean"}
+
     def _deserialize(self, value: Any, attr: str | None, data: Any, **_: Any) -> bool:
         if not isinstance(value, bool):
             raise ValidationError("must be true or false")
@@ -147,13 +173,13 @@ class AgentThoughtSchema(Schema):
     class Meta:
         unknown = INCLUDE
 
-    agentId = _Id(required=True)
-    thought = _Text(required=True)
-    timestamp = _Number(0, MAX_MS, whole=True)
-    taskId = _Id(allow_none=True)
-    projectId = _Id(allow_none=True)
-    thoughtId = _Id(allow_none=True)
-    delta = _Flag()
+    agentId = Name(required=True)
+    thought = Text(required=True)
+    timestamp = Number(0, MAX_MS, whole=True)
+    taskId = Name(allow_none=True)
+    projectId = Name(allow_none=True)
+    thoughtId = Name(allow_none=True)
+    delta = Flag()
 
 
 class TaskUpdateSchema(Schema):
@@ -162,13 +188,13 @@ class TaskUpdateSchema(Schema):
     class Meta:
         unknown = INCLUDE
 
-    taskId = _Id(required=True)
-    status = _Choice(STATUSES, required=True)
-    progress = _Number(0, 100, allow_none=True)
-    message = _Text(allow_none=True)
-    timestamp = _Number(0, MAX_MS, whole=True)
-    agentId = _Id(allow_none=True)
-    projectId = _Id(allow_none=True)
+    taskId = Name(required=True)
+    status = Choice(STATUSES, required=True)
+    progress = Number(0, 100, allow_none=True)
+    message = Text(allow_none=True)
+    timestamp = Number(0, MAX_MS, whole=True)
+    agentId = Name(allow_none=True)
+    projectId = Name(allow_none=True)
 
 
 _THOUGHT: Final = AgentThoughtSchema()
@@ -404,7 +430,7 @@ class _SubscribeSchema(Schema):
     class Meta:
         unknown = RAISE
 
-    id = _Id(required=True)
+    id = Name(required=True)
     since = fields.Raw(allow_none=True)
 
 
@@ -412,45 +438,45 @@ class _PositionSchema(Schema):
     class Meta:
         unknown = RAISE
 
-    epoch = _Id(required=True)
-    seq = _Number(0, MAX_MS, whole=True, required=True)
+    epoch = Name(required=True)
+    seq = Number(0, MAX_MS, whole=True, required=True)
 
 
 class _RateSchema(Schema):
     class Meta:
         unknown = RAISE
 
-    rate = _Number(0, MAX_RATE, above=True, required=True)
+    rate = Number(0, MAX_RATE, above=True, required=True)
 
 
 class _HistorySchema(Schema):
     class Meta:
         unknown = RAISE
 
-    room = _Id(required=True)
-    since = _Number(0, MAX_MS, whole=True, allow_none=True)
-    before = _Number(0, MAX_MS, whole=True, allow_none=True)
-    limit = _Number(1, MAX_HISTORY, whole=True)
-    epoch = _Id(allow_none=True)
+    room = Name(required=True)
+    since = Number(0, MAX_MS, whole=True, allow_none=True)
+    before = Number(0, MAX_MS, whole=True, allow_none=True)
+    limit = Number(1, MAX_HISTORY, whole=True)
+    epoch = Name(allow_none=True)
 
 
 class _IdSchema(Schema):
     class Meta:
         unknown = RAISE
 
-    id = _Id(required=True)
+    id = Name(required=True)
 
 
 class _TokenSchema(Schema):
     class Meta:
         unknown = RAISE
 
-    token = _Text(required=True)
+    token = Text(required=True)
 
 
 _SUBSCRIBE: Final = _SubscribeSchema()
 _POSITION: Final = _PositionSchema()
-_SEQ: Final = _Number(0, MAX_MS, whole=True)
+_SEQ: Final = Number(0, MAX_MS, whole=True)
 _RATE: Final = _RateSchema()
 _HISTORY: Final = _HistorySchema()
 _ID: Final = _IdSchema()

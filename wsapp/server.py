@@ -25,10 +25,12 @@ from wsapp.core.throttle import EventThrottler
 from wsapp.emitter import Publisher
 from wsapp.errors import BrokerUnavailable
 from wsapp.metrics import Metrics, summed, with_average
+from wsapp.runtime.canary import Canary
 from wsapp.runtime.delivery import Delivery
 from wsapp.runtime.dispatch import Dispatch, close_all
 from wsapp.runtime.event_blueprint import EventBlueprint, EventHandler
 from wsapp.runtime.greenlets import Greenlets
+from wsapp.runtime.heads import Heads
 from wsapp.runtime.hub import Hub
 from wsapp.runtime.lifecycle import Lifecycle
 from wsapp.runtime.manager import ClusterManager, StrictJson
@@ -105,6 +107,8 @@ class SocketServer:
         self._delivery = Delivery(registry, self.throttler, self._backend.broker, self.metrics,
                                   max_replay=settings.max_replay)
         self._delivery.session_of = self.connections.session
+        self._heads = Heads(self._delivery)
+        self._canary: Canary | None = None
         self._lifecycle = Lifecycle(self.connections, self._delivery)
         self._outlet = Outlet(self._backend.hasty(PUBLISH_PATIENCE).publish, self._backend, self.metrics)
         self._outlet.serve, self._outlet.told = self._delivery.serve_unrecorded, self._tell_mode
@@ -124,9 +128,11 @@ class SocketServer:
             ping_interval=settings.ping_interval, ping_timeout=settings.ping_timeout,
             confirm_interval=settings.confirm_interval, max_message=settings.max_message,
             max_connections=settings.max_connections, outbox_bytes=settings.outbox_bytes,
-            outbox_age=settings.outbox_age)
+            outbox_age=settings.outbox_age, deflate=settings.deflate,
+            deflate_threshold=settings.deflate_threshold, deflate_level=settings.deflate_level)
         hooks = Hooks(self._opened, self._dispatch.read, self._dispatch.handle, self._closed)
         self.engine = sio.eio = Engine(options, Origins(settings.cors_origins), hooks)
+        self._delivery.squeeze = self.engine.squeeze
 
     def _members(self, name: str) -> list[tuple[str, str]]:
         room = self.connections.registry.rooms.get(name)
@@ -202,7 +208,31 @@ class SocketServer:
         every("vacancy check", VACANCY_CHECK, self._delivery.close_vacant)
         every("lease", self.settings.heartbeat, self._beat)
         self._beat()
+        self._watch_over()
         log.info("wsapp worker %s is up: %s", self.token, "Redis" if self._backend.shared else "memory, one worker")
+
+    def _watch_over(self) -> None:
+        """What proves that events arrive, and finds those that did not."""
+        settings, backend = self.settings, self._backend
+        if settings.heads_interval:
+            self._greenlets.every("heads", settings.heads_interval, self._check_heads)
+        if settings.beacon:
+            self._greenlets.every("beacon", settings.beacon, self._send_beacon)
+        if settings.canary and backend.shared:
+            self._canary = Canary(self.token, self._delivery, backend.broker, backend.reconnect, self._outlet.lost,
+                                  settings.canary)
+            self._greenlets.run("canary", self._canary.run)
+
+    def _check_heads(self) -> None:
+        if self._outlet.mode is Mode.NORMAL:
+            try:
+                self._heads.check()
+            except BrokerUnavailable as error:
+                self._outlet.lost(error)
+
+    def _send_beacon(self) -> None:
+        if self._outlet.mode is Mode.NORMAL:
+            self._heads.beacon(self.connections.sessions())
 
     def _offer_page(self) -> None:
         assert self._app is not None
@@ -240,7 +270,9 @@ class SocketServer:
             return "starting"
         if self._draining:
             return "draining"
-        return None if self._outlet.mode is Mode.NORMAL else "Redis is away"
+        if self._outlet.mode is not Mode.NORMAL:
+            return "Redis is away"
+        return "events do not arrive" if self._canary is not None and self._canary.failing else None
 
     def drain(self, timeout: float | None = None) -> None:
         """Take no more, tell every client when to come back, save every session, close each at its slot.  Returns
@@ -300,7 +332,7 @@ class SocketServer:
         return {"totalConnections": connections.total, "activeConnections": connections.get_connection_count(),
                 "peakConnections": connections.peak, "users": connections.get_user_count(),
                 "queuedEvents": self.throttler.get_queue_depth(), "queuedPublishes": self._outlet.waiting(),
-                **self.metrics.facts()}
+                **self.metrics.facts(), **(self._canary.facts() if self._canary is not None else {})}
 
     def get_metrics(self) -> dict[str, Any]:
         """Counters since the start: `totalConnections`, `activeConnections`, `peakConnections`, `messagesSent`,

@@ -16,6 +16,7 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import Any, Final, NamedTuple
 from urllib.parse import urlsplit, urlunsplit
 
+from wsapp.core.api_keys import ApiKey, parse_key
 from wsapp.core.ports import Limits
 from wsapp.errors import SettingsError
 
@@ -95,6 +96,45 @@ def _level(value: object, _spec: Spec) -> str:
     return word
 
 
+def _one_of(*words: str) -> Callable[[object, Spec], str]:
+    def parse(value: object, _spec: Spec) -> str:
+        word = str(value).strip().lower()
+        if word not in words:
+            raise ValueError(f"is none of {', '.join(words)}")
+        return word
+
+    return parse
+
+
+def _line(value: object, spec: Spec) -> str:
+    """Any text of one line; a secret keeps its blanks."""
+    if not isinstance(value, str) or len(value) > spec.high or re.search(r"[\x00-\x1f\x7f]", value):
+        raise ValueError(f"is not a line of at most {spec.high:g} characters")
+    return value if spec.secret else value.strip()
+
+
+def _list(value: object, _spec: Spec) -> tuple[str, ...]:
+    if isinstance(value, str):
+        value = value.split(",")
+    if not isinstance(value, Iterable):
+        raise ValueError("is not a list")
+    return tuple(dict.fromkeys(str(item).strip() for item in value if str(item).strip()))
+
+
+def _sources(value: object, spec: Spec) -> tuple[str, ...]:
+    sources = _list(value, spec)
+    if not sources or not set(sources) <= {"auth", "header", "query"}:
+        raise ValueError("is not a list of auth, header, query")
+    return sources
+
+
+def _hosts(value: object, spec: Spec) -> tuple[str, ...]:
+    hosts = tuple(host.lower() for host in _list(value, spec))
+    if any("/" in host or " " in host for host in hosts):
+        raise ValueError("is not a list of hosts, like app.example,*.app.example")
+    return hosts
+
+
 def _url(value: object, _spec: Spec) -> str:
     shape = "is not redis://[:password@]host[:port][/db], rediss://... or unix:///path"
     if not isinstance(value, str):
@@ -129,6 +169,14 @@ def _origins(value: object, _spec: Spec) -> tuple[str, ...]:
     if "*" in origins and len(origins) > 1:
         raise ValueError("names * beside other origins")
     return origins
+
+
+def _api_keys(value: object, _spec: Spec) -> tuple[ApiKey, ...]:
+    if isinstance(value, str):
+        value = [item for item in value.split(",") if item.strip()]
+    if not isinstance(value, Iterable):
+        raise ValueError("is not a list of keys")
+    return tuple(item if isinstance(item, ApiKey) else parse_key(str(item)) for item in value)
 
 
 def _setting(default: object, *spec: Any, **more: Any) -> Any:
@@ -190,6 +238,14 @@ class Settings:
     confirm_interval: float = _seconds(10.0, "WSAPP_CONFIRM_INTERVAL", "between two saves of confirmed positions",
                                        0.05, 3600)
     heartbeat: float = _seconds(2.0, "WSAPP_HEARTBEAT", "between two renewals of a worker's lease", 0.05, 300)
+    heads_interval: float = _seconds(2.0, "WSAPP_HEADS_INTERVAL", "between two looks for lost last messages; 0: none",
+                                     0, 300)
+    beacon: float = _seconds(10.0, "WSAPP_BEACON", "between two beacons to sdk clients; 0: none", 0, 3600)
+    canary: float = _seconds(2.0, "WSAPP_CANARY", "between two probes of the worker's own delivery; 0: none", 0, 300)
+    ledger: bool = _setting(False, "WSAPP_LEDGER", "", _switch, "debug: account for every event of every session")
+    api_keys: tuple[ApiKey, ...] = _setting((), "WSAPP_API_KEYS", "", _api_keys, secret=True,
+                                            help="of the server API: comma list of name:scope+scope:sha256hex")
+    api_max_body: int = _count(4_000_000, "WSAPP_API_MAX_BODY", "bytes", "of a request to the server API", 1024, 2**30)
     channel: str = _setting("flask-socketio", "WSAPP_CHANNEL", "", _text,
                             "channel of the stock message queue", high=200)
     key_prefix: str = _setting("wsapp:", "WSAPP_KEY_PREFIX", "", _text, "of every key in Redis", high=100)
@@ -198,6 +254,47 @@ class Settings:
     deflate_threshold: int = _count(1024, "WSAPP_DEFLATE_THRESHOLD", "bytes", "smaller frames stay plain", 0, 2**30)
     deflate_level: int = _count(1, "WSAPP_DEFLATE_LEVEL", "", "zlib level", 1, 9)
     bind: str = _setting("0.0.0.0", "WSAPP_BIND", "", _text, "address to listen on", high=255)  # noqa: S104
+
+    env: str = _setting("development", "WSAPP_ENV", "", _one_of("development", "testing", "production"),
+                        "production refuses to start without keys or an explicit WSAPP_AUTH")
+    auth: str | None = _setting(None, "WSAPP_AUTH", "", _one_of("anonymous", "jwt", "host"),
+                                "anonymous, jwt or host (the app identifies); unset: jwt if there are keys")
+    jwt_secret: str | None = _setting(None, "WSAPP_JWT_SECRET", "", _line, "HS256, 32 bytes or more",
+                                      high=10_000, secret=True)
+    jwt_public_key_file: str | None = _setting(None, "WSAPP_JWT_PUBLIC_KEY_FILE", "", _line,
+                                               "PEM: RSA (RS256), P-256 (ES256) or Ed25519 (EdDSA)", high=4096)
+    jwt_jwks: str | None = _setting(None, "WSAPP_JWT_JWKS", "", _line, "URL or file of a JWK set", high=4096)
+    jwt_audience: str | None = _setting(None, "WSAPP_JWT_AUDIENCE", "", _line, "that a token must name", high=1000)
+    jwt_issuer: str | None = _setting(None, "WSAPP_JWT_ISSUER", "", _line, "that a token must name", high=1000)
+    jwt_leeway: float = _seconds(5.0, "WSAPP_JWT_LEEWAY", "how far clocks may differ", 0, 600)
+    token_sources: tuple[str, ...] = _setting(("auth",), "WSAPP_TOKEN_SOURCES", "", _sources,
+                                              "where a token may stand: comma list of auth, header, query")
+    token_rooms: tuple[str, ...] = _setting((), "WSAPP_TOKEN_ROOMS", "", _list,
+                                            "patterns that a token without `rooms` may read; * for all")
+    token_warning: float = _seconds(30.0, "WSAPP_TOKEN_WARNING", "token-expiring comes so long before", 0, 86_400)
+    revocation_ttl: float = _seconds(2_592_000.0, "WSAPP_REVOCATION_TTL", "how long a revocation without `until` holds",
+                                     1, 315_360_000)
+    allowed_hosts: tuple[str, ...] = _setting((), "WSAPP_ALLOWED_HOSTS", "", _hosts,
+                                              "comma list of Host names served, like app.example,*.app.example")
+    trusted_proxies: int = _count(0, "WSAPP_TRUSTED_PROXIES", "proxies", "in front, each adding to X-Forwarded-For",
+                                  0, 16)
+    max_connections_per_user: int = _count(100, "WSAPP_MAX_CONNECTIONS_PER_USER", "connections",
+                                           "per worker; 0: no limit", 0, 1e6)
+    max_connections_per_address: int = _count(500, "WSAPP_MAX_CONNECTIONS_PER_ADDRESS", "connections",
+                                              "per worker, not for the loopback; 0: no limit", 0, 1e6)
+    max_handshakes_per_sec: float = _setting(1000.0, "WSAPP_MAX_HANDSHAKES_PER_SEC", "handshakes/s", _number,
+                                             "per worker; more get a 503; 0: no limit", 0, 1e6)
+    request_timeout: float = _seconds(15.0, "WSAPP_REQUEST_TIMEOUT", "for the head of a request, and for its body",
+                                      0.1, 3600)
+    connect_timeout: float = _seconds(45.0, "WSAPP_CONNECT_TIMEOUT", "in which a transport must join a namespace",
+                                      0.1, 3600)
+    max_inbound_per_sec: float = _setting(200.0, "WSAPP_MAX_INBOUND_PER_SEC", "packets/s", _number,
+                                          "from a session; the burst is ten times it; 0: no limit", 0, 1e6)
+    max_inbound_per_user: float = _setting(1000.0, "WSAPP_MAX_INBOUND_PER_USER", "packets/s", _number,
+                                           "from a user's sessions on a worker; burst as above; 0: no limit", 0, 1e6)
+    inbox_bytes: int = _count(4_000_000, "WSAPP_INBOX_BYTES", "bytes", "unhandled per client before it must wait",
+                              1024, 2**30)
+
     embedded_url: str | None = _setting(None, "WSAPP_EMBEDDED_URL", "", _url, secret=True,
                                         help="internal: the private Valkey, told by the master to its workers")
 
@@ -248,7 +345,8 @@ def _parsed(spec: Spec, name: str, value: object) -> object:
     try:
         return spec.parse(value, checked)
     except ValueError as error:
-        shown = mask_url(value) if spec.secret and isinstance(value, str) else value
+        hidden = spec.parse is _api_keys  # a secret may have been given in place of its hash
+        shown = "***" if hidden else mask_url(value) if spec.secret and isinstance(value, str) else value
         raise SettingsError(f"{name}={shown!r} {error}") from None
 
 
@@ -315,16 +413,20 @@ def mask_url(url: str) -> str:
     return f"{parts.scheme}://{masked}"
 
 
+def _masked(spec: Spec, value: str) -> str:
+    return mask_url(value) if spec.parse is _url else "***"
+
+
 def _shown(spec: Spec, value: object) -> str:
     if value is None:
         return "-"
     if isinstance(value, bool):
         return "on" if value else "off"
     if isinstance(value, tuple):
-        return ",".join(value) or "same origin"
+        return ",".join(map(str, value)) or ("-" if spec.secret else "same origin")
     if isinstance(value, float):
         return f"{value / spec.scale:.10g}"
-    return mask_url(str(value)) if spec.secret else str(value)
+    return _masked(spec, str(value)) if spec.secret else str(value)
 
 
 def describe(settings: Settings) -> list[Row]:

@@ -239,6 +239,23 @@ class TestHistory:
         assert [(page.room, seqs(page)) for page in pages] == [(B, [1, 2]), ("none", []), (A, [1])]
 
 
+class TestHeads:
+    def test_where_rooms_stand(self, world: World) -> None:
+        broker = world.open().broker
+        assert broker.heads([]) == {}
+        receipts = broker.publish([draft(A), draft(A, B), draft(A)])
+        heads = broker.heads([A, B, "project:none"])
+        assert heads[A] == receipts[2].positions[A] == read(broker).head
+        assert heads[B] == receipts[1].positions[B]
+        assert heads["project:none"] == Position("", 0)
+
+    def test_they_outlive_the_history(self, world: World) -> None:
+        broker = world.open(Limits(history_size=1, history_age=0.2)).broker
+        receipts = broker.publish([draft() for _ in range(5)])
+        world.pass_time(0.3)
+        assert broker.heads([A]) == {A: receipts[-1].positions[A]}
+
+
 class TestLive:
     def test_what_is_published_after_subscribe_is_heard_in_order(self, world: World) -> None:
         listener = world.listen()
@@ -391,6 +408,16 @@ class TestBackend:
         assert listener.backend.ping() >= 0
         listener.backend.close()
         listener.backend.close()
+
+    def test_reconnect_goes_on(self, world: World) -> None:
+        listener = world.listen()
+        listener.backend.reconnect()  # perhaps before there is a connection
+        listener.backend.broker.subscribe([A])
+        listener.backend.reconnect()
+        if listener.backend.shared:
+            eventually(lambda: listener.gaps >= 1)
+        listener.backend.broker.publish([draft()])
+        eventually(lambda: listener.seqs(A) == [1])
 
     def test_shared(self, world: World) -> None:
         assert world.open().shared is (world.url is not None)

@@ -57,6 +57,15 @@ class TestForeignState:
         assert new.places[0].seq == 1
         assert new.places[0].epoch != old.places[0].epoch
 
+    def test_heads_of_a_foreign_generation_are_none(self, backend: RedisBackend, raw: redis.Redis,
+                                                    keys: RedisKeys) -> None:
+        (receipt,) = backend.broker.publish([draft()])
+        assert backend.broker.heads([A]) == {A: receipt.positions[A]}
+        raw.hset(keys.meta(A), "generation", "other")
+        assert backend.broker.heads([A]) == {A: Position("", 0)}
+        raw.delete(keys.generation)
+        assert backend.broker.heads([A, B]) == {A: Position("", 0), B: Position("", 0)}
+
     def test_lost_stream_with_a_kept_meta(self, backend: RedisBackend, raw: redis.Redis, keys: RedisKeys) -> None:
         backend.broker.publish([draft(), draft()])
         raw.delete(keys.stream(A))

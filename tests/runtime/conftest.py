@@ -6,7 +6,10 @@ from collections.abc import Iterator
 
 import pytest
 
+from tests.blueprints.conftest import place
 from tests.runtime.world import World
+
+__all__ = ["place"]
 
 
 @pytest.fixture

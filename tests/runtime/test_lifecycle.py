@@ -280,7 +280,7 @@ def test_a_drain_tells_saves_and_closes_each_with_1012(world: World) -> None:
     for session in sessions:
         world.join(session, {"agent:a": None}).release()
         close = peer(session).close
-        session.peer.close = lambda code, reason, session=session, close=close: (  # type: ignore
+        session.peer.close = lambda code, reason, session=session, close=close: (  # type: ignore[method-assign]
             close(code, reason), world.lifecycle.goodbye(session.sid))
         session.dirty = True
     world.lifecycle.drain(2.0)

@@ -52,7 +52,7 @@ class Wire:
 class Office:
     def __init__(self, limits: OutletLimits | None = None) -> None:
         self.wire, self.metrics, self.now = Wire(), Metrics(), 0.0
-        self.outlet = Outlet(self.wire.publish, self.wire, self.metrics, limits, lambda: self.now)  # type: ignore
+        self.outlet = Outlet(self.wire.publish, self.wire, self.metrics, limits, lambda: self.now)  # type: ignore[arg-type]
         self.served: list[Publication] = []
         self.modes: list[str] = []
         self.outlet.serve, self.outlet.told = self.served.append, lambda mode: self.modes.append(str(mode))

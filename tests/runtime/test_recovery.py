@@ -7,14 +7,13 @@ import pytest
 
 from tests.runtime.world import World, eventually, numbers, peer, thoughts
 from wsapp.core.events import Position, Profile
-from wsapp.core.ports import Limits
+from wsapp.core.ports import HistoryQuery, Limits
 from wsapp.core.session import State
 from wsapp.errors import BrokerUnavailable
 from wsapp.runtime import recovery as module
 
 
 def position(world: World, seq: int, room: str = "agent:a") -> Position:
-    from wsapp.core.ports import HistoryQuery
     return Position(world.backend.broker.read([HistoryQuery(room)])[0].head.epoch, seq)
 
 

@@ -39,6 +39,8 @@ def eventually(check: Callable[[], object], within: float = 5.0) -> Any:
 class RecordingPeer:
     """The transport's end of a connection: keeps what it is given."""
 
+    direct = None
+
     def __init__(self, sid: str) -> None:
         self.sid = sid
         self.viewer: object = None
@@ -87,6 +89,9 @@ class Between:
         if self.during:
             self.during.pop(0)()
         return pages
+
+    def heads(self, rooms: Sequence[str]) -> dict[str, Position]:
+        return self.inner.heads(rooms)
 
     def subscribe(self, rooms: Sequence[str]) -> None:
         self.subscribed += rooms

@@ -15,16 +15,21 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Final, NamedTuple
 
-from wsapp.backends.records import base36, check_draft, split_owner, unique
+from wsapp.backends.memory_api_keys import MemoryApiKeys
+from wsapp.backends.memory_critical import MemoryCritical
+from wsapp.backends.records import base36, check_draft, revoked_message, split_owner, unique
+from wsapp.core.api_keys import ApiKeys
 from wsapp.core.events import Draft, Placed, Position, parse_record, publish_draft, strict_dumps, strict_loads
 from wsapp.core.ports import (
     Broker,
     Bus,
     Cluster,
+    CriticalStore,
     HistoryPage,
     HistoryQuery,
     Limits,
     Receipt,
+    Revocations,
     SavedSession,
     SessionStore,
 )
@@ -188,6 +193,11 @@ class MemoryBroker:
         room.age_out(self._limits, now)
         return room.page(query)
 
+    def heads(self, rooms: Sequence[str]) -> dict[str, Position]:
+        """As `Broker.heads`."""
+        with self._lock:
+            return {name: self._read(HistoryQuery(name, limit=0)).head for name in rooms}
+
     def subscribe(self, rooms: Sequence[str]) -> None:
         """As `Broker.subscribe`."""
         with self._lock:
@@ -254,6 +264,33 @@ class MemorySessions:
                 return False
             del self._sessions[session_id]
             return True
+
+
+class MemoryRevocations:
+    """`Revocations` in this process."""
+
+    def __init__(self, clock: Clock, tell: Callable[[bytes], None]) -> None:
+        self._clock, self._tell = clock, tell
+        self._lock = threading.Lock()
+        self._entries: dict[str, tuple[float, float]] = {}  # at, until
+
+    def revoke(self, entry: str, at: float, until: float) -> None:
+        """As `Revocations.revoke`."""
+        now = self._clock()
+        if until <= now:
+            return
+        with self._lock:
+            self._entries = {name: kept for name, kept in self._entries.items() if kept[1] > now}
+            before = self._entries.get(entry, (at, until))
+            self._entries[entry] = (max(at, before[0]), max(until, before[1]))
+        self._tell(revoked_message(entry, at))
+
+    def revoked(self, entries: Sequence[str]) -> dict[str, float]:
+        """As `Revocations.revoked`."""
+        now = self._clock()
+        with self._lock:
+            found = {entry: self._entries[entry] for entry in entries if entry in self._entries}
+        return {entry: at for entry, (at, until) in found.items() if until > now}
 
 
 @dataclass(frozen=True, slots=True)
@@ -323,8 +360,12 @@ class MemoryBackend:
         self._bus = MemoryBus(mailbox)
         self.broker: Broker = self._broker
         self.cluster: Cluster = self._cluster
+        self.critical: CriticalStore = MemoryCritical(limits, clock)
         self.sessions: SessionStore = MemorySessions(limits, clock, self._cluster.send)
         self.bus: Bus = self._bus
+        self.revocations: Revocations = MemoryRevocations(
+            clock, lambda message: self._cluster.send(self._cluster.boot, message))
+        self.api_keys: ApiKeys = MemoryApiKeys()
 
     def start(self, boot: str, on_record: Callable[[str, bytes], None], on_gap: Callable[[], None],
               on_bus: Callable[[bytes], None], on_control: Callable[[bytes], None]) -> None:
@@ -335,6 +376,9 @@ class MemoryBackend:
     def hasty(self, timeout: float) -> Broker:
         """As `Backend.hasty`: memory never makes anybody wait."""
         return self.broker
+
+    def reconnect(self) -> None:
+        """As `Backend.reconnect`: there is no connection."""
 
     def ping(self) -> float:
         """As `Backend.ping`: always there."""

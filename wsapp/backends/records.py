@@ -51,6 +51,11 @@ def milliseconds(seconds: float) -> int:
     return max(1, round(seconds * 1000))
 
 
+def revoked_message(entry: str, at: float) -> bytes:
+    """What workers are told on their control channels: `revoked <entry> <seconds since the epoch>`."""
+    return f"revoked {entry} {at!r}".encode()
+
+
 def unique(rooms: Sequence[str]) -> list[str]:
     """The rooms once each, in order."""
     return list(dict.fromkeys(rooms))

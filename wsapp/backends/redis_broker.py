@@ -8,14 +8,18 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from wsapp.backends.records import check_draft, milliseconds, read_receipt, unique
+from wsapp.backends.redis_api_keys import RedisApiKeys
 from wsapp.backends.redis_cluster import RedisBus, RedisCluster
+from wsapp.backends.redis_critical import RedisCritical
 from wsapp.backends.redis_keys import RedisKeys
 from wsapp.backends.redis_live import RedisLive
+from wsapp.backends.redis_revocations import RedisRevocations
 from wsapp.backends.redis_scripts import HISTORY, PUBLISH, Argument, Command
 from wsapp.backends.redis_sessions import RedisSessions
 from wsapp.backends.redis_wire import RedisAddress, RedisPool
+from wsapp.core.api_keys import ApiKeys
 from wsapp.core.events import AUTO_KEY, Draft, Position, parse_record
-from wsapp.core.ports import Broker, Bus, Cluster, HistoryPage, HistoryQuery, Limits, Receipt, SessionStore
+from wsapp.core.ports import Broker, Bus, Cluster, HistoryPage, HistoryQuery, Limits, Receipt, Revocations, SessionStore
 
 AUTO_TTL = 120.0  # seconds that a key made by a worker is kept: its retries come while Redis is just back
 
@@ -59,6 +63,15 @@ class RedisBroker:
         return HISTORY.command([keys.stream(query.room), keys.meta(query.room), keys.generation],
                                [since, max(0, query.limit), int(query.backwards)])
 
+    def heads(self, rooms: Sequence[str]) -> dict[str, Position]:
+        """As `Broker.heads`.  The timeout is that of the next bytes, as for `read`."""
+        if not rooms:
+            return {}
+        generation: Command = ("HGET", self._keys.generation, "token")
+        metas: list[Command] = [("HMGET", self._keys.meta(room), "epoch", "generation", "seq") for room in rooms]
+        token, *heads = self._pool.ask([generation, *metas], patient=True)
+        return {room: _head(token, *head) for room, head in zip(rooms, heads, strict=True)}
+
     def subscribe(self, rooms: Sequence[str]) -> None:
         """As `Broker.subscribe`.  On BrokerUnavailable the rooms stay wanted: they are subscribed as soon as the
         live connection is back, and then `on_gap` is called."""
@@ -67,6 +80,13 @@ class RedisBroker:
     def unsubscribe(self, rooms: Sequence[str]) -> None:
         """As `Broker.unsubscribe`."""
         self._live.unsubscribe(rooms)
+
+
+def _head(token: bytes | None, epoch: bytes | None, generation: bytes | None, seq: bytes | None) -> Position:
+    """A room's head; the beginning of nothing when its epoch is of another server's life."""
+    if token is None or epoch is None or seq is None or generation != token:
+        return Position("", 0)
+    return Position(epoch.decode(), int(seq))
 
 
 def _page(room: str, reply: list[Any]) -> HistoryPage:
@@ -89,8 +109,11 @@ class RedisBackend:
         self._live = RedisLive(address, keys, channel, timeout)
         self.broker: Broker = RedisBroker(self._pool, self._live, limits)
         self.sessions: SessionStore = RedisSessions(self._pool, limits)
+        self.critical: CriticalStore = RedisCritical(self._pool, limits)
         self.cluster: Cluster = RedisCluster(self._pool)
+        self.revocations: Revocations = RedisRevocations(self._pool)
         self.bus: Bus = RedisBus(self._pool, channel)
+        self.api_keys: ApiKeys = RedisApiKeys(self._pool)
 
     def start(self, boot: str, on_record: Callable[[str, bytes], None], on_gap: Callable[[], None],
               on_bus: Callable[[bytes], None], on_control: Callable[[bytes], None]) -> None:
@@ -102,6 +125,10 @@ class RedisBackend:
         pool = RedisPool(self._address, self._pool.keys, timeout)
         self._hasty.append(pool)
         return RedisBroker(pool, self._live, self._limits)
+
+    def reconnect(self) -> None:
+        """As `Backend.reconnect`."""
+        self._live.reconnect()
 
     def ping(self) -> float:
         """As `Backend.ping`."""

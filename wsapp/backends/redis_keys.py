@@ -44,6 +44,11 @@ class RedisKeys:
         """SET of the boot ids that may have a lease."""
         return f"{self.base}workers"
 
+    @property
+    def api_keys(self) -> str:
+        """HASH: keys of the server API by name, each as JSON `{scopes, digest, created}`."""
+        return f"{self.base}api-keys"
+
     def stream(self, room: str) -> str:
         """STREAM: `<seq>-0` with `ts` (ms, the server's clock) and `r` (the record)."""
         return f"{self.base}stream:{room}"
@@ -60,11 +65,34 @@ class RedisKeys:
         """STRING: a worker's facts as JSON; its time to live is the lease."""
         return f"{self.base}worker:{boot}"
 
+    def revocation(self, entry: str) -> str:
+        """STRING: when the entry was revoked (s since the epoch); its time to live is that of what it revokes."""
+        return f"{self.base}revoked:{entry}"
+
     def result(self, key: str) -> str:
         """STRING: where the publication with this idempotency key stands."""
         if len(key) > LONGEST_KEY:
             key = hashlib.blake2b(key.encode(), digest_size=20).hexdigest()
         return f"{self.base}result:{key}"
+
+    def critical(self, user: str) -> str:
+        """ZSET of the ids that the user has not acknowledged, by when they are due (ms)."""
+        return f"{self.base}critical:{user}"
+
+    def delivery(self, id: str) -> str:
+        """HASH of a critical event: `record`, and `u:<user>` = p (pending), a (acknowledged) or d (dead letter), a
+        blank and how often it was sent."""
+        return f"{self.base}delivery:{id}"
+
+    @property
+    def due(self) -> str:
+        """ZSET of the users with something pending, by when the first of it is due (ms) or earlier."""
+        return f"{self.base}due"
+
+    @property
+    def dead_letters(self) -> str:
+        """ZSET of `<user>\\t<id>` by death (ms)."""
+        return f"{self.base}deadletters"
 
     @property
     def room_channels(self) -> str:

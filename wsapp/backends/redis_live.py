@@ -25,6 +25,7 @@ log = logging.getLogger("wsapp.backends.live")
 
 BATCH: Final = 1000  # channels in one SUBSCRIBE
 PING_EVERY: Final = 2.0  # seconds of silence until we ask
+LOOK: Final = 0.25  # seconds between looks at a silent connection
 PING_WITHIN: Final = 2.0  # seconds the answer may take
 FIRST_DELAY: Final = 0.05
 LONGEST_DELAY: Final = 1.0
@@ -57,6 +58,7 @@ class RedisLive:
         self._thread: threading.Thread | None = None
         self._away, self._reason = True, "the live connection was not started"
         self._asked_at: float | None = None
+        self._heard, self._silent = 0.0, ""
 
     def start(self, boot: str, on_record: Callable[[str, bytes], None], on_gap: Callable[[], None],
               on_bus: Callable[[bytes], None], on_control: Callable[[bytes], None]) -> None:
@@ -158,13 +160,15 @@ class RedisLive:
 
     def _serve(self, wire: RedisWire, gap: bool) -> str:
         """Subscribe to all that is wanted and read until the connection ends; why it ended."""
-        wire.sock.settimeout(self._timeout)
+        self._heard, self._asked_at = time.monotonic(), None
+        watch = threading.Thread(target=self._watch_over, args=(wire,), name="wsapp-live-watch", daemon=True)
         with self._lock:
             self._wire, self._away = wire, False
             channels = [*self._others, *self._wanted]
             confirmation = _Confirmation(channels)
             self._waiting.append(confirmation)
             self._send("SUBSCRIBE", channels)
+        watch.start()
         try:
             self._read(wire, confirmation if gap else None)
             return "closed"
@@ -180,17 +184,12 @@ class RedisLive:
 
     def _read(self, wire: RedisWire, gap: _Confirmation | None) -> None:
         reader, sock = wire.reader, wire.sock
-        heard = time.monotonic()
-        self._asked_at = None
+        wire.wait_for_ever()
         while not self._closing.is_set():
-            try:
-                data = sock.recv(CHUNK)
-            except TimeoutError:
-                self._watch(wire, heard)
-                continue
+            data = sock.recv(CHUNK)
             if not data:
-                raise ConnectionResetError("the server closed the connection")
-            heard, self._asked_at = time.monotonic(), None
+                raise ConnectionResetError(self._silent or "the server closed the connection")
+            self._heard, self._asked_at = time.monotonic(), None
             reader.feed(data)
             self._dispatch(reader)
             if gap is not None and gap.done.is_set():
@@ -199,16 +198,26 @@ class RedisLive:
             if len(data) == CHUNK:
                 time.sleep(0)  # a flood must not starve the worker's other greenlets
 
-    def _watch(self, wire: RedisWire, heard: float) -> None:
-        """Called in silence: ask whether the server is there.  Raises TimeoutError when it is not."""
-        now = time.monotonic()
-        if self._asked_at is None:
-            if now - heard >= PING_EVERY:
-                self._asked_at = now
-                with self._lock:
-                    wire.sock.sendall(pack([("PING",)]))
-        elif now - self._asked_at >= PING_WITHIN:
-            raise TimeoutError("no answer to PING")
+    def _watch_over(self, wire: RedisWire) -> None:
+        """Beside the reader, which waits without a timeout (a timer for every wait would cost more than a message):
+        ask in silence whether the server is there, and end the connection when it is not."""
+        self._silent = ""
+        while not self._closing.wait(LOOK) and self._wire is wire:
+            now = time.monotonic()
+            if self._asked_at is not None and now - self._asked_at >= PING_WITHIN:
+                self._silent = "no answer to PING"
+                wire.shutdown()
+                return
+            if self._asked_at is None and now - self._heard >= PING_EVERY:
+                self._ask(wire, now)
+
+    def _ask(self, wire: RedisWire, now: float) -> None:
+        self._asked_at = now
+        with self._lock:
+            try:
+                wire.sock.sendall(pack([("PING",)]))
+            except OSError as error:
+                log.debug("live connection: the reader will notice: %s", error)
 
     def _dispatch(self, reader: hiredis.Reader) -> None:
         """Hand on every complete message: the hot loop of a worker that listens."""
@@ -247,6 +256,12 @@ class RedisLive:
             handler(*arguments)
         except Exception:
             log.exception("a callback of the live connection failed")
+
+    def reconnect(self) -> None:
+        """Cut the connection; the reader makes a new one, subscribes again and calls `on_gap`."""
+        with self._lock:
+            if self._wire is not None:
+                self._wire.shutdown()
 
     def close(self) -> None:
         """End the thread (waiting for it at most a second) and the connection.  Idempotent."""

@@ -38,5 +38,6 @@ GENERATION: Final = _script("generation")
 SESSION_SAVE: Final = _script("session_save")
 SESSION_TAKE: Final = _script("session_take")
 SESSION_DROP: Final = _script("session_drop")
-SCRIPTS: Final = (PUBLISH, HISTORY, GENERATION, SESSION_SAVE, SESSION_TAKE, SESSION_DROP)
+REVOKE: Final = _script("revoke")
+SCRIPTS: Final = (REVOKE, PUBLISH, HISTORY, GENERATION, SESSION_SAVE, SESSION_TAKE, SESSION_DROP)
 BY_SHA: Final = {script.sha: script for script in SCRIPTS}

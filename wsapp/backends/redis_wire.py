@@ -30,6 +30,7 @@ from wsapp.backends.redis_scripts import BY_SHA, GENERATION, SCRIPTS, Command
 from wsapp.backends.redis_tls import TlsSocket
 from wsapp.errors import BrokerUnavailable, SettingsError
 
+HOUR: Final = 3600.0
 CHUNK: Final = 65_536
 MOST_CONNECTIONS: Final = 32
 FAILURES: Final = (RedisError, OSError, hiredis.HiredisError)
@@ -114,6 +115,13 @@ class RedisWire:
             self._receive()
             if patient:
                 deadline = time.monotonic() + wait
+
+    def wait_for_ever(self) -> None:
+        """From now on `sock.recv` waits without a timeout; somebody else watches over the silence."""
+        if isinstance(self.sock, TlsSocket):
+            self.sock.settimeout(HOUR)  # TLS is driven by waits that need some timeout
+        else:
+            self.sock.settimeout(None)
 
     def _receive(self) -> None:
         data = self.sock.recv(CHUNK)

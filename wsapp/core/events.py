@@ -31,6 +31,7 @@ TASK_UPDATE: Final = "task-update"
 RESERVED_EVENTS: Final = frozenset({
     "connect", "connect_error", "disconnect", "disconnecting", "newListener", "removeListener",
     "session", "shed", "resync", "mode", "server-shutdown", "batch", "beacon",
+    "token-expiring", "unsubscribed", "session-closed",
 })
 
 
@@ -88,10 +89,14 @@ class Draft:
         return (f"{self.ts}\t{self.priority}\t{self.flags or '-'}\t{self.lane.value}\t{self.entity}\t{self.event}")
 
 
+# json.dumps would make an encoder per call for anything but its defaults.
+_encode: Final = json.JSONEncoder(separators=(",", ":"), ensure_ascii=False, allow_nan=False).encode
+
+
 def strict_dumps(value: object) -> str:
     """Compact JSON of RFC 8259: NaN and infinities are refused, which browsers' JSON.parse would throw on."""
     try:
-        return json.dumps(value, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
+        return _encode(value)
     except (TypeError, ValueError, RecursionError) as error:
         raise PayloadError(f"data cannot be written as JSON: {error}", {"data": [str(error)]}) from error
 

@@ -8,8 +8,10 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Protocol
+from enum import StrEnum
+from typing import NamedTuple, Protocol
 
+from wsapp.core.api_keys import ApiKeys
 from wsapp.core.events import Draft, Placed, Position, Publication
 
 
@@ -34,7 +36,9 @@ class Receipt:
 class Limits:
     """How much is kept and for how long.  `history_*` bound each room (items, bytes of records, seconds per
     entry, whichever is reached first); the `*_ttl` are seconds since the last write: of a session, of an
-    idempotency key, and of a room's epoch and seq, which outlive its history."""
+    idempotency key, and of a room's epoch and seq, which outlive its history; and since a critical event was first
+    kept.  `critical_items` may wait for one user's acknowledgement, `dead_letters` for the operator, at most
+    `dead_ttl` seconds."""
 
     history_size: int = 10_000
     history_bytes: int = 4 * 1024 * 1024
@@ -42,6 +46,10 @@ class Limits:
     session_ttl: float = 600.0
     result_ttl: float = 300.0
     meta_ttl: float = 86_400.0
+    critical_ttl: float = 86_400.0
+    critical_items: int = 1000
+    dead_letters: int = 10_000
+    dead_ttl: float = 604_800.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,6 +95,10 @@ class Broker(Protocol):
         """Read several histories in one round trip, each one atomically with its head."""
         ...
 
+    def heads(self, rooms: Sequence[str]) -> dict[str, Position]:
+        """The newest position of each room, as `read` would tell it, in one round trip and without any publication."""
+        ...
+
     def subscribe(self, rooms: Sequence[str]) -> None:
         """Ask for the live records of rooms; returns when the server has confirmed, so that a history read after
         it and the live records together have no hole."""
@@ -129,6 +141,19 @@ class SessionStore(Protocol):
         ...
 
 
+class Revocations(Protocol):
+    """Who is refused before their time.  An entry is what `wsapp.auth.revocation` makes."""
+
+    def revoke(self, entry: str, at: float, until: float) -> None:
+        """Refuse what was issued up to `at`, until `until` (both seconds since the epoch), and tell every worker on
+        its control channel: `revoked <entry> <at>`.  Revoking again never shortens it."""
+        ...
+
+    def revoked(self, entries: Sequence[str]) -> dict[str, float]:
+        """Which of the entries are revoked, and as of when; one round trip."""
+        ...
+
+
 class Cluster(Protocol):
     """The workers' view of each other."""
 
@@ -149,6 +174,102 @@ class Cluster(Protocol):
         ...
 
 
+class Fate(StrEnum):
+    """What became of a critical event for one user."""
+
+    PENDING = "pending"
+    ACKED = "acked"
+    DEAD = "dead"
+
+
+class Kept(NamedTuple):
+    """A critical event that is to be kept for users, with its first redelivery `delay` seconds from now."""
+
+    id: str
+    record: bytes
+    users: tuple[str, ...]
+    delay: float
+
+
+class Due(NamedTuple):
+    """A critical event on its way to a user; `attempts` counts its sendings, the one that follows included."""
+
+    user: str
+    id: str
+    attempts: int
+    record: bytes
+
+
+class Retry(NamedTuple):
+    """Redeliver in `delay` seconds; but once it was sent `most` times it becomes a dead letter."""
+
+    user: str
+    id: str
+    delay: float
+    most: int
+
+
+class UserDelivery(NamedTuple):
+    """How a critical event stands for one user."""
+
+    state: Fate
+    attempts: int
+
+
+class DeadLetter(NamedTuple):
+    """A critical event that a user did not acknowledge; `died` in seconds since 1970."""
+
+    user: str
+    id: str
+    attempts: int
+    died: float
+    record: bytes
+
+
+class CriticalStore(Protocol):
+    """Critical events, kept per user until acknowledged (G6).  An event is pending for a user, then acknowledged or a
+    dead letter; it is forgotten for everybody `critical_ttl` seconds after it was first kept (a dead letter:
+    `dead_ttl` after its death).  The store's clock counts, not the callers'."""
+
+    def keep(self, kept: Sequence[Kept]) -> None:
+        """Keep each event for its users, as sent once, in one round trip.  Nothing changes for a user for whom it is
+        known, in whatever state.  A user who has `critical_items` pending gets no more: those become dead letters."""
+        ...
+
+    def due(self, users: Sequence[str], lease: float) -> list[Due]:
+        """What is to be redelivered now to any of these users, each counted as sent once more, in the order of ids
+        per user.  Nobody else is given it for `lease` seconds; by then `retry` has said when it is due again."""
+        ...
+
+    def visit(self, users: Sequence[str], lease: float) -> list[Due]:
+        """As `due`, of everything that is pending for users who have just come, and not counted."""
+        ...
+
+    def retry(self, retries: Sequence[Retry]) -> list[UserDelivery | None]:
+        """Say when each is due again, or bury it; None for what is not pending (any more)."""
+        ...
+
+    def ack(self, user: str, id: str) -> bool:
+        """The user has it, a dead letter too; again changes nothing.  False when it was never kept for the user."""
+        ...
+
+    def status(self, id: str) -> dict[str, UserDelivery]:
+        """How an event stands, by user; empty when it was kept for nobody or is forgotten."""
+        ...
+
+    def dead(self, limit: int) -> list[DeadLetter]:
+        """The dead letters, oldest first."""
+        ...
+
+    def requeue(self, user: str, id: str) -> bool:
+        """Make a dead letter pending and due at once, with its attempts counted anew.  False when it is none."""
+        ...
+
+    def drop(self, user: str, id: str) -> bool:
+        """Take it off the dead letters; its state stays.  False when it is none."""
+        ...
+
+
 class Bus(Protocol):
     """The stock Flask-SocketIO message queue: `channel` carries python-socketio's JSON messages, so that
     `SocketIO(message_queue=url).emit(...)` anywhere reaches our clients."""
@@ -163,8 +284,11 @@ class Backend(Protocol):
 
     broker: Broker
     sessions: SessionStore
+    critical: CriticalStore
     cluster: Cluster
+    revocations: Revocations
     bus: Bus
+    api_keys: ApiKeys
     shared: bool  # whether other processes see it (False: memory, one worker only)
 
     def start(self, boot: str, on_record: Callable[[str, bytes], None], on_gap: Callable[[], None],
@@ -180,6 +304,10 @@ class Backend(Protocol):
 
     def hasty(self, timeout: float) -> Broker:
         """The same broker for callers that can't wait as long: its publish gives up after `timeout` seconds."""
+        ...
+
+    def reconnect(self) -> None:
+        """Make the live connection anew: it looks alive and nothing arrives.  Returns at once; `on_gap` follows."""
         ...
 
     def ping(self) -> float:

@@ -24,6 +24,7 @@ class Peer(Protocol):
     """The transport's end of a connection, as the inside sees it."""
 
     sid: str
+    direct: Any  # the transport's outbox where a fan-out may write to it without `push`, else None
 
     def push(self, frame: Any) -> None:
         """Send one shared frame; never blocks, never raises."""

@@ -141,6 +141,7 @@ class EventThrottler:
         self._idle: dict[str, UserQueue] = {}  # without receivers; kept until their buckets are full again
         self._on_emit: list[OnEmit] = []
         self._on_shed: list[OnShed] = []
+        self.ready: Callable[[str], bool] = _always  # whether a receiver can take a frame now
         self._flushed = -math.inf
         self._serial = self._gone_sent = 0
         self._closed = False
@@ -242,7 +243,7 @@ class EventThrottler:
         self._flushed = now
         errors: list[Exception] = []
         for user_id, user in list(self._backlog.items()):
-            while user.lanes and user.bucket.admit(now):
+            while any(map(self.ready, user.lanes)) and user.bucket.admit(now):
                 self._send_frames(user_id, user, now, errors)
             if not user.lanes:
                 self._backlog.pop(user_id, None)
@@ -297,8 +298,8 @@ class EventThrottler:
     def _send_frames(self, user_id: str, user: UserQueue, now: float, errors: list[Exception]) -> None:
         most = 0
         for receiver, lanes in list(user.lanes.items()):
-            if user.lanes.get(receiver) is not lanes:
-                continue  # forgotten by a callback
+            if user.lanes.get(receiver) is not lanes or not self.ready(receiver):
+                continue  # forgotten by a callback, or it does not read
             batches = lanes.take(now, maxsize if user.receivers.get(receiver) else 1)
             if not lanes.depth:
                 del user.lanes[receiver]
@@ -321,6 +322,10 @@ class EventThrottler:
     def _check_open(self) -> None:
         if self._closed:
             raise RequestError(ErrorCode.DRAINING, "the throttler is shut down")
+
+
+def _always(_receiver: str) -> bool:
+    return True
 
 
 def _tell(errors: list[Exception], callbacks: list[Callable[[str, str, list[T]], object]], user_id: str,

@@ -17,7 +17,7 @@ from typing import Final
 import gevent
 from gevent.event import Event
 
-from wsapp.core.events import Position, Profile, Publication, packet, parse_record
+from wsapp.core.events import Lane, Position, Profile, Publication, packet, parse_record
 from wsapp.core.history import Join, More, Reason, Recovered, Refused, Verdict
 from wsapp.core.lanes import Batch, Shed, Waiting
 from wsapp.core.ports import Broker, HistoryPage
@@ -27,10 +27,13 @@ from wsapp.core.throttle import EventThrottler
 from wsapp.errors import BrokerUnavailable
 from wsapp.metrics import Metrics
 from wsapp.runtime.batches import batch_frames
-from wsapp.transport.frames import Frame
+from wsapp.transport.frames import Frame, Squeeze
+from wsapp.transport.outbox import RELIEVED
 
 log = logging.getLogger(__name__)
 
+PROFILES: Final = len(Profile)
+VARIANTS: Final = 2 * PROFILES  # each profile, plain and compressed
 SLICE: Final = 256  # members served before other rooms and clients get their turn
 UNRECORDED_LIMIT: Final = 20_000  # publications remembered that were served before they were recorded
 PAGE: Final = 1000  # publications of one history read
@@ -50,6 +53,8 @@ class Delivery:
         self._waiting_flush = Event()
         throttler.on_emit(self._emit)
         throttler.on_shed(self._tell_shed)
+        throttler.ready = self._reads
+        self.squeeze: Squeeze = _plain
         self.session_of: Callable[[str], Session | None] = lambda _sid: None
 
     # -- from the broker
@@ -70,6 +75,13 @@ class Delivery:
         for room in list(self.registry.rooms.values()):
             if room.open and room.join is None:
                 self._heal(room)
+
+    def verify(self, room: Room, head: Position) -> None:
+        """The broker says that the room's head is `head`: read on unless the worker has come that far."""
+        if room.open and room.join is None and behind(room.track.position, head):
+            if not room.track.epoch:  # its very first publication was lost
+                room.track.reset(Position(head.epoch, 0))
+            self._heal(room)
 
     def _offer(self, room: Room, publication: Publication, seq: int, epoch: str) -> None:
         if room.join is not None:
@@ -268,21 +280,47 @@ class Delivery:
         if self._unrecorded:
             subs = self._without_served(publication, seq, subs)
         now = self._clock()
-        name, serial, bypass = room.name, publication.id, publication.lane.value == "c"
+        name, serial, bypass = room.name, publication.id, publication.lane is Lane.CRITICAL
         earlier = _earlier(publication, name)
+        encoded: list[tuple[bytes, int] | None] = [None] * VARIANTS
         served = 0
         for sub in subs:
             sub.sent = seq
             session = sub.session
             if earlier and _comes_through(session, earlier):
                 continue  # it has come, or comes, through the other room
-            if bypass or session.queue.admit(serial, now):
-                session.peer.push(self.frame(publication, session.profile, name))
-                session.sent += 1
-                served += 1
-            else:
+            if not (bypass or session.queue.admit(serial, now)):
                 self._defer(session, room, publication, seq, now)
+                continue
+            box = session.peer.direct
+            if box is None:
+                session.peer.push(self.frame(publication, session.profile, name))
+            elif (send := box.send) is not None:
+                variant = session.profile + PROFILES * box.squeezed
+                data, size = encoded[variant] or self._encode(encoded, variant, publication, session, name)
+                try:
+                    sent = send(data)
+                    if sent != size:
+                        box.rest(data, sent)
+                except (OSError, ValueError) as error:
+                    box.trouble(data, error)
+            elif box.crowded and not bypass:
+                box.lag(len(publication.body))
+                self._defer(session, room, publication, seq, now)
+                continue
+            else:
+                session.peer.push(self.frame(publication, session.profile, name))
+            session.sent += 1
+            served += 1
         self._count(publication, served)
+
+    def _encode(self, encoded: list[tuple[bytes, int] | None], variant: int, publication: Publication,
+                session: Session, room: str) -> tuple[bytes, int]:
+        """The bytes for one profile, compressed or not: what all receivers of that variant share."""
+        frame = self.frame(publication, session.profile, room)
+        data = frame.squeezed(self.squeeze) if variant >= PROFILES else frame.ws
+        encoded[variant] = data, len(data)
+        return data, len(data)
 
     def _count(self, publication: Publication, served: int) -> None:
         if served:
@@ -329,12 +367,22 @@ class Delivery:
             self.metrics.sent += 1
             self.metrics.delivered += count
 
+    def _reads(self, sid: str) -> bool:
+        """Whether a session takes what it is sent: one that is behind waits in its lanes until it has caught up."""
+        session = self.session_of(sid)
+        return session is None or session.peer.backlog() < RELIEVED
+
     def _tell_shed(self, _user_id: str, sid: str, sheds: list[Shed]) -> None:
         session = self.session_of(sid)
         self.metrics.shed += sum(shed.count for shed in sheds)
         if session is not None:
             for shed in sheds:
                 session.peer.push(Frame(packet("shed", shed.told())))
+
+
+def behind(position: Position, head: Position) -> bool:
+    """Whether `head` is news to somebody who stands at `position`."""
+    return position.epoch != head.epoch or position.seq < head.seq
 
 
 def _earlier(publication: Publication, name: str) -> frozenset[str]:
@@ -350,6 +398,10 @@ def _comes_through(session: Session, earlier: frozenset[str]) -> bool:
     stand behind what comes meanwhile."""
     return any(name in earlier and (sub.state is State.LIVE or sub.join is not None)
                for name, sub in session.subs.items())
+
+
+def _plain(_payload: bytes) -> None:
+    return None
 
 
 def published_ms(publication: Publication) -> float:

@@ -16,7 +16,7 @@ from wsapp.core.events import RESERVED_EVENTS, strict_dumps
 from wsapp.core.events import packet as event_packet
 from wsapp.core.packets import BadPacket, Kind, Packet, ReservedName, decode
 from wsapp.core.session import Session
-from wsapp.errors import CloseCode, ErrorCode, RequestError, WsappError
+from wsapp.errors import CloseCode, ErrorCode, PayloadError, RequestError, WsappError
 from wsapp.runtime.event_blueprint import Call, EventHandler
 from wsapp.runtime.hub import Hub
 from wsapp.transport.connection import Connection, PacketError
@@ -126,6 +126,9 @@ class Dispatch:
             self._refuse(connection, sid, {"message": "the server failed to connect you"})
             return
         self._sio.manager.connect(sid, ROOT)
+        if connection.closed:  # it went while it was being admitted
+            self.closed(connection, self._sio.reason.TRANSPORT_CLOSE)
+            return
         session: Session = welcome.session
         connection.release(Frame(b"40" + strict_dumps({"sid": sid, "pid": session.id}).encode()))
         connection.push(Frame(event_packet("session", welcome.told)))
@@ -188,7 +191,12 @@ class Dispatch:
 
     def _ack(self, connection: Connection, namespace: str, id: int, told: dict[str, object]) -> None:
         where = "" if namespace == ROOT else namespace + ","
-        connection.push(Frame(f"43{where}{id}{strict_dumps([told])}".encode()))
+        try:
+            answer = strict_dumps([told]).encode()
+        except (PayloadError, UnicodeEncodeError):
+            log.exception("an answer cannot be written")
+            answer = strict_dumps([_failed(RequestError(ErrorCode.INTERNAL, "the answer is not JSON"))]).encode()
+        connection.push(Frame(f"43{where}{id}".encode() + answer))
 
     def _sid(self, connection: Connection) -> str | None:
         viewer = connection.viewer

@@ -81,6 +81,7 @@ class Lifecycle:
         self.connections, self.delivery = connections, delivery
         self._save_now = Event()
         self._saved = Event()
+        self._saving: set[Session] = set()  # clean, but their round trip has not ended
 
     # -- coming
 
@@ -141,8 +142,7 @@ class Lifecycle:
         session.dirty = True
         self._save_now.set()
         deadline = time.monotonic() + 1.0
-        while session.dirty:
-            # It is clean from the beginning of a round trip on: only the end of one says that it was saved.
+        while session.dirty or session in self._saving:
             if not self._saved.wait(max(0.0, deadline - time.monotonic())):
                 raise BrokerUnavailable("the session could not be saved: Redis did not answer; try again")
 
@@ -162,6 +162,7 @@ class Lifecycle:
             chunk = dirty[start:start + SAVE_BATCH]
             for session in chunk:
                 session.dirty = False
+            self._saving.update(chunk)
             try:
                 kept = self.connections.store.save([self.connections.saved(session) for session in chunk])
             except BrokerUnavailable as error:
@@ -169,6 +170,8 @@ class Lifecycle:
                     session.dirty = True
                 log.warning("sessions wait to be saved: %s", error)
                 return
+            finally:
+                self._saving.difference_update(chunk)
             for session, owned in zip(chunk, kept, strict=True):
                 if not owned:
                     session.peer.close(CloseCode.REPLACED, "the session was taken over by a newer connection")

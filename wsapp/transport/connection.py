@@ -17,8 +17,9 @@ import gevent
 from gevent.event import Event
 
 from wsapp.errors import CloseCode
-from wsapp.transport.frames import TEXT, Frame
+from wsapp.transport.frames import TEXT, Frame, Squeeze
 from wsapp.transport.heartbeat import PING_FRAME
+from wsapp.transport.outbox import Outbox
 from wsapp.transport.websocket import WebSocket
 
 if TYPE_CHECKING:
@@ -79,7 +80,8 @@ class Connection:
     """One transport session.  Satisfies `wsapp.core.session.Peer` and what python-socketio asks of a socket."""
 
     __slots__ = ("__weakref__", "_inbox", "_paused", "_poll", "_probe", "_session", "_working", "attachments",
-                 "awaiting_pong", "closed", "connected", "engine", "held", "pinged_at", "sid", "viewer", "ws")
+                 "awaiting_pong", "closed", "connected", "direct", "engine", "held", "pinged_at", "sid", "viewer",
+                 "ws")
 
     def __init__(self, engine: Engine, sid: str) -> None:
         self.engine, self.sid = engine, sid
@@ -89,6 +91,7 @@ class Connection:
         self.viewer: Viewer | None = None
         self.attachments: Any = None
         self.held: list[Frame] | None = None  # while CONNECT is not yet answered
+        self.direct: Outbox | None = None  # the way past `push`: a WebSocket that is not held
         self.pinged_at, self.awaiting_pong = 0.0, False
         self._poll: PollQueue | None = None
         self._probe: WebSocket | None = None
@@ -127,7 +130,7 @@ class Connection:
         if self.held is not None:
             self.held.append(frame)
         elif ws is not None:
-            ws.outbox.write(frame.ws)
+            ws.send(frame)
         elif self._poll is not None and not self.closed:
             self._poll.put(frame.text)
             if self._poll.bytes > self.engine.options.outbox_bytes:
@@ -135,11 +138,12 @@ class Connection:
 
     def hold(self) -> None:
         """Keep what is pushed until `release`: nothing may go out before the answer to CONNECT."""
-        self.held = []
+        self.held, self.direct = [], None
 
     def release(self, first: Frame) -> None:
         """Send `first`, then what was held."""
         held, self.held = self.held, None
+        self.direct = self.ws.outbox if self.ws is not None else None
         for frame in (first, *(held or ())):
             self.push(frame)
 
@@ -164,7 +168,7 @@ class Connection:
 
     def _end(self, reason: str) -> None:
         """The books are closed first, whatever becomes of the bytes."""
-        self.closed, self.connected = True, False
+        self.closed, self.connected, self.direct = True, False, None
         if self._poll is None:
             self.engine.forget(self)
         else:
@@ -187,7 +191,7 @@ class Connection:
     def check(self, now: float) -> None:
         """An outbox that nobody empties is the client's end, whatever it still answers."""
         if self.ws is not None and self.ws.outbox.overdue(now):
-            self.close(CloseCode.SLOW_CLIENT, "the client does not read")
+            self._slow()
 
     def timed_out(self) -> None:
         reason = "ping timeout"
@@ -200,16 +204,24 @@ class Connection:
 
     # -- WebSocket
 
-    def open_websocket(self, sock: Any, early: bytes, hello: Frame) -> None:
+    def open_websocket(self, sock: Any, early: bytes, hello: Frame, squeeze: Squeeze | None = None) -> None:
         """Begin as a WebSocket: `hello` is the OPEN packet."""
-        self.ws = self._websocket(sock, self._message, self._transport_closed)
+        self.ws = self._websocket(sock, self._message, self._transport_closed, squeeze)
         self.ws.send(hello)
         self.ws.start(early)
 
-    def _websocket(self, sock: Any, on_message: Any, on_closed: Any) -> WebSocket:
+    def _websocket(self, sock: Any, on_message: Any, on_closed: Any, squeeze: Squeeze | None) -> WebSocket:
         options = self.engine.options
-        return WebSocket(sock, on_message, on_closed, max_message=options.max_message,
-                         max_bytes=options.outbox_bytes, max_age=options.outbox_age)
+        return WebSocket(sock, on_message, on_closed, max_message=options.max_message, max_bytes=options.outbox_bytes,
+                         max_age=options.outbox_age, on_full=self._slow, squeeze=squeeze)
+
+    def _slow(self) -> None:
+        """The client does not read: it is cut off, and told so if it reads again (it may come back and resume)."""
+        if not self.closed:
+            self._end("transport error")
+            if self.ws is not None:
+                grace = self.engine.options.outbox_age
+                self.ws.cut(CloseCode.SLOW_CLIENT, "the client does not read: come back", grace)
 
     def _message(self, opcode: int, payload: bytes) -> None:
         try:
@@ -223,9 +235,9 @@ class Connection:
 
     # -- upgrade (Engine.IO v4, "Upgrade")
 
-    def open_probe(self, sock: Any, early: bytes) -> None:
+    def open_probe(self, sock: Any, early: bytes, squeeze: Squeeze | None = None) -> None:
         """A WebSocket beside the polling: it takes over once the client has probed it."""
-        self._probe = self._websocket(sock, self._probe_message, self._probe_closed)
+        self._probe = self._websocket(sock, self._probe_message, self._probe_closed, squeeze)
         self._probe.start(early)
         gevent.spawn_later(self.engine.options.upgrade_timeout, self._give_up_probe, self._probe)
 
@@ -258,8 +270,10 @@ class Connection:
         if poll is not None:
             for packet in poll.take():
                 if packet != NOOP_FRAME.payload:
-                    probe.outbox.write(_from_text(packet).ws)
+                    probe.send(_from_text(packet))
             poll.ready.set()
+        if self.held is None:
+            self.direct = probe.outbox
 
     # -- polling
 

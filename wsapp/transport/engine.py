@@ -21,7 +21,8 @@ import engineio
 from wsapp.core.events import strict_dumps
 from wsapp.errors import CloseCode
 from wsapp.transport.connection import SEPARATOR, Connection, PacketError
-from wsapp.transport.frames import Frame
+from wsapp.transport.deflate import deflate, negotiate
+from wsapp.transport.frames import Frame, Squeeze
 from wsapp.transport.heartbeat import Heartbeat
 from wsapp.transport.origins import Origins
 from wsapp.transport.websocket import HandshakeError, accept_header, check_handshake, switch_protocols
@@ -70,6 +71,9 @@ class EngineOptions:
     max_connections: int = 1000
     outbox_bytes: int = 4_000_000
     outbox_age: float = 30.0
+    deflate: bool = False
+    deflate_threshold: int = 1024
+    deflate_level: int = 1
 
 
 @dataclass(slots=True)
@@ -227,14 +231,32 @@ class Engine(engineio.Server):  # type: ignore[misc]  # engineio has no types
             key = check_handshake(environ)
         except HandshakeError as error:
             raise Refused(Refusal.BAD_REQUEST, str(error), error.status, error.headers) from error
-        sock, early = switch_protocols(handler, [("Sec-WebSocket-Accept", accept_header(key))])
+        headers = [("Sec-WebSocket-Accept", accept_header(key))]
+        squeeze = self._squeezing(environ, headers)
+        sock, early = switch_protocols(handler, headers)
         if connection is not None:
-            connection.open_probe(sock, early)
+            connection.open_probe(sock, early, squeeze)
             return []
         connection = self._new(environ)
-        connection.open_websocket(sock, early, self._hello(connection, []))
+        connection.open_websocket(sock, early, self._hello(connection, []), squeeze)
         self.heartbeat.add(connection)
         return []
+
+    def _squeezing(self, environ: Environ, headers: list[tuple[str, str]]) -> Squeeze | None:
+        """Agree on permessage-deflate where it is switched on and the client offers it."""
+        if not self.options.deflate:
+            return None
+        agreed = negotiate(environ.get("HTTP_SEC_WEBSOCKET_EXTENSIONS", ""))
+        if agreed is None:
+            return None
+        headers.append(("Sec-WebSocket-Extensions", agreed))
+        return self.squeeze
+
+    def squeeze(self, payload: bytes) -> bytes | None:
+        """A payload compressed, or None below the threshold."""
+        if len(payload) < self.options.deflate_threshold:
+            return None
+        return deflate(payload, self.options.deflate_level)
 
     def _open_polling(self, environ: Environ, start_response: StartResponse,
                       cors: list[tuple[str, str]]) -> Iterable[bytes]:

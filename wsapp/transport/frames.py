@@ -24,6 +24,7 @@ RSV1: Final = 0x40
 MASKED: Final = 0x80
 
 Inflate = Callable[[bytes, int], bytes]
+Squeeze = Callable[[bytes], bytes | None]  # None: not worth it
 
 
 class FrameError(Exception):
@@ -61,13 +62,13 @@ def unmask(payload: bytes | bytearray, mask: bytes | bytearray) -> bytes:
 class Frame:
     """One Engine.IO packet for any number of receivers, whatever their transport."""
 
-    __slots__ = ("_text", "_ws", "binary", "deflated", "payload")
+    __slots__ = ("_squeezed", "_text", "_ws", "binary", "payload")
 
     def __init__(self, payload: bytes, binary: bool = False) -> None:
         self.payload, self.binary = payload, binary
         self._ws: bytes | None = None
         self._text: bytes | None = None
-        self.deflated: bytes | None = None
+        self._squeezed: bytes | None = None
 
     @property
     def ws(self) -> bytes:
@@ -75,6 +76,14 @@ class Frame:
         if self._ws is None:
             self._ws = encode(self.payload, BINARY if self.binary else TEXT)
         return self._ws
+
+    def squeezed(self, squeeze: Squeeze) -> bytes:
+        """As a compressed WebSocket frame, or a plain one where that is not worth it."""
+        if self._squeezed is None:
+            small = squeeze(self.payload)
+            opcode = BINARY if self.binary else TEXT
+            self._squeezed = self.ws if small is None else encode(small, opcode, rsv1=True)
+        return self._squeezed
 
     @property
     def text(self) -> bytes:

@@ -17,28 +17,35 @@ from typing import Any, Final
 from gevent import get_hub
 
 READ_SIZE: Final = 65536
-JOIN_SIZE: Final = 262144  # as much of the outbox as one send is offered
+JOIN_SIZE: Final = 65536  # as much of the outbox as one send is offered
+CROWDED: Final = 262144  # bytes from which on the fan-out no longer adds to an outbox ...
+RELIEVED: Final = 65536  # ... until so few are left
 
 _WOULD_BLOCK: Final = (BlockingIOError, ssl.SSLWantReadError, ssl.SSLWantWriteError)
 
 
-class Overflow(Exception):
-    """The outbox is past its bytes or its age: the client does not read."""
-
-
 class Outbox:
     """The two ends of one connected socket.  All methods may be called from any greenlet and from the hub; none
-    blocks or raises.  `on_closed(reason)` is called once, when the connection has ended for whatever cause."""
+    blocks or raises.  `on_closed(reason)` is called once, when the connection has ended for whatever cause;
+    `on_full()` once, when more waits or was held back than `max_bytes` without the client reading any.
 
-    __slots__ = ("_closing", "_ended", "_io", "_on_closed", "_on_data", "_send", "_sock", "_timer", "_waiting",
-                 "_write", "_written_at", "max_age", "max_bytes", "waiting_bytes")
+    `send` is the kernel's own send while nothing waits, else None: a fan-out calls it without a detour and hands what
+    it did not take to `rest`.  `squeezed` says whether the peer takes compressed frames.
+    """
+
+    __slots__ = ("_closing", "_ended", "_full", "_io", "_lag", "_on_closed", "_on_data", "_on_full", "_send", "_sock",
+                 "_timer", "_waiting", "_write", "_written_at", "crowded", "max_age", "max_bytes", "send", "squeezed",
+                 "waiting_bytes")
 
     def __init__(self, sock: Any, on_data: Callable[[bytes], None], on_closed: Callable[[str], None],
-                 max_bytes: int, max_age: float) -> None:
+                 max_bytes: int, max_age: float, on_full: Callable[[], None] | None = None) -> None:
         self._sock, self._on_data, self._on_closed = sock, on_data, on_closed
+        self._on_full = on_full or self._give_up
+        self.send: Callable[[bytes], int] | None = sock.send
         self._send = sock.send
+        self.squeezed = self.crowded = self._full = False
         self._waiting: deque[bytes] | None = None
-        self.waiting_bytes = 0
+        self.waiting_bytes = self._lag = 0
         self._written_at = 0.0
         self.max_bytes, self.max_age = max_bytes, max_age
         self._closing = self._ended = False
@@ -73,19 +80,40 @@ class Outbox:
             return
         try:
             sent = self._send(data)
-        except _WOULD_BLOCK:
-            sent = 0
         except (OSError, ValueError) as error:
-            self._failed(error)
+            self.trouble(data, error)
             return
         if sent != len(data):
-            self._begin_waiting(data, sent)
+            self.rest(data, sent)
+
+    def trouble(self, data: bytes, error: Exception) -> None:
+        """`send` raised: the kernel's buffer is full, or the connection is broken."""
+        if isinstance(error, _WOULD_BLOCK):
+            self.rest(data, 0)
+        else:
+            self._failed(error)
+
+    def lag(self, size: int) -> None:
+        """So much was held back from this client, which does not read; counts until it does."""
+        self._lag += size
+        if self._lag + self.waiting_bytes > self.max_bytes:
+            self._overflow()
+
+    def cut(self, last: bytes, grace: float) -> None:
+        """Forget what waits except what is partly sent, end with `last`, and then as `finish`."""
+        if self._waiting is not None:
+            head = self._waiting.popleft()
+            self._waiting = deque((head, last))
+            self.waiting_bytes = len(head) + len(last)
+        else:
+            self.write(last)
+        self.finish(grace)
 
     def finish(self, grace: float) -> None:
         """Stop taking writes; send what waits, and end the TCP connection when the peer does, at the latest in `grace`
         seconds.  Not as soon as the kernel has taken all: closing with unread bytes resets the connection, and what
         the peer has not read yet would be lost."""
-        self._closing = True
+        self._closing, self.send = True, None
         if self._timer is None and self._io is not None:
             self._timer = get_hub().loop.timer(grace)
             self._timer.start(self.abort, "closed")
@@ -111,7 +139,7 @@ class Outbox:
             self._timer.close()
         self._write = self._timer = self._waiting = None
         self.waiting_bytes = 0
-        self._send = _refuse
+        self._send, self.send = _refuse, None
         sock, self._sock = self._sock, None
         try:
             # close() alone leaves the connection open while another process holds a copy of the descriptor.
@@ -119,7 +147,7 @@ class Outbox:
         except OSError:
             pass  # the peer was faster
         sock.close()
-        on_closed, self._on_closed, self._on_data = self._on_closed, _ignore, _ignore
+        on_closed, self._on_closed, self._on_data, self._on_full = self._on_closed, _ignore, _ignore, _nothing
         on_closed(reason)
 
     # -- the hub's side
@@ -139,13 +167,15 @@ class Outbox:
 
     def _failed(self, error: Exception) -> None:
         # Called in the middle of a fan-out: the books are straightened after it, by the hub.
-        self._send = _refuse
+        self._send, self.send = _refuse, None
         if self._io is not None:
             get_hub().loop.run_callback(self.abort, f"transport error: {error}")
 
-    def _begin_waiting(self, data: bytes, sent: int) -> None:
+    def rest(self, data: bytes, sent: int) -> None:
+        """The kernel took only `sent` bytes of `data`: keep the others and send them when it takes more."""
         if self._io is None:
             return
+        self.send = None
         self._waiting = deque((data[sent:] if sent else data,))
         self.waiting_bytes = len(self._waiting[0])
         self._written_at = time.monotonic()
@@ -156,8 +186,22 @@ class Outbox:
         assert self._waiting is not None
         self._waiting.append(data)
         self.waiting_bytes += len(data)
-        if self.waiting_bytes > self.max_bytes:
-            self._failed(Overflow(f"{self.waiting_bytes} bytes wait and the client does not read"))
+        if self.waiting_bytes > CROWDED:
+            self.crowded = True
+            if self.waiting_bytes > self.max_bytes:
+                self._overflow()
+
+    def _overflow(self) -> None:
+        # Not here and now: this is the middle of somebody's fan-out.
+        if not self._full and self._io is not None:
+            self._full = True
+            get_hub().loop.run_callback(self._tell_full)
+
+    def _tell_full(self) -> None:
+        self._on_full()
+
+    def _give_up(self) -> None:
+        self.abort("the client does not read")
 
     def overdue(self, now: float) -> bool:
         """Whether nothing could be written for longer than the outbox may age."""
@@ -176,6 +220,9 @@ class Outbox:
         if sent:
             self._written_at = time.monotonic()
             self.waiting_bytes -= sent
+            self._lag = 0
+            if self.waiting_bytes < RELIEVED:
+                self.crowded = False
         if sent < len(data):
             self._waiting.appendleft(data[sent:])
         elif not self._waiting:
@@ -198,6 +245,8 @@ class Outbox:
         self._write = None
         if self._ended:
             self.abort("closed")
+        elif not self._closing:
+            self.send = self._send
 
 
 def _refuse(_data: bytes) -> int:
@@ -205,4 +254,8 @@ def _refuse(_data: bytes) -> int:
 
 
 def _ignore(_value: Any) -> None:
+    return None
+
+
+def _nothing() -> None:
     return None

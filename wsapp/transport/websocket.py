@@ -15,6 +15,7 @@ from collections.abc import Callable
 from typing import Any, Final
 
 from wsapp.errors import CloseCode
+from wsapp.transport.deflate import inflate
 from wsapp.transport.frames import (
     BINARY,
     CLOSE,
@@ -24,6 +25,7 @@ from wsapp.transport.frames import (
     Frame,
     FrameError,
     FrameParser,
+    Squeeze,
     encode,
     encode_close,
     parse_close,
@@ -99,16 +101,19 @@ def _read_ahead(rfile: io.BufferedReader) -> bytes:
 class WebSocket:
     """One open WebSocket.  `on_message(opcode, payload)` gets text and binary; `on_closed(reason)` comes once.
 
-    `send(frame)` costs one send() when the client reads.
+    `send(frame)` costs one send() when the client reads.  With `squeeze` permessage-deflate has been agreed on.
     """
 
-    __slots__ = ("_closing", "_on_closed", "_on_message", "_parser", "outbox", "squeeze")
+    __slots__ = ("_closing", "_on_closed", "_on_message", "_parser", "_squeeze", "outbox")
 
     def __init__(self, sock: Any, on_message: Callable[[int, bytes], None], on_closed: Callable[[str], None], *,
-                 max_message: int, max_bytes: int, max_age: float) -> None:
+                 max_message: int, max_bytes: int, max_age: float, on_full: Callable[[], None] | None = None,
+                 squeeze: Squeeze | None = None) -> None:
         self._on_message, self._on_closed = on_message, on_closed
-        self._parser = FrameParser(max_message)
-        self.outbox = Outbox(sock, self._data, on_closed, max_bytes, max_age)
+        self._squeeze = squeeze
+        self._parser = FrameParser(max_message, inflate if squeeze is not None else None)
+        self.outbox = Outbox(sock, self._data, on_closed, max_bytes, max_age, on_full)
+        self.outbox.squeezed = squeeze is not None
         self._closing = False
 
     def start(self, early: bytes = b"") -> None:
@@ -120,7 +125,14 @@ class WebSocket:
 
     def send(self, frame: Frame) -> None:
         """Pass a shared frame on."""
-        self.outbox.write(frame.ws)
+        self.outbox.write(frame.ws if self._squeeze is None else frame.squeezed(self._squeeze))
+
+    def cut(self, code: int, reason: str, grace: float) -> None:
+        """As `close`, for a client that does not read: what waits is dropped, and the code is what it finds if it
+        reads again within `grace` seconds."""
+        if not self._closing:
+            self._closing = True
+            self.outbox.cut(encode_close(code, reason), grace)
 
     def close(self, code: int, reason: str = "") -> None:
         """Send a close frame behind what waits and end the connection when the peer answers, or after a grace."""

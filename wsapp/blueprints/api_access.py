@@ -1,0 +1,199 @@
+"""The rules of the server API: who may call, what a body may be, how an error is told.
+
+Errors are `application/problem+json` (RFC 9457): `title` and `status` of HTTP, `detail` for people, `code` and
+`retryable` of `wsapp.errors`, `fields` by name where a payload is wrong.
+"""
+
+from __future__ import annotations
+
+import gzip
+import logging
+from collections.abc import Callable, Mapping
+from functools import wraps
+from http import HTTPStatus
+from typing import Any, Final, TypeVar, cast
+
+from flask import Response, current_app, g, request
+from marshmallow import Schema, ValidationError
+from werkzeug.exceptions import HTTPException
+
+from wsapp.core.api_keys import ApiKey
+from wsapp.core.events import strict_dumps, strict_loads
+from wsapp.errors import ErrorCode, PayloadError, WsappError
+
+log = logging.getLogger(__name__)
+
+PATH: Final = "/api/v1"
+PROBLEM: Final = "application/problem+json"
+COMPRESS_FROM: Final = 1024  # bytes
+RETRY_AFTER: Final = "1"  # seconds
+HOW_TO: Final = ("no API key is configured: make one with `wsapp api-key create NAME --scope publish`, or set "
+                 "WSAPP_API_KEYS")
+STATUS: Final = {
+    ErrorCode.BAD_REQUEST: 400, ErrorCode.BAD_PAYLOAD: 422, ErrorCode.UNKNOWN_EVENT: 404,
+    ErrorCode.RESERVED_EVENT: 422, ErrorCode.UNAUTHORIZED: 401, ErrorCode.FORBIDDEN: 403, ErrorCode.NOT_FOUND: 404,
+    ErrorCode.NOT_SUBSCRIBED: 409, ErrorCode.LIMIT: 429, ErrorCode.RATE_LIMITED: 429,
+    ErrorCode.BROKER_UNAVAILABLE: 503, ErrorCode.DRAINING: 503, ErrorCode.INTERNAL: 500,
+}
+_CODES: Final = {400: ErrorCode.BAD_REQUEST, 401: ErrorCode.UNAUTHORIZED, 403: ErrorCode.FORBIDDEN,
+                 404: ErrorCode.NOT_FOUND, 429: ErrorCode.RATE_LIMITED, 503: ErrorCode.DRAINING}
+
+View = TypeVar("View", bound=Callable[..., Any])
+
+
+class Problem(Exception):
+    """A request of the API that is refused with this status."""
+
+    def __init__(self, status: int, code: ErrorCode, detail: str, headers: Mapping[str, str] | None = None) -> None:
+        super().__init__(detail)
+        self.status, self.code, self.headers = status, code, dict(headers or {})
+
+
+def the_server() -> Any:
+    """The SocketServer of this application."""
+    return current_app.extensions["wsapp"]
+
+
+# -- answers
+
+
+def answer(told: object, status: int = 200) -> Response:
+    """JSON that nobody may keep."""
+    response = Response(strict_dumps(told).encode(), status, content_type="application/json")
+    response.headers["Cache-Control"] = "private, no-store"
+    return response
+
+
+def problem(status: int, code: ErrorCode, detail: str, fields: Mapping[str, object] | None = None,
+            retryable: bool = False) -> Response:
+    """An error as the API tells it."""
+    told = {"type": "about:blank", "title": HTTPStatus(status).phrase, "status": status, "code": str(code),
+            "detail": detail, "retryable": retryable, **({"fields": fields} if fields else {})}
+    response = Response(strict_dumps(told).encode(), status, content_type=PROBLEM)
+    response.headers["Cache-Control"] = "no-store"
+    if retryable:
+        response.headers["Retry-After"] = RETRY_AFTER
+    return response
+
+
+def told_problem(error: Problem) -> Response:
+    """Error handler of the blueprint."""
+    response = problem(error.status, error.code, str(error))
+    response.headers.update(error.headers)
+    return response
+
+
+def told_wsapp_error(error: WsappError) -> Response:
+    """Error handler of the blueprint."""
+    fields = error.fields if isinstance(error, PayloadError) else None
+    return problem(STATUS[error.code], error.code, str(error), fields, error.retryable)
+
+
+def told_http_error(error: HTTPException) -> Response:
+    """Error handler of the blueprint: what Flask and werkzeug refuse."""
+    status = error.code or 500
+    told = problem(status, _CODES.get(status, ErrorCode.BAD_REQUEST), error.description or HTTPStatus(status).phrase)
+    allowed = getattr(error, "valid_methods", None)
+    if allowed:
+        told.headers["Allow"] = ", ".join(sorted(allowed))
+    if status == 413:
+        told.headers["Connection"] = "close"
+    return told
+
+
+def told_fault(error: Exception) -> Response:
+    """Error handler of the blueprint: a fault of ours is logged, not shown."""
+    log.error("%s %s failed", request.method, request.path, exc_info=error)
+    return problem(500, ErrorCode.INTERNAL, "the server failed; try again", retryable=True)
+
+
+def told_no_route() -> Response | None:
+    """Before any request: a path or method below /api/v1 that does not exist gets a problem too, and the host
+    application keeps its own error pages."""
+    error = request.routing_exception
+    if error is None or not (request.path + "/").startswith(PATH + "/") or (error.code or 0) < 400:
+        return None
+    return told_http_error(error)
+
+
+def compressed(response: Response) -> Response:
+    """After each request: gzip for who asks for it (RFC 9110 section 12.5.3)."""
+    if response.is_streamed or response.direct_passthrough:
+        return response
+    response.vary.add("Accept-Encoding")
+    body = response.get_data()
+    if len(body) >= COMPRESS_FROM and request.accept_encodings["gzip"] > 0:
+        response.set_data(gzip.compress(body, 6))
+        response.headers["Content-Encoding"] = "gzip"
+    return response
+
+
+# -- keys
+
+
+def secret() -> str | None:
+    """The secret of the request: `Authorization: Bearer` or `X-API-Key`."""
+    scheme, _, token = request.headers.get("Authorization", "").partition(" ")
+    return token.strip() if scheme.lower() == "bearer" and token.strip() else request.headers.get("X-API-Key") or None
+
+
+def require(*scopes: str) -> ApiKey:
+    """The key of the request, which must have one of the scopes.  Raises Problem and BrokerUnavailable."""
+    keys, given = the_server().api.keys, secret()
+    found: ApiKey | None = keys.find(given) if given else None
+    if found is None and keys.empty():
+        raise Problem(403, ErrorCode.FORBIDDEN, HOW_TO)
+    if found is None:
+        raise Problem(401, ErrorCode.UNAUTHORIZED, "not a known API key" if given else
+                      "an API key is needed: Authorization: Bearer <key>, or X-API-Key",
+                      {"WWW-Authenticate": 'Bearer realm="wsapp"'})
+    if not found.scopes & set(scopes):
+        raise Problem(403, ErrorCode.FORBIDDEN, f"the key {found.name} has not the scope {' or '.join(scopes)}")
+    return found
+
+
+def needs(*scopes: str) -> Callable[[View], View]:
+    """Make a view ask for a key with one of the scopes, before anything of the request is read."""
+
+    def wrap(view: View) -> View:
+        @wraps(view)
+        def judged(*args: Any, **kwargs: Any) -> Any:
+            g.wsapp_api_key = require(*scopes)
+            return view(*args, **kwargs)
+
+        return cast(View, judged)
+
+    return wrap
+
+
+# -- requests
+
+
+def read_body() -> Any:
+    """The JSON of the request.  Raises Problem, and 413 of werkzeug past WSAPP_API_MAX_BODY."""
+    if request.mimetype != "application/json":
+        raise Problem(415, ErrorCode.BAD_REQUEST, "the body must be application/json")
+    request.max_content_length = the_server().settings.api_max_body
+    try:
+        return strict_loads(request.get_data())
+    except (ValueError, RecursionError) as error:
+        raise Problem(400, ErrorCode.BAD_REQUEST, f"the body is not JSON: {error}") from None
+
+
+def checked(schema: Schema, given: object, what: str) -> dict[str, Any]:
+    """Load by a schema.  Raises PayloadError with the fields by name."""
+    try:
+        return dict(schema.load(cast(Mapping[str, Any], given)))
+    except ValidationError as error:
+        told = cast(dict[str, Any], error.normalized_messages())
+        first = next(iter(told.items()))
+        shown = first[1][0] if isinstance(first[1], list) else first[1]
+        raise PayloadError(f"{what}: {first[0]}: {shown}", {str(name): why for name, why in told.items()}) from None
+
+
+def query(schema: Schema) -> dict[str, Any]:
+    """The query of the request by a schema.  Raises PayloadError, also for what is given twice."""
+    for name, values in request.args.lists():
+        if len(values) > 1:
+            raise PayloadError(f"the query: {name} is given twice", {name: ["is given twice"]})
+    return checked(schema, request.args.to_dict(), "the query")
