@@ -10,5 +10,4 @@ class Testing(Default):
     PING_INTERVAL = 1000  # ms
     PING_TIMEOUT = 1000  # ms
     WSAPP_SWEEP_INTERVAL = 0.5  # s
-    WSAPP_CONFIRM_INTERVAL = 0.5  # s
     WSAPP_DRAIN_TIMEOUT = 2  # s

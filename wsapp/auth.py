@@ -337,16 +337,17 @@ def _user(sub: object) -> str:
 
 def auth_mode(settings: Settings) -> str:
     """`jwt`, `host` (the application's `identify`) or `anonymous`.  Unset: `jwt` when there are keys."""
-    return settings.auth or ("jwt" if _has_keys(settings) else "anonymous")
+    return settings.auth or ("jwt" if has_keys(settings) else "anonymous")
 
 
-def _has_keys(settings: Settings) -> bool:
+def has_keys(settings: Settings) -> bool:
+    """Whether any key is configured."""
     return any(source is not None for source in (settings.jwt_secret, settings.jwt_public_key_file, settings.jwt_jwks))
 
 
 def require_decision(settings: Settings) -> None:
     """Raises SettingsError when a production server would let anybody in without somebody having said so."""
-    if settings.env == "production" and settings.auth is None and not _has_keys(settings):
+    if settings.env == "production" and settings.auth is None and not has_keys(settings):
         raise SettingsError("WSAPP_ENV=production needs keys (WSAPP_JWT_SECRET, WSAPP_JWT_PUBLIC_KEY_FILE or "
                             "WSAPP_JWT_JWKS) or a decision: WSAPP_AUTH=jwt, host or anonymous")
 
@@ -356,7 +357,7 @@ def open_authenticator(settings: Settings) -> Authenticator | None:
     require_decision(settings)
     if auth_mode(settings) != "jwt":
         return None
-    if not _has_keys(settings):
+    if not has_keys(settings):
         raise SettingsError("WSAPP_AUTH=jwt needs a key: WSAPP_JWT_SECRET, WSAPP_JWT_PUBLIC_KEY_FILE or "
                             "WSAPP_JWT_JWKS")
     return Authenticator(settings)

@@ -13,6 +13,7 @@ from types import TracebackType
 from typing import Any, Final, Protocol, Self
 
 from wsapp import schemas
+from wsapp.core.critical import Acknowledged
 from wsapp.core.events import TASK_UPDATE, THOUGHT, Draft
 from wsapp.core.ports import Backend, Receipt
 from wsapp.errors import BrokerUnavailable, PayloadError, SettingsError
@@ -151,7 +152,7 @@ def open_from(settings: Settings, *, timeout: float | None = None) -> Backend:
                         prefix=settings.key_prefix, timeout=timeout or settings.broker_timeout)
 
 
-class Emitter(Publisher):
+class Emitter(Publisher, Acknowledged):
     """Broadcasts from any process.  Safe to share between threads.
 
     `redis_url=None` means REDIS_URL, else the private Valkey of the server on WEBSOCKET_PORT.  `channel`, `prefix`
@@ -165,6 +166,7 @@ class Emitter(Publisher):
         given = {"redis_url": redis_url, "channel": channel, "key_prefix": prefix, **limits}
         settings = load_settings(os.environ, given)
         self._backend = open_from(settings, timeout=timeout)
+        self.critical_store = self._backend.critical
         super().__init__(self._backend.broker, max_event=settings.max_event, clock=clock)
 
     def close(self) -> None:

@@ -17,6 +17,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, NoReturn
 
+from wsapp.auth import has_keys, open_authenticator, require_decision
 from wsapp.backends.embedded import Embedded, EmbeddedUnavailable, publish_location, start_embedded
 from wsapp.errors import SettingsError
 from wsapp.settings import Settings, load_settings
@@ -49,6 +50,17 @@ def boot_settings(environ: Mapping[str, str] | None = None) -> Settings:
         _stop_boot(str(error))
 
 
+def _require_keys(settings: Settings) -> None:
+    """What the environment says about tokens can be used, and a production server was told whom to let in.  Where
+    `WSAPP_AUTH=jwt` stands alone the keys are the application's, which says so itself when it has none."""
+    try:
+        require_decision(settings)
+        if has_keys(settings):
+            open_authenticator(settings)
+    except SettingsError as error:
+        _stop_boot(str(error))
+
+
 def worker_count(environ: Mapping[str, str] | None = None) -> int:
     """WEB_CONCURRENCY (default 1), or 1 where the memory backend serves.  Ends the process like `boot_settings` when
     it is not a whole number from 1 up."""
@@ -67,6 +79,7 @@ def bind_address(settings: Settings) -> str:
 def on_starting(arbiter: Any) -> None:
     """gunicorn hook: check the settings and, with REDIS_URL unset, start the private Valkey or settle for memory."""
     settings = boot_settings()
+    _require_keys(settings)
     if settings.redis_url is not None:
         arbiter.log.info("wsapp: broker %s", "is the private Valkey of the master before this one"
                          if settings.sources["redis_url"] == "embedded" else "is REDIS_URL")

@@ -10,7 +10,12 @@ from typing import Final
 
 SUMMED: Final = ("totalConnections", "activeConnections", "messagesSent", "messagesReceived", "eventsDelivered",
                  "eventsDeferred", "eventsShed", "latencySum", "latencyCount", "publishes", "publishFailures",
-                 "resumed", "recoveryRefused", "healed", "canaryLost", "handedOff")
+                 "resumed", "recoveryRefused", "healed", "canaryLost", "redelivered", "deadLetters",
+                 "handedOff")
+
+# What was refused or closed, by limit; counted by name.
+REFUSALS: Final = ("handshakesRefused", "addressesRefused", "usersRefused", "tokensRefused", "tokensExpired",
+                   "tokensRevoked", "forbidden", "inboundRefused", "floodsClosed", "idleClosed", "requestsTimedOut")
 
 GAUGES: Final = ("active", "canaryDelay", "peak", "average", "users", "workers", "queued")
 
@@ -18,15 +23,22 @@ GAUGES: Final = ("active", "canaryDelay", "peak", "average", "users", "workers",
 class Metrics:
     """The counters of one worker.  `latency_sum` is in milliseconds, from publish to the socket."""
 
-    __slots__ = ("canary_lost", "deferred", "delivered", "healed", "latency_count", "latency_sum", "publish_failures",
-                 "publishes", "received", "recovery_refused", "resumed", "sent", "shed")
+    __slots__ = ("_refusals", "canary_lost", "dead_letters", "deferred", "delivered", "healed", "latency_count", "latency_sum",
+                 "publish_failures", "publishes", "received", "recovery_refused", "redelivered", "resumed", "sent",
+                 "shed")
 
     def __init__(self) -> None:
         self.sent = self.received = self.delivered = self.deferred = self.shed = 0
         self.publishes = self.publish_failures = 0
         self.resumed = self.recovery_refused = self.healed = self.canary_lost = 0
+        self.redelivered = self.dead_letters = 0
         self.latency_sum = 0.0
         self.latency_count = 0
+        self._refusals = dict.fromkeys(REFUSALS, 0)
+
+    def count(self, name: str) -> None:
+        """One more of `REFUSALS`."""
+        self._refusals[name] += 1
 
     def facts(self) -> dict[str, float]:
         """The counters under their wire names."""
@@ -34,7 +46,9 @@ class Metrics:
                 "eventsDeferred": self.deferred, "eventsShed": self.shed, "latencySum": round(self.latency_sum, 3),
                 "latencyCount": self.latency_count, "publishes": self.publishes,
                 "publishFailures": self.publish_failures, "resumed": self.resumed,
-                "recoveryRefused": self.recovery_refused, "healed": self.healed, "canaryLost": self.canary_lost}
+                "recoveryRefused": self.recovery_refused, "healed": self.healed, "canaryLost": self.canary_lost,
+                "redelivered": self.redelivered, "deadLetters": self.dead_letters,
+                **self._refusals}
 
 
 def with_average(facts: Mapping[str, float]) -> dict[str, float]:
@@ -46,7 +60,7 @@ def with_average(facts: Mapping[str, float]) -> dict[str, float]:
 
 def summed(workers: Iterable[Mapping[str, object]]) -> dict[str, float]:
     """The counters of all workers as one; the peaks are added too, so the cluster's peak is an upper bound."""
-    total = dict.fromkeys((*SUMMED, "peakConnections", "users"), 0.0)
+    total = dict.fromkeys((*SUMMED, *REFUSALS, "peakConnections", "users"), 0.0)
     count = 0
     for facts in workers:
         count += 1

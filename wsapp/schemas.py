@@ -38,6 +38,7 @@ MAX_HISTORY: Final = 1000  # publications of one `history` request
 MAX_TOKEN: Final = 8192
 MAX_RATE: Final = 10_000.0
 MAX_MS: Final = 2**53 - 1  # the largest integer that JavaScript has
+RESERVED_PROJECT_EVENTS: Final = RESERVED_EVENTS | {THOUGHT, TASK_UPDATE}  # no project event may be named so
 STATUSES: Final = ("pending", "in_progress", "completed", "failed")
 KINDS: Final = ("agent", "task", "project")
 DEFAULT_MAX_EVENT: Final = 256_000

@@ -6,38 +6,49 @@ import logging
 import os
 import sys
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any, TypeVar
 
 from flask import Flask
 from flask_socketio import SocketIO
 
+from wsapp.auth import open_authenticator
 from wsapp.backends import open_backend
+from wsapp.blueprints.acknowledgements import acknowledgements
+from wsapp.blueprints.api import api
 from wsapp.blueprints.health import health
 from wsapp.blueprints.pages import pages
 from wsapp.blueprints.sessions import sessions
 from wsapp.blueprints.subscriptions import subscriptions
+from wsapp.blueprints.tokens import tokens
 from wsapp.core.connections import Connection, ConnectionManager
-from wsapp.core.events import packet
+from wsapp.core.critical import Acknowledged
+from wsapp.core.events import Draft, packet
 from wsapp.core.ports import Receipt
 from wsapp.core.registry import Registry
 from wsapp.core.throttle import EventThrottler
-from wsapp.emitter import Publisher
+from wsapp.emitter import Call, Publisher
 from wsapp.errors import BrokerUnavailable
 from wsapp.metrics import Metrics, summed, with_average
 from wsapp.runtime.canary import Canary
+from wsapp.runtime.critical import CriticalDelivery
 from wsapp.runtime.delivery import Delivery
+from wsapp.runtime.admission import TICK, Admission, HostHooks
 from wsapp.runtime.dispatch import Dispatch, close_all
 from wsapp.runtime.event_blueprint import EventBlueprint, EventHandler
+from wsapp.runtime.fanout import Fanout
 from wsapp.runtime.greenlets import Greenlets
 from wsapp.runtime.heads import Heads
 from wsapp.runtime.hub import Hub
+from wsapp.runtime.inbound import Inbound
 from wsapp.runtime.lifecycle import Lifecycle
 from wsapp.runtime.manager import ClusterManager, StrictJson
 from wsapp.runtime.outlet import Mode, Outlet
+from wsapp.runtime.server_api import ServerApi
 from wsapp.settings import Settings, load_settings
 from wsapp.transport.engine import Engine, EngineOptions, Hooks
 from wsapp.transport.frames import Frame
+from wsapp.transport.gate import Gate, GateOptions
 from wsapp.transport.origins import Origins
 
 log = logging.getLogger(__name__)
@@ -49,7 +60,7 @@ LEASE_BEATS = 3.0  # a lease outlives this many beats
 Hook = TypeVar("Hook", bound=Callable[..., object])
 
 
-class SocketServer:
+class SocketServer(Acknowledged):
     """The real-time server, as a Flask extension.
 
         server = SocketServer(app)            # or SocketServer() and server.init_app(app)
@@ -65,9 +76,9 @@ class SocketServer:
         self._given = settings
         self.socketio = SocketIO()
         self._hooks: dict[str, list[Callable[..., object]]] = {"connect": [], "subscribe": [], "disconnect": []}
-        self._blueprints: list[EventBlueprint] = [subscriptions, sessions]
+        self._blueprints: list[EventBlueprint] = [subscriptions, sessions, tokens, acknowledgements]
         self._handlers: dict[str, EventHandler] = {}
-        self._identify: Callable[[Any, dict[str, Any]], str | None] = _anonymous
+        self._host = HostHooks()
         self._greenlets = Greenlets()
         self._started = self._draining = False
         self._app: Flask | None = None
@@ -89,6 +100,7 @@ class SocketServer:
         for blueprint in self._blueprints:
             self._register(blueprint)
         app.register_blueprint(health)
+        app.register_blueprint(api)
         from wsapp.transport.worker import register  # gunicorn is needed only where something is served
         register(self)
 
@@ -104,39 +116,57 @@ class SocketServer:
         self.connections = ConnectionManager(
             self._backend.sessions, registry, self.throttler,
             active_within=settings.active_within, stale_after=settings.stale_after)
-        self._delivery = Delivery(registry, self.throttler, self._backend.broker, self.metrics,
+        self._fanout = Fanout(registry, self.throttler, self.metrics)
+        self._delivery = Delivery(registry, self._fanout, self._backend.broker, self.metrics,
                                   max_replay=settings.max_replay)
-        self._delivery.session_of = self.connections.session
+        self._fanout.session_of = self.connections.session
+        self.critical_store = self._backend.critical
+        self._critical = self._fanout.critical = CriticalDelivery(
+            self.critical_store, RetryPolicy(settings.critical_first, settings.critical_cap, settings.critical_attempts),
+            self.connections, self._fanout.frame, self.metrics)
         self._heads = Heads(self._delivery)
         self._canary: Canary | None = None
         self._lifecycle = Lifecycle(self.connections, self._delivery)
         self._outlet = Outlet(self._backend.hasty(PUBLISH_PATIENCE).publish, self._backend, self.metrics)
-        self._outlet.serve, self._outlet.told = self._delivery.serve_unrecorded, self._tell_mode
+        self._outlet.serve, self._outlet.told = self._fanout.serve_unrecorded, self._tell_mode
         self._publisher = Publisher(self._outlet, max_event=settings.max_event)
         self.hub = Hub(settings, self._backend, self.connections, self.throttler, self._delivery, self._lifecycle,
-                       self.metrics, lambda auth, environ: self._identify(auth, environ), self._hooks)
+                       self.metrics, self._identify, self._hooks, self._critical,
+                       Admission(settings, open_authenticator(settings), self._backend.revocations, self.connections,
+                                 self.metrics, self._host),
+                       Inbound(settings.max_inbound_per_sec, settings.max_inbound_per_user))
+        self.api = ServerApi(self.hub)
         self._attach_socketio(settings)
 
     def _attach_socketio(self, settings: Settings) -> None:
         self._manager = ClusterManager(settings.channel)
-        self._manager.members = self._members
+        self._manager.members, self._manager.left = self._members, self._left
         self.socketio.init_app(self._app, client_manager=self._manager, async_mode="gevent", cors_allowed_origins=[],
                                monitor_clients=False, json=StrictJson)
         sio = self.socketio.server
         self._dispatch = Dispatch(self.hub, sio, self._handlers, self._hooks)
         options = EngineOptions(
             ping_interval=settings.ping_interval, ping_timeout=settings.ping_timeout,
-            confirm_interval=settings.confirm_interval, max_message=settings.max_message,
+            max_message=settings.max_message,
             max_connections=settings.max_connections, outbox_bytes=settings.outbox_bytes,
             outbox_age=settings.outbox_age, deflate=settings.deflate,
             deflate_threshold=settings.deflate_threshold, deflate_level=settings.deflate_level)
+        gate = Gate(GateOptions(settings.max_connections_per_address, settings.max_handshakes_per_sec,
+                                settings.trusted_proxies), self.hub.admission.judge_handshake, self.metrics.count)
         hooks = Hooks(self._opened, self._dispatch.read, self._dispatch.handle, self._closed)
-        self.engine = sio.eio = Engine(options, Origins(settings.cors_origins), hooks)
-        self._delivery.squeeze = self.engine.squeeze
+        self.engine = sio.eio = Engine(options, Origins(settings.cors_origins, settings.allowed_hosts, settings.trusted_proxies > 0), hooks,
+                                        gate)
+        self._fanout.squeeze = self.engine.squeeze
 
     def _members(self, name: str) -> list[tuple[str, str]]:
         room = self.connections.registry.rooms.get(name)
         return [(session.sid, session.peer.sid) for session in room.members] if room is not None else []
+
+    def _left(self, sid: str) -> None:
+        session = self.connections.session(sid)
+        connection = self.engine.sockets.get(session.peer.sid) if session is not None else None
+        if connection is not None and connection.viewer is session:
+            self.socketio.server.start_background_task(self._dispatch.left, connection)
 
     def _opened(self, connection: Any, environ: dict[str, Any]) -> None:
         self.socketio.server._handle_eio_connect(connection.sid, slim(environ))
@@ -176,8 +206,22 @@ class SocketServer:
 
     def identify(self, hook: Hook) -> Hook:
         """`hook(auth, environ) -> user id or None` names the user of a connection; the last one registered counts."""
-        self._identify = hook  # type: ignore[assignment]
+        self._host.identify = hook  # type: ignore[assignment]
         return hook
+
+    def authorizer(self, hook: Hook) -> Hook:
+        """`hook(session, action, room) -> bool` decides what is allowed, instead of the token: `read`, `publish` or
+        `presence`.  Asked again when a session is resumed or its token refreshed."""
+        self._host.authorizer = hook  # type: ignore[assignment]
+        return hook
+
+    def revoke(self, **named: Any) -> None:
+        """Refuse `jti=`, `user=` or `session=`, and close what is connected with it on every worker within a second;
+        as `Admission.revoke`."""
+        self.hub.admission.revoke(**named)
+
+    def _identify(self, auth: Any, environ: dict[str, Any]) -> Any:
+        return self._host.identify(auth, environ) if self._host.identify is not None else None
 
     # -- running
 
@@ -193,6 +237,7 @@ class SocketServer:
         self._started = True
         self.engine.renew_token()
         self.connections.boot = self.token
+        self.api.start(self.token)
         self._offer_page()
         self.socketio.server.manager_initialized = True
         self._greenlets.adopt(self._manager.start(self._backend.bus))
@@ -201,11 +246,13 @@ class SocketServer:
         self.engine.start()
         run, every = self._greenlets.run, self._greenlets.every
         run("outbox", self._outlet.run)
-        run("fan-out", self._delivery.run)
-        run("throttle", self._delivery.flush_forever)
+        run("fan-out", self._fanout.run)
+        run("throttle", self._fanout.flush_forever)
         run("session saving", self._lifecycle.save_forever)
+        self._critical.start(run)
         every("stale sweep", self.settings.sweep_interval, self.connections.cleanup_stale_connections)
         every("vacancy check", VACANCY_CHECK, self._delivery.close_vacant)
+        every("tokens", TICK, self.hub.admission.tick)
         every("lease", self.settings.heartbeat, self._beat)
         self._beat()
         self._watch_over()
@@ -243,6 +290,10 @@ class SocketServer:
         verb, _, argument = message.decode(errors="replace").partition(" ")
         if verb == "fenced":
             self._lifecycle.fenced(argument)
+        elif verb == "revoked":
+            self.hub.admission.on_control(argument)
+        else:
+            self.api.on_control(verb, argument)
 
     def _beat(self) -> None:
         try:
@@ -284,6 +335,7 @@ class SocketServer:
         deadline = time.monotonic() + timeout
         self._lifecycle.drain(timeout)
         left = self._outlet.flush(deadline)
+        self._critical.flush()
         if left:
             log.error("%d publications were never taken by Redis and are lost with this worker", left)
 
@@ -319,6 +371,15 @@ class SocketServer:
         """`data` (any JSON) under the name `event` to `project:{project_id}`; otherwise as above."""
         return self._publisher.broadcast_project_event(project_id, event, data, **options)
 
+    def draft(self, call: Call) -> Draft:
+        """Check one call of `publish_many` without publishing it.  Raises PayloadError."""
+        return self._publisher.draft(call)
+
+    def publish_many(self, calls: Iterable[Call]) -> list[Receipt]:
+        """Several broadcasts in order: `("agent-thought", {...})`, `("task-update", {...})`, `("project-event",
+        project_id, event, data)`, each with an optional dict of options at the end, or drafts; otherwise as above."""
+        return self._publisher.publish_many(calls)
+
     # -- asking
 
     def get_active_connections(self) -> list[Connection]:
@@ -347,10 +408,6 @@ class SocketServer:
         except BrokerUnavailable:
             return {**own, "worker": own, "cluster": None}
         return {**own, "worker": own, "cluster": summed([*others.values(), own])}
-
-
-def _anonymous(_auth: Any, _environ: dict[str, Any]) -> str | None:
-    return None
 
 
 def _require_our_worker() -> None:

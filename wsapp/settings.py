@@ -17,6 +17,7 @@ from typing import Any, Final, NamedTuple
 from urllib.parse import urlsplit, urlunsplit
 
 from wsapp.core.api_keys import ApiKey, parse_key
+from wsapp.core.critical import RetryPolicy
 from wsapp.core.ports import Limits
 from wsapp.errors import SettingsError
 
@@ -221,6 +222,16 @@ class Settings:
                                   0.1, 86_400)
     sweep_interval: float = _seconds(30.0, "WSAPP_SWEEP_INTERVAL", "between two looks for stale connections",
                                      0.05, 3600)
+    critical_first: float = _seconds(2.0, "WSAPP_CRITICAL_FIRST",
+                                     "until an unacknowledged critical event is sent again; doubles each time",
+                                     0.05, 3600)
+    critical_cap: float = _seconds(60.0, "WSAPP_CRITICAL_CAP", "longest wait between two such sendings", 0.05, 86_400)
+    critical_attempts: int = _count(5, "WSAPP_CRITICAL_ATTEMPTS", "sendings",
+                                    "of a critical event before it is a dead letter", 1, 1000)
+    critical_ttl: float = _seconds(86_400.0, "WSAPP_CRITICAL_TTL", "how long a critical event waits for its user",
+                                   1, 31_536_000)
+    critical_items: int = _count(1000, "WSAPP_CRITICAL_ITEMS", "events",
+                                 "unacknowledged per user; more are dead letters", 1, 100_000)
     flush_interval: float = _millis(0.1, "WSAPP_FLUSH_INTERVAL", "between two flushes of throttled events", 5, 60_000)
     queue_items: int = _count(1000, "WSAPP_QUEUE_ITEMS", "events", "waiting per session before shedding", 1, 1e6)
     queue_bytes: int = _count(1_000_000, "WSAPP_QUEUE_BYTES", "bytes", "waiting per session before shedding",
@@ -235,8 +246,6 @@ class Settings:
     max_replay: int = _count(10_000, "WSAPP_MAX_REPLAY", "events", "replayed per room on recovery", 0, 1e7)
     broker_timeout: float = _millis(0.25, "WSAPP_BROKER_TIMEOUT", "longest wait for Redis in one call", 1, 250)
     drain_timeout: float = _seconds(8.0, "WSAPP_DRAIN_TIMEOUT", "time to say goodbye on SIGTERM", 0, 3600)
-    confirm_interval: float = _seconds(10.0, "WSAPP_CONFIRM_INTERVAL", "between two saves of confirmed positions",
-                                       0.05, 3600)
     heartbeat: float = _seconds(2.0, "WSAPP_HEARTBEAT", "between two renewals of a worker's lease", 0.05, 300)
     heads_interval: float = _seconds(2.0, "WSAPP_HEADS_INTERVAL", "between two looks for lost last messages; 0: none",
                                      0, 300)
@@ -304,7 +313,13 @@ class Settings:
     def limits(self) -> Limits:
         """What the backends need to know."""
         return Limits(history_size=self.history_size, history_bytes=self.history_bytes,
-                      history_age=self.history_age, session_ttl=self.session_ttl, result_ttl=self.result_ttl)
+                      history_age=self.history_age, session_ttl=self.session_ttl, result_ttl=self.result_ttl,
+                      critical_ttl=self.critical_ttl, critical_items=self.critical_items)
+
+    @property
+    def retry_policy(self) -> RetryPolicy:
+        """When critical events are sent again."""
+        return RetryPolicy(self.critical_first, self.critical_cap, self.critical_attempts)
 
 
 class Row(NamedTuple):

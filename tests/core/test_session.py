@@ -5,7 +5,7 @@ from __future__ import annotations
 from wsapp.core.events import Lane, Position, Profile
 from wsapp.core.lanes import Waiting
 from wsapp.core.registry import Registry
-from wsapp.core.session import Peer, Session, Subscription
+from wsapp.core.session import MUCH, Peer, Session, Subscription
 from wsapp.core.throttle import EventThrottler
 
 
@@ -87,7 +87,7 @@ def test_it_is_dirty_only_when_the_confirmed_position_moved() -> None:
 
 def test_proof_is_wanted_while_something_is_unconfirmed_and_urgent_once_quiet() -> None:
     watch = Watch()
-    assert watch.session.wants_proof() is None
+    assert not watch.session.wants_proof()
     watch.send(1)
     assert watch.session.wants_proof() is False  # something came since the last look
     assert watch.session.wants_proof() is True
@@ -96,14 +96,22 @@ def test_proof_is_wanted_while_something_is_unconfirmed_and_urgent_once_quiet() 
     assert watch.session.wants_proof() is True
     watch.session.pinging()
     watch.session.ponged(101.0)
-    assert watch.session.wants_proof() is None
+    assert not watch.session.wants_proof()
+
+
+def test_proof_is_wanted_in_busy_times_before_too_much_would_be_replayed() -> None:
+    watch = Watch()
+    watch.send(MUCH - 1)
+    assert not watch.session.wants_proof()
+    watch.send(MUCH)
+    assert watch.session.wants_proof()
 
 
 def test_starting_puts_all_marks_in_one_place() -> None:
     watch = Watch()
     watch.sub.started(9)
     assert (watch.sub.sent, watch.sub.pinged, watch.sub.confirmed) == (9, 9, 9)
-    assert watch.session.wants_proof() is None
+    assert not watch.session.wants_proof()
 
 
 def test_lanes_are_there_only_while_something_waits() -> None:

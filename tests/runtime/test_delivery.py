@@ -11,7 +11,7 @@ from tests.runtime.world import World, eventually, numbers, peer, thoughts
 from wsapp.core.events import Lane, Placed, Profile, Publication, publish_draft
 from wsapp.core.ports import HistoryQuery, Limits
 from wsapp.errors import BrokerUnavailable
-from wsapp.runtime.delivery import SLICE, published_ms
+from wsapp.runtime.fanout import SLICE, published_ms
 
 
 def test_members_get_everything_in_order_and_others_nothing(world: World) -> None:
@@ -163,7 +163,7 @@ def test_a_hole_past_what_history_keeps_is_told_not_hidden() -> None:
 
 def test_a_large_room_is_served_in_slices_without_changing_the_order(world: World) -> None:
     sessions = [world.client("agent:a") for _ in range(2 * SLICE + 10)]
-    world.run(world.delivery.run)
+    world.run(world.fanout.run)
     for number in range(5):
         world.thought(number)
     eventually(lambda: len(thoughts(sessions[-1])) == 5)
@@ -179,14 +179,14 @@ def test_a_small_room_does_not_wait_for_all_of_a_large_one(world: World) -> None
     served: list[int] = []
     keep = peer(small).push
     small.peer.push = lambda frame: (served.append(len(peer(large[0]).frames)), keep(frame))  # type: ignore[method-assign]
-    world.run(world.delivery.run)
+    world.run(world.fanout.run)
     eventually(lambda: len(peer(large[-1]).frames) == 10)
     assert served == [1]
 
 
 def test_one_room_keeps_its_order_while_its_members_come_and_go(world: World) -> None:
     sessions = [world.client("agent:a") for _ in range(SLICE + 1)]
-    world.run(world.delivery.run)
+    world.run(world.fanout.run)
     world.thought(0)
     late = world.client("agent:a")
     world.registry.leave(sessions[0], "agent:a")
@@ -201,7 +201,7 @@ def test_a_session_that_has_gone_leaves_nothing_in_the_throttle(throttled: World
     for number in range(4):
         throttled.thought(number)
     throttled.connections.handle_disconnection(sessions[-1].sid)
-    throttled.run(throttled.delivery.run)
+    throttled.run(throttled.fanout.run)
     eventually(lambda: not throttled.registry.rooms["agent:a"].pending)
     assert throttled.throttler.get_queue_depth(f"u{SLICE}") == 0
 
@@ -307,7 +307,7 @@ def test_critical_events_do_not_wait(throttled: World) -> None:
 
 def test_the_flush_loop_sends_what_waits(throttled: World) -> None:
     session = throttled.client("agent:a", user="u")
-    throttled.run(throttled.delivery.flush_forever)
+    throttled.run(throttled.fanout.flush_forever)
     gevent.sleep(0)
     for number in range(4):
         throttled.thought(number)
@@ -320,7 +320,7 @@ def test_an_unrecorded_publication_is_not_sent_again_when_it_is_recorded(world: 
     draft = world.publisher.thought({"agentId": "a", "thought": "away"}, also_to=["project:p"])
     draft = replace(draft, id="00000000000001abc")
     unplaced = tuple(Placed(room, 0, "") for room in draft.rooms)
-    world.delivery.serve_unrecorded(publish_draft(replace(draft, flags="i"), draft.id, unplaced))
+    world.fanout.serve_unrecorded(publish_draft(replace(draft, flags="i"), draft.id, unplaced))
     late = world.client("agent:a")
     [receipt] = world.backend.broker.publish([draft])
     world.thought("after")

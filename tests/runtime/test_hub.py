@@ -10,7 +10,7 @@ def test_it_holds_the_parts_of_one_worker(place: Place) -> None:
     hub = place.server.hub
     assert isinstance(hub.backend, MemoryBackend)
     assert hub.connections is place.server.connections
-    assert hub.throttler is hub.connections.throttler is hub.delivery.throttler
+    assert hub.throttler is hub.connections.throttler is hub.delivery.fanout.throttler
     assert hub.delivery.registry is hub.connections.registry
     assert hub.lifecycle.delivery is hub.delivery
     assert hub.metrics is place.server.metrics is hub.delivery.metrics

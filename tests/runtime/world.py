@@ -20,6 +20,7 @@ from wsapp.core.throttle import EventThrottler
 from wsapp.emitter import Publisher
 from wsapp.metrics import Metrics
 from wsapp.runtime.delivery import Delivery
+from wsapp.runtime.fanout import Fanout
 from wsapp.runtime.lifecycle import Lifecycle
 from wsapp.runtime.recovery import Recovery, recover
 from wsapp.transport.frames import Frame
@@ -115,9 +116,10 @@ class World:
         self.registry = Registry()
         self.connections = ConnectionManager(self.backend.sessions, self.registry, self.throttler, boot=boot,
                                              clock=self.clock)
-        self.delivery = Delivery(self.registry, self.throttler, self.broker, self.metrics, max_replay=max_replay,
+        self.fanout = Fanout(self.registry, self.throttler, self.metrics, self.clock)
+        self.delivery = Delivery(self.registry, self.fanout, self.broker, self.metrics, max_replay=max_replay,
                                  clock=self.clock)
-        self.delivery.session_of = self.connections.session
+        self.fanout.session_of = self.connections.session
         self.lifecycle = Lifecycle(self.connections, self.delivery)
         self.publisher = Publisher(self.backend.broker)
         self.lost: Callable[[str, int], bool] = lambda _room, _seq: False

@@ -29,10 +29,10 @@ class Watcher:
     """The inside's view of a connection."""
 
     def __init__(self) -> None:
-        self.proof: bool | None = None
+        self.proof = False
         self.heard: list[str] = []
 
-    def wants_proof(self) -> bool | None:
+    def wants_proof(self) -> bool:
         return self.proof
 
     def pinging(self) -> None:
@@ -259,17 +259,13 @@ def test_a_pong_is_proof_only_when_it_was_asked_for(inside: Inside) -> None:
     assert watcher.heard == ["ping", "pong"]
 
 
-def test_proof_is_wanted_at_once_when_quiet_and_later_when_busy() -> None:
-    inside = Inside(confirm_interval=10.0)
-    connection = inside.polling()
-    assert not connection.wants_ping(100.0)
+def test_a_ping_is_wanted_when_its_viewer_wants_proof() -> None:
+    connection = Inside().polling()
+    assert not connection.wants_ping()
     watcher = connection.viewer = Watcher()
-    assert not connection.wants_ping(100.0)
+    assert not connection.wants_ping()
     watcher.proof = True
-    assert connection.wants_ping(0.0)
-    watcher.proof = False
-    assert not connection.wants_ping(9.0)
-    assert connection.wants_ping(10.0)
+    assert connection.wants_ping()
 
 
 def test_a_silent_client_is_told_and_forgotten(inside: Inside) -> None:

@@ -29,7 +29,8 @@ class Client:
         self.checks = 0
         self.urgent_after: float | None = None
 
-    def wants_ping(self, elapsed: float) -> bool:
+    def wants_ping(self) -> bool:
+        elapsed = self._clock.now - self.pinged_at
         return self.urgent_after is not None and elapsed >= self.urgent_after
 
     def ping(self) -> None:

@@ -19,7 +19,18 @@ from wsapp.backends.redis_sessions import RedisSessions
 from wsapp.backends.redis_wire import RedisAddress, RedisPool
 from wsapp.core.api_keys import ApiKeys
 from wsapp.core.events import AUTO_KEY, Draft, Position, parse_record
-from wsapp.core.ports import Broker, Bus, Cluster, HistoryPage, HistoryQuery, Limits, Receipt, Revocations, SessionStore
+from wsapp.core.ports import (
+    Broker,
+    Bus,
+    Cluster,
+    CriticalStore,
+    HistoryPage,
+    HistoryQuery,
+    Limits,
+    Receipt,
+    Revocations,
+    SessionStore,
+)
 
 AUTO_TTL = 120.0  # seconds that a key made by a worker is kept: its retries come while Redis is just back
 

@@ -185,10 +185,10 @@ def checked(schema: Schema, given: object, what: str) -> dict[str, Any]:
     try:
         return dict(schema.load(cast(Mapping[str, Any], given)))
     except ValidationError as error:
-        told = cast(dict[str, Any], error.normalized_messages())
-        first = next(iter(told.items()))
-        shown = first[1][0] if isinstance(first[1], list) else first[1]
-        raise PayloadError(f"{what}: {first[0]}: {shown}", {str(name): why for name, why in told.items()}) from None
+        told = error.messages if isinstance(error.messages, dict) else {"body": error.messages}
+        name, why = next(iter(told.items()))
+        shown = why[0] if isinstance(why, list) else why
+        raise PayloadError(f"{what}: {name}: {shown}", {str(name): why for name, why in told.items()}) from None
 
 
 def query(schema: Schema) -> dict[str, Any]:

@@ -23,6 +23,6 @@ def set_rate(call: Call, payload: Any) -> dict[str, object]:
     """`{rate}` in events per second, at most the server's; told the `{rate}` that now holds for the user."""
     asked = schemas.load_request("set-rate", payload)
     assert isinstance(asked, schemas.SetRate)
-    rate = min(asked.rate, call.hub.settings.max_events_per_sec)
+    rate = min(asked.rate, call.hub.admission.rate_of(call.session))
     call.hub.throttler.user(call.session.user_id, rate)
     return {"rate": rate}

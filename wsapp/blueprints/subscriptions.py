@@ -48,6 +48,7 @@ def join(call: Call, asked: schemas.Subscribe) -> dict[str, object]:
     fresh = asked.room not in session.subs
     if fresh:
         require_rooms_left(session, hub.settings.max_rooms)
+    hub.admission.require(session, "read", asked.room)
     for hook in hub.hooks["subscribe"]:
         if hook(session, asked.room) is False:
             raise RequestError(ErrorCode.FORBIDDEN, f"not allowed in {asked.room}")
@@ -75,6 +76,7 @@ def history(call: Call, payload: Any) -> dict[str, object]:
     event `{event, data, id, ts, seq}`."""
     asked = schemas.load_request("history", payload)
     assert isinstance(asked, schemas.History)
+    call.hub.admission.require(call.session, "read", asked.room)
     if asked.room not in call.session.subs:
         raise RequestError(ErrorCode.NOT_SUBSCRIBED, f"not subscribed to {asked.room}")
     backwards = asked.since is None

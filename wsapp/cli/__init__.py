@@ -13,7 +13,9 @@ from wsapp import __version__
 from wsapp.errors import WsappError
 
 _COMMANDS = {
+    "api-key": "wsapp.cli.api_keys",
     "config": "wsapp.cli.server_commands",
+    "dead-letters": "wsapp.cli.dead_letters",
     "emit": "wsapp.cli.emit",
     "run": "wsapp.cli.run",
     "serve": "wsapp.cli.server_commands",
@@ -29,7 +31,7 @@ class _Group(click.Group):
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
         if cmd_name not in _COMMANDS:
             return None
-        command: click.Command = getattr(import_module(_COMMANDS[cmd_name]), f"{cmd_name}_command")
+        command: click.Command = getattr(import_module(_COMMANDS[cmd_name]), f"{cmd_name.replace('-', '_')}_command")
         return command
 
 
@@ -43,6 +45,8 @@ def cli() -> None:
     wsapp run --agent coder -- python agent.py       publish a command's output
     wsapp tail agent:coder                           watch in a terminal
     wsapp emit thought --agent coder "reading tests" publish one event
+    wsapp dead-letters list                          critical events that nobody acknowledged
+    wsapp api-key create ci --scope publish          a key for the HTTP API
     wsapp config                                     every setting, its value and where it came from
 
     Redis is found by REDIS_URL; without it, the private one of the server on WEBSOCKET_PORT (3001) is used.

@@ -149,6 +149,14 @@ class ConnectionManager:
         """All live sessions of this worker."""
         return list(self._by_sid.values())
 
+    def users(self) -> list[str]:
+        """All users who are connected to this worker."""
+        return list(self._by_user)
+
+    def user_sessions(self, user_id: str) -> list[Session]:
+        """The live sessions of a user on this worker."""
+        return list(self._by_user.get(user_id, {}).values())
+
     def get_connection(self, sid: str) -> Connection | None:
         """A snapshot of one connection."""
         session = self._by_sid.get(sid)
@@ -165,6 +173,10 @@ class ConnectionManager:
 
     def get_connection_count(self) -> int:
         return len(self._by_sid)
+
+    def count_of_user(self, user_id: str) -> int:
+        """How many connections of a user are on this worker."""
+        return len(self._by_user.get(user_id, ()))
 
     def get_user_count(self) -> int:
         return len(self._by_user)

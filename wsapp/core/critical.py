@@ -55,7 +55,7 @@ class RetryPolicy:
 
     @property
     def lease(self) -> float:
-        """How long an event that is being sent is nobody else's, in seconds; a worker that dies meanwhile costs this."""
+        """Seconds for which an event that is being sent is nobody else's; a worker that dies meanwhile costs them."""
         return max(1.0, self.first)
 
     @property

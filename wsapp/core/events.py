@@ -71,7 +71,8 @@ class Position(NamedTuple):
 @dataclass(frozen=True, slots=True)
 class Draft:
     """A checked event that is not yet published.  `body` is its data as JSON; `rooms[0]` is its home.  `id` is set
-    only when watchers have seen it under that id already, while the broker was away."""
+    only when watchers have seen it under that id already, while the broker was away; `origin` is the id they would
+    have seen, by which its worker knows it again when the broker took it after all."""
 
     event: str
     rooms: tuple[str, ...]
@@ -83,10 +84,12 @@ class Draft:
     flags: str = ""
     key: str = ""
     id: str = ""
+    origin: str = ""
 
     def head(self) -> str:
         """The middle of the record's header, between `id` and the rooms, which the broker adds."""
-        return (f"{self.ts}\t{self.priority}\t{self.flags or '-'}\t{self.lane.value}\t{self.entity}\t{self.event}")
+        flags = _written_flags(self.flags, self.origin)
+        return f"{self.ts}\t{self.priority}\t{flags}\t{self.lane.value}\t{self.entity}\t{self.event}"
 
 
 # json.dumps would make an encoder per call for anything but its defaults.
@@ -118,15 +121,20 @@ def body_flags(data: object) -> str:
     return ("" if "id" in data else "i") + ("" if "seq" in data else "s")
 
 
+def _written_flags(flags: str, origin: str) -> str:
+    """The flags' field of a record: letters, and the origin behind a tilde."""
+    return f"{flags or '-'}~{origin}" if origin else flags or "-"
+
+
 class Publication:
     """A recorded event as a worker holds it.  `texts` caches the encodings that its clients share."""
 
-    __slots__ = ("body", "entity", "event", "flags", "id", "lane", "places", "priority", "texts", "ts")
+    __slots__ = ("body", "entity", "event", "flags", "id", "lane", "origin", "places", "priority", "texts", "ts")
 
     def __init__(self, id: str, ts: int, priority: int, flags: str, lane: Lane, entity: str, event: str,
-                 places: tuple[Placed, ...], body: bytes) -> None:
+                 places: tuple[Placed, ...], body: bytes, origin: str = "") -> None:
         self.id, self.ts, self.priority, self.flags, self.lane = id, ts, priority, flags, lane
-        self.entity, self.event, self.places, self.body = entity, event, places, body
+        self.entity, self.event, self.places, self.body, self.origin = entity, event, places, body, origin
         self.texts: dict[tuple[Profile, str], Any] = {}
 
     def __repr__(self) -> str:
@@ -178,14 +186,15 @@ class Publication:
     def record(self) -> bytes:
         """The inverse of `parse_record`."""
         places = "".join(f"\t{p.room}\t{p.seq}\t{p.epoch}" for p in self.places)
-        head = f"{self.id}\t{self.ts}\t{self.priority}\t{self.flags or '-'}\t{self.lane.value}\t{self.entity}"
+        flags = _written_flags(self.flags, self.origin)
+        head = f"{self.id}\t{self.ts}\t{self.priority}\t{flags}\t{self.lane.value}\t{self.entity}"
         return f"{head}\t{self.event}{places}\n".encode() + self.body
 
 
 def publish_draft(draft: Draft, id: str, places: tuple[Placed, ...]) -> Publication:
     """The publication a draft becomes once the broker has numbered it."""
     return Publication(id, draft.ts, draft.priority, draft.flags, draft.lane, draft.entity, draft.event,
-                       places, draft.body)
+                       places, draft.body, draft.origin)
 
 
 _LANES: Final = {lane.value: lane for lane in Lane}
@@ -198,11 +207,12 @@ def parse_record(record: bytes) -> Publication:
     places = fields[7:]
     if not places or len(places) % 3:
         raise ValueError(f"a record of {len(fields)} fields")
-    flags = "" if fields[3] == "-" else fields[3]
+    flags, _, origin = fields[3].partition("~")
+    flags = "" if flags == "-" else flags
     return Publication(
         fields[0], int(fields[1]), int(fields[2]), flags, _LANES[fields[4]], fields[5], fields[6],
         tuple(Placed(places[i], int(places[i + 1]), places[i + 2]) for i in range(0, len(places), 3)),
-        record[end + 1:])
+        record[end + 1:], origin)
 
 
 def packet(event: str, *args: object) -> bytes:

@@ -16,13 +16,14 @@ class Room:
     in it and nothing is passed on.  `pending` waits for its turn at the fan-out, each with the members of its time.
     """
 
-    __slots__ = ("_live", "join", "members", "name", "open", "pending", "track")
+    __slots__ = ("_live", "gap", "join", "members", "name", "open", "pending", "track")
 
     def __init__(self, name: str) -> None:
         self.name = name
         self.track = RoomTrack()
         self.members: dict[Session, Subscription] = {}
         self.open = False
+        self.gap = False  # live records may have been lost while `join` reads
         self.join: Join | None = None
         self.pending: deque[tuple[Publication, int, tuple[Subscription, ...], int]] = deque()
         self._live: tuple[Subscription, ...] | None = None

@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 from enum import IntEnum
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, Final, Protocol
 
 from wsapp.core.events import Position, Profile, Publication
 
 if TYPE_CHECKING:
+    from wsapp.core.lanes import Shed
     from wsapp.core.registry import Room
     from wsapp.core.throttle import UserQueue
+
+
+MUCH: Final = 256  # unconfirmed events in one room
 
 
 class State(IntEnum):
@@ -88,7 +92,7 @@ class Session:
     """One watcher, from CONNECT until its state lapses.  Owned by one connection at a time (`owner`)."""
 
     __slots__ = ("_looked", "connected_at", "dirty", "id", "last_seen", "metadata", "owner", "peer", "profile",
-                 "queue", "received", "sent", "sid", "subs", "user_id")
+                 "queue", "received", "sent", "sid", "subs", "untold", "user_id")
 
     def __init__(self, id: str, sid: str, user_id: str, owner: str, profile: Profile, peer: Peer, queue: UserQueue,
                  now: float, metadata: dict[str, object] | None = None) -> None:
@@ -99,6 +103,7 @@ class Session:
         self.subs: dict[str, Subscription] = {}
         self.received = self.sent = self._looked = 0
         self.dirty = False
+        self.untold: list[Shed] | None = None  # shed, but not yet told: the client does not read
 
     def __repr__(self) -> str:
         return f"<Session {self.sid} of {self.user_id} in {sorted(self.subs)}>"
@@ -120,12 +125,12 @@ class Session:
                 sub.confirmed = sub.pinged
                 self.dirty = True
 
-    def wants_proof(self) -> bool | None:
-        """None when all that was sent is confirmed; else whether nothing more was sent since the last look."""
-        if not any(sub.sent != sub.confirmed for sub in self.subs.values()):
-            return None
-        quiet, self._looked = self._looked == self.sent, self.sent
-        return quiet
+    def wants_proof(self) -> bool:
+        """Whether a PING is worth it before its time: something sent is unconfirmed, and either nothing more was sent
+        since the last look, or so much that a resume from here would replay a lot."""
+        looked, self._looked = self._looked, self.sent
+        unproven = max((sub.sent - sub.confirmed for sub in self.subs.values()), default=0)
+        return unproven > 0 and (looked == self.sent or unproven >= MUCH)
 
     def positions(self) -> dict[str, Position]:
         """The confirmed positions, which a successor starts from."""

@@ -1,61 +1,42 @@
-"""From a record off the broker to bytes on sockets.
+"""From the broker's records to rooms that are followed without a hole.
 
-    record -> the room's track (duplicate? hole? new epoch?) -> its members -> bucket -> frame -> send()
+    record -> the room's track (duplicate? hole? new epoch?) -> `Fanout` -> sockets
 
-A publication is encoded once per client profile and room; all that read share the bytes.  A room with many members is
-served in slices between which everybody else gets a turn.
+A hole is read from the history and filled in order before anything goes on; clients never notice.
 """
 
 from __future__ import annotations
 
 import logging
 import time
-from collections import OrderedDict, deque
 from collections.abc import Callable, Sequence
 from typing import Final
 
 import gevent
-from gevent.event import Event
 
-from wsapp.core.events import Lane, Position, Profile, Publication, packet, parse_record
+from wsapp.core.events import Position, Publication, packet, parse_record
 from wsapp.core.history import Join, More, Reason, Recovered, Refused, Verdict
-from wsapp.core.lanes import Batch, Shed, Waiting
 from wsapp.core.ports import Broker, HistoryPage
 from wsapp.core.registry import Registry, Room
-from wsapp.core.session import Session, State, Subscription, Tail
-from wsapp.core.throttle import EventThrottler
+from wsapp.core.session import State, Tail
 from wsapp.errors import BrokerUnavailable
 from wsapp.metrics import Metrics
-from wsapp.runtime.batches import batch_frames
-from wsapp.transport.frames import Frame, Squeeze
-from wsapp.transport.outbox import RELIEVED
+from wsapp.runtime.fanout import Fanout
+from wsapp.transport.frames import Frame
 
 log = logging.getLogger(__name__)
 
-PROFILES: Final = len(Profile)
-VARIANTS: Final = 2 * PROFILES  # each profile, plain and compressed
-SLICE: Final = 256  # members served before other rooms and clients get their turn
-UNRECORDED_LIMIT: Final = 20_000  # publications remembered that were served before they were recorded
 PAGE: Final = 1000  # publications of one history read
 HEAL_PAUSE: Final = 0.5  # seconds between attempts to read history while the broker is away
 
 
 class Delivery:
-    """The fan-out of one worker."""
+    """What one worker follows."""
 
-    def __init__(self, registry: Registry, throttler: EventThrottler, broker: Broker, metrics: Metrics, *,
-                 max_replay: int, clock: Callable[[], float] = time.monotonic) -> None:
-        self.registry, self.throttler, self.broker, self.metrics = registry, throttler, broker, metrics
+    def __init__(self, registry: Registry, fanout: Fanout, broker: Broker, metrics: Metrics, *, max_replay: int,
+                 clock: Callable[[], float] = time.monotonic) -> None:
+        self.registry, self.fanout, self.broker, self.metrics = registry, fanout, broker, metrics
         self.max_replay, self._clock = max_replay, clock
-        self._queue: deque[Room] = deque()
-        self._unrecorded: OrderedDict[str, set[Session]] = OrderedDict()
-        self._work = Event()
-        self._waiting_flush = Event()
-        throttler.on_emit(self._emit)
-        throttler.on_shed(self._tell_shed)
-        throttler.ready = self._reads
-        self.squeeze: Squeeze = _plain
-        self.session_of: Callable[[str], Session | None] = lambda _sid: None
 
     # -- from the broker
 
@@ -73,7 +54,9 @@ class Delivery:
     def on_gap(self) -> None:
         """Live records may have been lost: every room reads on from where it stands."""
         for room in list(self.registry.rooms.values()):
-            if room.open and room.join is None:
+            if room.join is not None:
+                room.gap = True  # the page it waits for may be older than the gap
+            elif room.open:
                 self._heal(room)
 
     def verify(self, room: Room, head: Position) -> None:
@@ -93,26 +76,11 @@ class Delivery:
             room.track.reset(Position(epoch, 0))
         verdict = room.track.offer(seq, epoch)
         if verdict is Verdict.DELIVER:
-            self._pass_on(room, publication, seq)
+            self.fanout.pass_on(room, publication, seq)
         elif verdict is not Verdict.DUPLICATE:
             self._heal(room)
             if room.join is not None:
                 room.join.hold(publication, seq)
-
-    def _pass_on(self, room: Room, publication: Publication, seq: int) -> None:
-        for sub in room.recovering():
-            if sub.join is not None:
-                sub.join.hold(publication, seq)
-        live = room.live()
-        if not live:
-            return
-        if not self._queue and not room.pending and len(live) <= SLICE:
-            self._serve(room, publication, seq, live)
-            return
-        room.pending.append((publication, seq, live, 0))
-        if len(room.pending) == 1:
-            self._queue.append(room)
-            self._work.set()
 
     # -- healing
 
@@ -125,17 +93,26 @@ class Delivery:
         gevent.spawn(self._healing, room, room.join)
 
     def _healing(self, room: Room, join: Join) -> None:
-        step = self._read_until_done(room, join)
-        if step is None:
+        try:
+            self._heal_with(room, self._read_until_done(room, join))
+        except Exception:
+            # The next record shows the hole again, and it is tried again.
+            log.exception("%s could not be healed now", room.name)
             room.join = None
-        elif isinstance(step, Recovered):
-            room.join = None
+        if room.gap and room.join is None:
+            room.gap = False
+            self._heal(room)
+
+    def _heal_with(self, room: Room, step: Recovered | Refused | None) -> None:
+        if isinstance(step, Refused):
+            self._healing_failed(room, step)
+            return
+        room.join = None
+        if step is not None:
             room.track.reset(step.position)
             self.metrics.healed += len(step.publications)
             for publication in step.publications:
-                self._pass_on(room, publication, publication.seq(room.name))
-        else:
-            self._healing_failed(room, step)
+                self.fanout.pass_on(room, publication, publication.seq(room.name))
 
     def _read_until_done(self, room: Room, join: Join) -> Recovered | Refused | None:
         """None when nobody is left to heal for."""
@@ -165,6 +142,7 @@ class Delivery:
 
     def _resync(self, room: Room, position: Position, refused: Refused) -> None:
         """Tell every member that its view of the room has a hole that cannot be filled, and where it goes on."""
+        self.fanout.finish(room)
         frame = Frame(packet("resync", {"room": room.name, "epoch": position.epoch, "seq": position.seq,
                                         "reason": str(refused.reason), "missed": refused.missed}))
         for sub in room.members.values():
@@ -175,7 +153,6 @@ class Delivery:
             sub.started(position.seq)
             sub.session.dirty = True
             sub.session.peer.push(frame)
-        room.pending.clear()
 
     # -- opening rooms
 
@@ -214,6 +191,9 @@ class Delivery:
         room.join = None
         room.track.reset(step.position)
         room.open = True
+        if room.gap:
+            room.gap = False
+            self._heal(room)
         return True
 
     def close_vacant(self) -> None:
@@ -225,185 +205,7 @@ class Delivery:
         if opened:
             self.broker.unsubscribe(opened)
 
-    # -- the fan-out
-
-    def run(self) -> None:
-        """Serve rooms with many members in turns; one greenlet runs this."""
-        while True:
-            self._work.wait()
-            self._work.clear()
-            while self._queue:
-                room = self._queue.popleft()
-                if room.pending:
-                    self._serve_slice(room)
-                if room.pending:
-                    self._queue.append(room)
-                gevent.sleep(0)
-
-    def serve_one(self, sub: Subscription, publication: Publication, seq: int) -> None:
-        """Pass one publication to one subscription, as a fan-out would."""
-        self._serve(sub.room, publication, seq, (sub,))
-
-    def _serve_slice(self, room: Room) -> None:
-        publication, seq, live, start = room.pending.popleft()
-        end = start + SLICE
-        if end < len(live):
-            room.pending.appendleft((publication, seq, live, end))
-        # Who has gone meanwhile must not come back into the throttle.
-        self._serve(room, publication, seq, [sub for sub in live[start:end] if sub.session.subs])
-
-    def serve_unrecorded(self, publication: Publication) -> None:
-        """Pass a publication to this worker's members while the broker is away.  When it comes back with a number,
-        those who have it are left out."""
-        served: set[Session] = set()
-        for place in publication.places:
-            room = self.registry.rooms.get(place.room)
-            for sub in room.live() if room is not None else ():
-                if sub.session not in served:
-                    served.add(sub.session)
-                    sub.session.peer.push(self.frame(publication, sub.session.profile, place.room))
-        self.metrics.sent += len(served)
-        if len(self._unrecorded) >= UNRECORDED_LIMIT:
-            self._unrecorded.popitem(last=False)
-        self._unrecorded[publication.id] = served
-
-    def _without_served(self, publication: Publication, seq: int,
-                        subs: Sequence[Subscription]) -> Sequence[Subscription]:
-        served = self._unrecorded.get(publication.id)
-        if served is None:
-            return subs
-        for sub in subs:
-            sub.sent = seq
-        return [sub for sub in subs if sub.session not in served]
-
-    def _serve(self, room: Room, publication: Publication, seq: int, subs: Sequence[Subscription]) -> None:
-        if self._unrecorded:
-            subs = self._without_served(publication, seq, subs)
-        now = self._clock()
-        name, serial, bypass = room.name, publication.id, publication.lane is Lane.CRITICAL
-        earlier = _earlier(publication, name)
-        encoded: list[tuple[bytes, int] | None] = [None] * VARIANTS
-        served = 0
-        for sub in subs:
-            sub.sent = seq
-            session = sub.session
-            if earlier and _comes_through(session, earlier):
-                continue  # it has come, or comes, through the other room
-            if not (bypass or session.queue.admit(serial, now)):
-                self._defer(session, room, publication, seq, now)
-                continue
-            box = session.peer.direct
-            if box is None:
-                session.peer.push(self.frame(publication, session.profile, name))
-            elif (send := box.send) is not None:
-                variant = session.profile + PROFILES * box.squeezed
-                data, size = encoded[variant] or self._encode(encoded, variant, publication, session, name)
-                try:
-                    sent = send(data)
-                    if sent != size:
-                        box.rest(data, sent)
-                except (OSError, ValueError) as error:
-                    box.trouble(data, error)
-            elif box.crowded and not bypass:
-                box.lag(len(publication.body))
-                self._defer(session, room, publication, seq, now)
-                continue
-            else:
-                session.peer.push(self.frame(publication, session.profile, name))
-            session.sent += 1
-            served += 1
-        self._count(publication, served)
-
-    def _encode(self, encoded: list[tuple[bytes, int] | None], variant: int, publication: Publication,
-                session: Session, room: str) -> tuple[bytes, int]:
-        """The bytes for one profile, compressed or not: what all receivers of that variant share."""
-        frame = self.frame(publication, session.profile, room)
-        data = frame.squeezed(self.squeeze) if variant >= PROFILES else frame.ws
-        encoded[variant] = data, len(data)
-        return data, len(data)
-
-    def _count(self, publication: Publication, served: int) -> None:
-        if served:
-            self.metrics.sent += served
-            self.metrics.delivered += served
-            self.metrics.latency_sum += served * max(0.0, time.time() * 1000 - published_ms(publication))
-            self.metrics.latency_count += served
-
-    def frame(self, publication: Publication, profile: Profile, room: str) -> Frame:
-        """The shared frame of a publication for all clients of a profile that get it through a room."""
-        key = (profile, room)
-        frame: Frame | None = publication.texts.get(key)
-        if frame is None:
-            frame = publication.texts[key] = Frame(publication.text(profile, room))
-        return frame
-
-    def _defer(self, session: Session, room: Room, publication: Publication, seq: int, now: float) -> None:
-        self.metrics.deferred += 1
-        self.throttler.defer(session.user_id, session.sid, Waiting(
-            publication.event, publication.priority, publication.lane, publication.entity, room.name, seq,
-            publication.id, publication, len(publication.body), now))
-        self._waiting_flush.set()
-
-    # -- the throttle
-
-    def flush_forever(self) -> None:
-        """Flush what waits, every flush interval while there is any; one greenlet runs this."""
-        while True:
-            due = self.throttler.next_flush
-            if due is None:
-                self._waiting_flush.clear()
-                self._waiting_flush.wait()
-                continue
-            gevent.sleep(max(0.0, due - self._clock()))
-            self.throttler.flush(self._clock())
-
-    def _emit(self, _user_id: str, sid: str, batches: list[Batch]) -> None:
-        session = self.session_of(sid)
-        if session is None:
-            return
-        for frame, count in batch_frames(batches, session.profile):
-            session.peer.push(frame)
-            session.sent += 1
-            self.metrics.sent += 1
-            self.metrics.delivered += count
-
-    def _reads(self, sid: str) -> bool:
-        """Whether a session takes what it is sent: one that is behind waits in its lanes until it has caught up."""
-        session = self.session_of(sid)
-        return session is None or session.peer.backlog() < RELIEVED
-
-    def _tell_shed(self, _user_id: str, sid: str, sheds: list[Shed]) -> None:
-        session = self.session_of(sid)
-        self.metrics.shed += sum(shed.count for shed in sheds)
-        if session is not None:
-            for shed in sheds:
-                session.peer.push(Frame(packet("shed", shed.told())))
-
 
 def behind(position: Position, head: Position) -> bool:
     """Whether `head` is news to somebody who stands at `position`."""
     return position.epoch != head.epoch or position.seq < head.seq
-
-
-def _earlier(publication: Publication, name: str) -> frozenset[str]:
-    """Rooms of the publication that are served before `name`: a client in one of them has it from there."""
-    if publication.places[0].room == name:
-        return frozenset()
-    names = [place.room for place in publication.places]
-    return frozenset(names[:names.index(name)])
-
-
-def _comes_through(session: Session, earlier: frozenset[str]) -> bool:
-    """Whether one of the rooms passes it on to the session.  A room that is only being opened for it does not: it will
-    stand behind what comes meanwhile."""
-    return any(name in earlier and (sub.state is State.LIVE or sub.join is not None)
-               for name, sub in session.subs.items())
-
-
-def _plain(_payload: bytes) -> None:
-    return None
-
-
-def published_ms(publication: Publication) -> float:
-    """When the broker took it, in ms of its clock: the id is a hybrid clock of 1024 steps a millisecond."""
-    return int(publication.id[:14], 16) / 1024

@@ -19,6 +19,7 @@ from wsapp.core.session import Session
 from wsapp.errors import CloseCode, ErrorCode, PayloadError, RequestError, WsappError
 from wsapp.runtime.event_blueprint import Call, EventHandler
 from wsapp.runtime.hub import Hub
+from wsapp.runtime.inbound import Verdict
 from wsapp.transport.connection import Connection, PacketError
 from wsapp.transport.frames import Frame
 
@@ -52,6 +53,11 @@ class Dispatch:
         """A message of a client, in order."""
         self.hub.metrics.received += 1
         self.hub.connections.touch(self._sid(connection) or "")
+        viewer = connection.viewer
+        verdict = self.hub.inbound.admit(connection.sid, viewer.user_id if isinstance(viewer, Session) else None)
+        if verdict is not Verdict.TAKE:
+            self._overrun(connection, packet, verdict)
+            return
         if isinstance(packet, ReservedName):
             assert packet.ack_id is not None
             self._ack(connection, ROOT, packet.ack_id, _failed(RequestError(ErrorCode.RESERVED_EVENT, str(packet))))
@@ -61,11 +67,23 @@ class Dispatch:
         except BadPacket as error:
             raise PacketError(str(error)) from error
 
+    def _overrun(self, connection: Connection, packet: Packet | ReservedName, verdict: Verdict) -> None:
+        """A packet over the limit is not handled; who waits for an answer is told."""
+        self.hub.metrics.count("inboundRefused")
+        if verdict is Verdict.CLOSE:
+            self.hub.metrics.count("floodsClosed")
+            connection.close(CloseCode.POLICY, "far more packets than WSAPP_MAX_INBOUND_PER_SEC")
+        elif isinstance(packet, Packet) and packet.id is not None and packet.kind in (Kind.EVENT, Kind.BINARY_EVENT):
+            self._ack(connection, packet.namespace, packet.id, _failed(RequestError(
+                ErrorCode.RATE_LIMITED, "too many events (WSAPP_MAX_INBOUND_PER_SEC)")))
+
     def _assembled(self, connection: Connection, item: str | bytes) -> Packet | None:
         waiting: Packet | None = connection.attachments
         if waiting is not None:
             if not isinstance(item, bytes):
                 raise BadPacket("an attachment is missing")
+            if sum(map(len, waiting.attachments)) + len(item) > self.hub.settings.max_message:
+                raise BadPacket(f"a packet's attachments may have {self.hub.settings.max_message} bytes together")
             if not waiting.attach(item):
                 return None
             connection.attachments = None
@@ -86,7 +104,7 @@ class Dispatch:
         elif packet.kind is Kind.DISCONNECT:
             self._sio._handle_disconnect(connection.sid, packet.namespace, self._sio.reason.CLIENT_DISCONNECT)
             if packet.namespace == ROOT:
-                self._left(connection)
+                self.left(connection)
         elif packet.kind in (Kind.ACK, Kind.BINARY_ACK):
             self._sio._handle_ack(connection.sid, packet.namespace, packet.id, packet.data)
         else:
@@ -94,13 +112,16 @@ class Dispatch:
 
     def closed(self, connection: Connection, reason: str) -> None:
         """A connection has ended, for whatever reason."""
+        self.hub.inbound.forget(connection.sid)
         self._sio._handle_eio_disconnect(connection.sid, reason)
-        self._left(connection)
+        self.left(connection)
 
-    def _left(self, connection: Connection) -> None:
+    def left(self, connection: Connection) -> None:
+        """The session of a connection ends, whether or not the connection does."""
         viewer, connection.viewer = connection.viewer, None
         if not isinstance(viewer, Session):
             return
+        self.hub.admission.left(viewer.sid)
         session = self.hub.lifecycle.goodbye(viewer.sid)
         if session is not None:
             self._run_hooks("disconnect", session)
@@ -121,6 +142,9 @@ class Dispatch:
             told = getattr(error, "error_args", None) or {"message": str(error) or "Connection refused by server"}
             self._refuse(connection, sid, told)
             return
+        except WsappError as error:
+            self._refuse(connection, sid, {"message": str(error), "data": error.told()})
+            return
         except Exception:
             log.exception("a connect handler failed; %s is turned away", sid)
             self._refuse(connection, sid, {"message": "the server failed to connect you"})
@@ -134,18 +158,22 @@ class Dispatch:
         connection.push(Frame(event_packet("session", welcome.told)))
         if welcome.recovery is not None:
             welcome.recovery.release()
+        self.hub.critical.arrived(session, welcome.recovery.critical if welcome.recovery is not None else frozenset())
 
     def _admit(self, connection: Connection, sid: str, auth: Any) -> Any:
         environ = self._sio.environ.get(connection.sid, {})
-        user_id = self.hub.identify(auth, environ)
+        admission = self.hub.admission
+        identity = admission.identify(auth, environ)
         if self._sio._trigger_event("connect", ROOT, sid, environ, auth) is False:
             raise Refusal("the connection was refused")
-        welcome = self.hub.lifecycle.welcome(sid, connection, auth, user_id)
+        welcome = self.hub.lifecycle.welcome(sid, connection, auth, identity.user_id, admission.may_read(identity))
+        admission.admitted(welcome.session, identity)
         try:
             self._run_hooks("connect", welcome.session, environ, auth)
         except Exception:
             self.hub.connections.registry.leave_all(welcome.session)
             self.hub.connections.forget(sid)
+            admission.left(sid)
             connection.viewer = None
             raise
         return welcome

@@ -10,7 +10,10 @@ from wsapp.core.connections import ConnectionManager
 from wsapp.core.ports import Backend
 from wsapp.core.throttle import EventThrottler
 from wsapp.metrics import Metrics
+from wsapp.runtime.admission import Admission
+from wsapp.runtime.critical import CriticalDelivery
 from wsapp.runtime.delivery import Delivery
+from wsapp.runtime.inbound import Inbound
 from wsapp.runtime.lifecycle import Lifecycle
 from wsapp.settings import Settings
 
@@ -29,3 +32,6 @@ class Hub:
     metrics: Metrics
     identify: Callable[[Any, dict[str, Any]], str | None]
     hooks: dict[str, list[Callable[..., object]]]
+    critical: CriticalDelivery
+    admission: Admission
+    inbound: Inbound

@@ -74,6 +74,13 @@ class Welcome:
     recovery: Recovery | None
 
 
+MayRead = Callable[[Session, str], bool]
+
+
+def _everything(_session: Session, _room: str) -> bool:
+    return True
+
+
 class Lifecycle:
     """The sessions of one worker."""
 
@@ -86,8 +93,9 @@ class Lifecycle:
     # -- coming
 
     def welcome(self, sid: str, connection: Connection, auth: Mapping[str, Any] | None,
-                user_id: str | None) -> Welcome:
-        """Register a connection and resume its session when it presents one that is kept."""
+                user_id: str | None, may_read: MayRead = _everything) -> Welcome:
+        """Register a connection and resume its session when it presents one that is kept, in the rooms that it
+        `may_read` still."""
         hello = read_hello(auth)
         saved, reason = self._take(hello, sid, user_id)
         if saved is None:
@@ -98,7 +106,7 @@ class Lifecycle:
             sid, connection, user_id or saved.user_id, session_id=saved.session_id, profile=hello.profile,
             metadata=saved.metadata)
         connection.viewer = session
-        return self._resume(session, hello, saved)
+        return self._resume(session, hello, saved, may_read)
 
     def _take(self, hello: Hello, sid: str, user_id: str | None) -> tuple[SavedSession | None, str | None]:
         if hello.session_id is None:
@@ -113,8 +121,9 @@ class Lifecycle:
             return None, "other_user"
         return saved, None
 
-    def _resume(self, session: Session, hello: Hello, saved: SavedSession) -> Welcome:
-        wanted = {room: hello.positions.get(room, position) for room, position in saved.positions.items()}
+    def _resume(self, session: Session, hello: Hello, saved: SavedSession, may_read: MayRead) -> Welcome:
+        wanted = {room: hello.positions.get(room, position) for room, position in saved.positions.items()
+                  if may_read(session, room)}
         try:
             recovery = recover(session, wanted, self.connections.registry, self.delivery)
         except BrokerUnavailable:

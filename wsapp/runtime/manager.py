@@ -69,6 +69,10 @@ def _nobody(_room: str) -> list[tuple[str, str]]:
     return []
 
 
+def _nothing(_sid: str) -> None:
+    return None
+
+
 def _frame(part: str | bytes) -> Frame:
     return Frame(b"4" + part.encode()) if isinstance(part, str) else Frame(part, binary=True)
 
@@ -84,6 +88,7 @@ class ClusterManager(PubSubManager, FrameOnceManager):  # type: ignore[misc]  # 
         self._incoming: Queue[bytes] = Queue()
         self._bus: Bus | None = None
         self.members: Callable[[str], list[tuple[str, str]]] = _nobody
+        self.left: Callable[[str], None] = _nothing
 
     def get_participants(self, namespace: str, room: Any) -> Iterator[tuple[str, str]]:
         """Local receivers: those who entered the room the stock way, and subscribers of the wsapp room so named."""
@@ -92,6 +97,12 @@ class ClusterManager(PubSubManager, FrameOnceManager):  # type: ignore[misc]  # 
             for name in [room] if isinstance(room, str) else room or []:
                 found.update(self.members(name))
         yield from found.items()
+
+    def disconnect(self, sid: str, namespace: str | None = None, **kwargs: Any) -> None:
+        """As python-socketio's; the wsapp session of a connection that the host throws out ends with it."""
+        super().disconnect(sid, namespace=namespace, **kwargs)
+        if (namespace or "/") == "/":
+            self.left(sid)
 
     def initialize(self) -> None:
         """Called by python-socketio at the first client; `start` has been there before."""

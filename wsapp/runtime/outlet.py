@@ -84,8 +84,10 @@ class Outlet:
         return [self._queue(draft) for draft in keyed]
 
     def _keyed(self, draft: Draft) -> Draft:
-        """Every draft has a key, so that an attempt whose answer was lost can be repeated."""
-        return draft if draft.key else replace(draft, key=AUTO_KEY + self._next_id())
+        """Every draft has a key, so that an attempt whose answer was lost can be repeated, and says where it began,
+        so that watchers who got it here meanwhile don't get it again."""
+        origin = self._next_id()
+        return replace(draft, key=draft.key or AUTO_KEY + origin, origin=origin)
 
     def _next_id(self) -> str:
         """An id as the broker makes them, of this worker's clock, with a tail that nobody else has."""
@@ -94,7 +96,7 @@ class Outlet:
 
     def _queue(self, draft: Draft) -> Receipt:
         self._metrics.publish_failures += 1
-        draft = replace(draft, id=self._next_id())
+        draft = replace(draft, id=draft.origin)
         unnumbered = replace(draft, flags=draft.flags.replace("s", ""))
         self.serve(publish_draft(unnumbered, draft.id, tuple(Placed(room, 0, "") for room in draft.rooms)))
         if len(self._waiting) >= self._limits.items or self._bytes + len(draft.body) > self._limits.bytes:

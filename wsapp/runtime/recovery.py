@@ -37,6 +37,7 @@ class Recovery:
         self._subs: list[Subscription] = []
         self._found: dict[str, tuple[Publication, ...]] = {}
         self.came: dict[str, tuple[int, int]] = {}
+        self.critical: frozenset[str] = frozenset()  # ids of the critical ones that were replayed
 
     @property
     def recovered(self) -> bool:
@@ -78,8 +79,11 @@ class Recovery:
         self._subs.append(sub)
 
     def forget_up_to(self, id: str) -> None:
-        """Leave out what the client says it has: everything up to and including this id."""
-        self._found = {room: tuple(one for one in found if one.id > id) for room, found in self._found.items()}
+        """Leave out what the client says it has: everything up to and including this id.  In the rooms that contain
+        the event its place counts; ids decide in the others."""
+        for room, found in self._found.items():
+            at = next((number for number, one in enumerate(found) if one.id == id), None)
+            self._found[room] = found[at + 1:] if at is not None else tuple(one for one in found if one.id > id)
 
     def _in_order(self) -> list[tuple[str, Publication]]:
         """By id over the rooms, each event once; the order within a room is never changed."""
@@ -96,9 +100,11 @@ class Recovery:
         """Send what was missed, in publish order, and go live."""
         session, delivery = self.session, self._delivery
         in_order, self._found = self._in_order(), {}
+        if delivery.fanout.critical is not None:
+            self.critical = delivery.fanout.critical.replaying(session, (publication for _, publication in in_order))
         for start in range(0, len(in_order), CHUNK):
             for room, publication in in_order[start:start + CHUNK]:
-                session.peer.push(delivery.frame(publication, session.profile, room))
+                session.peer.push(delivery.fanout.frame(publication, session.profile, room))
             session.sent += len(in_order[start:start + CHUNK])
             delivery.metrics.sent += len(in_order[start:start + CHUNK])
             while session.peer.backlog() > HIGH_WATER and session.subs:  # none when it has gone meanwhile
@@ -117,7 +123,7 @@ def _go_live(sub: Subscription, delivery: Delivery, replayed: set[str]) -> None:
     sub.go_live(sub.sent)
     for publication, seq in tail.held:
         if seq > sub.sent and publication.id not in replayed:
-            delivery.serve_one(sub, publication, seq)
+            delivery.fanout.serve_one(sub, publication, seq)
         sub.sent = max(sub.sent, seq)
 
 

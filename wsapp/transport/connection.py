@@ -47,7 +47,7 @@ class PacketError(Exception):
 class Viewer(Protocol):
     """What the inside makes of a connection; gets its heartbeats."""
 
-    def wants_proof(self) -> bool | None: ...
+    def wants_proof(self) -> bool: ...
     def pinging(self) -> None: ...
     def ponged(self, now: float) -> None: ...
 
@@ -177,11 +177,9 @@ class Connection:
 
     # -- heartbeat
 
-    def wants_ping(self, elapsed: float) -> bool:
-        """Whether a PING is worth it before its time: something is unconfirmed, and either nothing more came since
-        the last look or the last proof is too old."""
-        quiet = self.viewer.wants_proof() if self.viewer is not None else None
-        return quiet is not None and (quiet or elapsed >= self.engine.options.confirm_interval)
+    def wants_ping(self) -> bool:
+        """Whether a PING is worth it before its time."""
+        return self.viewer is not None and self.viewer.wants_proof()
 
     def ping(self) -> None:
         if self.viewer is not None:

@@ -19,10 +19,11 @@ from urllib.parse import parse_qs
 import engineio
 
 from wsapp.core.events import strict_dumps
-from wsapp.errors import CloseCode
+from wsapp.errors import CloseCode, WsappError
 from wsapp.transport.connection import SEPARATOR, Connection, PacketError
 from wsapp.transport.deflate import deflate, negotiate
 from wsapp.transport.frames import Frame, Squeeze
+from wsapp.transport.gate import Gate, TooMany
 from wsapp.transport.heartbeat import Heartbeat
 from wsapp.transport.origins import Origins
 from wsapp.transport.websocket import HandshakeError, accept_header, check_handshake, switch_protocols
@@ -35,6 +36,7 @@ StartResponse = Callable[..., Any]
 COMPRESS_FROM: Final = 1024  # bytes
 CONTENT: Final = ("Content-Type", "text/plain; charset=UTF-8")
 UNAVAILABLE: Final = "503 Service Unavailable"
+BEARER: Final = 'Bearer realm="wsapp", error="invalid_token"'  # RFC 6750 section 3
 TOKEN_LENGTH: Final = 8  # characters of a sid that name its worker
 
 
@@ -64,7 +66,6 @@ class EngineOptions:
 
     ping_interval: float = 25.0
     ping_timeout: float = 20.0
-    confirm_interval: float = 10.0
     upgrade_timeout: float = 10.0
     max_message: int = 1_000_000
     max_packets: int = 5000
@@ -89,11 +90,12 @@ class Hooks:
 class Engine(engineio.Server):  # type: ignore[misc]  # engineio has no types
     """All Engine.IO connections of a worker.  `token` begins every sid, so that any worker knows whose it is."""
 
-    def __init__(self, options: EngineOptions, origins: Origins, hooks: Hooks, **engineio_options: Any) -> None:
+    def __init__(self, options: EngineOptions, origins: Origins, hooks: Hooks, gate: Gate | None = None,
+                 **engineio_options: Any) -> None:
         super().__init__(async_mode="gevent", monitor_clients=False, async_handlers=False, cors_allowed_origins=[],
                          ping_interval=options.ping_interval, ping_timeout=options.ping_timeout,
                          max_http_buffer_size=options.max_message, **engineio_options)
-        self.options, self.origins, self.hooks = options, origins, hooks
+        self.options, self.origins, self.hooks, self.gate = options, origins, hooks, gate or Gate()
         self.token = secrets.token_hex(TOKEN_LENGTH // 2)
         self.draining = False
         self.sockets: dict[str, Connection] = {}
@@ -142,6 +144,7 @@ class Engine(engineio.Server):  # type: ignore[misc]  # engineio has no types
 
     def forget(self, connection: Connection) -> None:
         self.sockets.pop(connection.sid, None)
+        self.gate.closed(connection.sid)
 
     # -- HTTP
 
@@ -195,16 +198,26 @@ class Engine(engineio.Server):  # type: ignore[misc]  # engineio has no types
         except KeyError:
             raise Refused(Refusal.UNKNOWN_SID, "Session ID unknown") from None
 
-    def _admit(self) -> None:
+    def _admit(self, environ: Environ) -> None:
         if self.draining:
             raise Refused(Refusal.FORBIDDEN, "the server is restarting", UNAVAILABLE, [("Retry-After", "1")])
         if len(self.sockets) >= self.options.max_connections:
             raise Refused(Refusal.FORBIDDEN, f"the worker is full: {self.options.max_connections} connections",
                           UNAVAILABLE, [("Retry-After", "5")])
+        try:
+            self.gate.admit(environ)
+        except TooMany as error:
+            raise Refused(Refusal.FORBIDDEN, str(error), UNAVAILABLE,
+                          [("Retry-After", str(error.retry_after))]) from error
+        except WsappError as error:
+            status = UNAVAILABLE if error.retryable else "401 Unauthorized"
+            again = ("Retry-After", "5") if error.retryable else ("WWW-Authenticate", BEARER)
+            raise Refused(Refusal.FORBIDDEN, f"{error.code}: {error}", status, [again]) from error
 
     def _new(self, environ: Environ) -> Connection:
         connection = Connection(self, self.generate_id())
         self.sockets[connection.sid] = connection
+        self.gate.opened(connection.sid, environ)
         self.hooks.opened(connection, environ)
         return connection
 
@@ -224,7 +237,7 @@ class Engine(engineio.Server):  # type: ignore[misc]  # engineio has no types
                           "'wsapp.transport.worker.Worker'", "500 Internal Server Error")
         connection = self._known(sid) if sid else None
         if connection is None:
-            self._admit()
+            self._admit(environ)
         elif connection.ws is not None or connection._probe is not None or connection.closed:
             raise Refused(Refusal.BAD_REQUEST, "the session has been upgraded")
         try:
@@ -260,7 +273,7 @@ class Engine(engineio.Server):  # type: ignore[misc]  # engineio has no types
 
     def _open_polling(self, environ: Environ, start_response: StartResponse,
                       cors: list[tuple[str, str]]) -> Iterable[bytes]:
-        self._admit()
+        self._admit(environ)
         connection = self._new(environ)
         upgrades = ["websocket"] if environ.get("wsapp.handler") is not None else []
         packets = connection.open_polling(self._hello(connection, upgrades))
@@ -285,9 +298,12 @@ class Engine(engineio.Server):  # type: ignore[misc]  # engineio has no types
             connection.close(CloseCode.TOO_BIG, "the payload is too large")
             raise Refused(Refusal.BAD_REQUEST, f"a payload may have {self.options.max_message} bytes",
                           "413 Content Too Large", [("Connection", "close")])
-        body = environ["wsgi.input"].read(int(length))
+        body = _read(environ["wsgi.input"], int(length))
         if len(body) < int(length):
             connection.close(CloseCode.PROTOCOL_ERROR, "the payload was cut short")
+            if getattr(environ.get("wsapp.handler"), "timed_out", False):
+                raise Refused(Refusal.BAD_REQUEST, "the payload took too long (WSAPP_REQUEST_TIMEOUT)",
+                              "408 Request Timeout", [("Connection", "close")])
             raise Refused(Refusal.BAD_REQUEST, "the payload was cut short")
         try:
             connection.post(body)
@@ -295,6 +311,15 @@ class Engine(engineio.Server):  # type: ignore[misc]  # engineio has no types
             raise Refused(Refusal.BAD_REQUEST, str(error)) from error
         start_response("200 OK", [CONTENT, ("Content-Length", "2"), *cors])
         return [b"ok"]
+
+
+def _read(stream: Any, length: int) -> bytes:
+    """The body, or nothing of one that ends too early."""
+    try:
+        body: bytes = stream.read(length)
+    except OSError:  # how pywsgi says so
+        return b""
+    return body
 
 
 def _one(query: dict[str, list[str]], name: str) -> str | None:

@@ -2,7 +2,7 @@
 
 Engine.IO v4, "Heartbeat": the server pings every `pingInterval`; a client that does not answer within `pingTimeout`
 is gone.  A connection with unconfirmed events is pinged sooner, since a PONG is what proves that they arrived: when it
-has gone quiet, and under steady traffic every `confirm_interval`.
+has gone quiet, and under heavy traffic every few hundred events.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ log = logging.getLogger(__name__)
 
 PING_FRAME: Final = Frame(b"2")
 SLOTS: Final = 512
-LOOK: Final = 1.25  # seconds between looks at a connection
+LOOK: Final = 2.0  # seconds between looks at a connection
 
 
 class Beating(Protocol):
@@ -30,7 +30,7 @@ class Beating(Protocol):
     awaiting_pong: bool
     closed: bool
 
-    def wants_ping(self, elapsed: float) -> bool: ...
+    def wants_ping(self) -> bool: ...
     def ping(self) -> None: ...
     def timed_out(self) -> None: ...
     def check(self, now: float) -> None: ...
@@ -98,7 +98,7 @@ class Heartbeat:
             return
         elapsed = now - beating.pinged_at
         left = self._interval - elapsed
-        if left <= slack or beating.wants_ping(elapsed):
+        if left <= slack or beating.wants_ping():
             beating.pinged_at, beating.awaiting_pong = now, True
             beating.ping()
             left = min(self._timeout, self._look)

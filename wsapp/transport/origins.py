@@ -1,12 +1,15 @@
 """Which pages may talk to the server: the Origin policy, judged before any upgrade.
 
 Browsers do not apply CORS to WebSockets, so the server must (RFC 6455 section 10.2).  A request without an Origin
-does not come from a page and is let through.
+does not come from a page and is let through.  A Host that was rebound to this machine (DNS rebinding) makes a foreign
+page look like one of the same origin, so the name is judged too.
 """
 
 from __future__ import annotations
 
+import ipaddress
 from collections.abc import Sequence
+from fnmatch import fnmatchcase
 from typing import Any
 
 Environ = dict[str, Any]
@@ -14,17 +17,33 @@ Environ = dict[str, Any]
 
 class Origins:
     """`allowed` is a list of origins (`https://app.example`), `*` for any (then without credentials), or empty for the
-    same origin only."""
+    same origin only.  `hosts` are the names served (`app.example`, `*.app.example`), empty for any; `proxied`: there
+    is a proxy that was told about."""
 
-    def __init__(self, allowed: Sequence[str] = ()) -> None:
+    def __init__(self, allowed: Sequence[str] = (), hosts: Sequence[str] = (), proxied: bool = False) -> None:
         self._allowed = frozenset(origin.rstrip("/").lower() for origin in allowed)
         self._any = "*" in self._allowed
+        self._hosts, self._proxied = tuple(hosts), proxied
 
     def judge(self, environ: Environ) -> None:
-        """Raises PermissionError for a page from elsewhere."""
+        """Raises PermissionError for a page from elsewhere, and for a name that is not served."""
+        self.judge_host(environ)
         origin = environ.get("HTTP_ORIGIN")
-        if origin is not None and not self._any and not self._listed(origin, environ):
+        if origin is None or self._any:
+            return
+        if not self._listed(origin, environ):
             raise PermissionError("Forbidden: the page's origin is not in WEBSOCKET_CORS_ORIGIN")
+        if not self._allowed and not self._hosts and self._may_be_rebound(environ):
+            raise PermissionError("Forbidden: a page of this name may be a stranger's (DNS rebinding); if it is yours, "
+                                  "put the name into WSAPP_ALLOWED_HOSTS")
+
+    def judge_host(self, environ: Environ) -> None:
+        """Raises PermissionError for a Host that is not in the list, when there is one."""
+        if not self._hosts:
+            return
+        host = environ.get("HTTP_HOST", "").lower()
+        if not any(fnmatchcase(host, name) or fnmatchcase(_bare(host), name) for name in self._hosts):
+            raise PermissionError("Forbidden: the Host is not in WSAPP_ALLOWED_HOSTS")
 
     def _listed(self, origin: str, environ: Environ) -> bool:
         origin = origin.lower()
@@ -33,6 +52,13 @@ class Origins:
         # The scheme is left out: behind a proxy that ends TLS the page is https and we are http.
         host: str = environ.get("HTTP_HOST", "").lower()
         return host != "" and origin.partition("://")[2] == host
+
+    def _may_be_rebound(self, environ: Environ) -> bool:
+        """Somebody on this machine asks for another name than this machine's: a browser whose DNS was rebound."""
+        if self._proxied or not _is_loopback(environ.get("REMOTE_ADDR", "")):
+            return False
+        name = _bare(environ.get("HTTP_HOST", "").lower())
+        return name != "localhost" and not name.endswith(".localhost") and not _is_address(name)
 
     def headers(self, environ: Environ) -> list[tuple[str, str]]:
         """The CORS headers of an answer to an origin that `judge` let through (Fetch standard, "CORS protocol")."""
@@ -49,3 +75,22 @@ class Origins:
                         ("Access-Control-Allow-Headers", "Content-Type, Authorization"),
                         ("Access-Control-Max-Age", "600")]
         return headers
+
+
+def _bare(host: str) -> str:
+    """A Host without its port; an IPv6 address without its brackets."""
+    if host.startswith("["):
+        return host[1:].partition("]")[0]
+    return host.partition(":")[0]
+
+
+def _is_address(name: str) -> bool:
+    try:
+        ipaddress.ip_address(name)
+    except ValueError:
+        return False
+    return True
+
+
+def _is_loopback(text: str) -> bool:
+    return _is_address(text) and ipaddress.ip_address(text).is_loopback

@@ -1,0 +1,261 @@
+"""Who saw what, and why not: the account of every watcher over everything that was published.
+
+Pure: it is fed with receipts, histories and what clients noted, and judges when all is over.
+
+    published = delivered + merged + shed and told + told by resync or a refused recovery (+ unexplained: 0)
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from typing import Final, NamedTuple
+
+QUEUED_ID: Final = 14  # longer ids were made by a worker whose Redis was away
+
+
+class Entry(NamedTuple):
+    """A publication as it is recorded: `places` has (epoch, seq) by room, `token` is unique in its payload."""
+
+    id: str
+    token: int
+    places: dict[str, tuple[str, int]]
+
+
+class Note(NamedTuple):
+    """Something rare a client was told, after `at` events: kind `s` session, `j` subscribed, `x` shed, `r` resync, `d`
+    disconnect.  For `s`, `recovered` and `rooms` count; for `x`, `first` and `last`."""
+
+    at: int
+    kind: str
+    room: str = ""
+    epoch: str = ""
+    seq: int = 0
+    recovered: bool = False
+    rooms: dict[str, tuple[str, int]] = field(default_factory=dict)  # type: ignore[misc]
+    first: int = 0
+    last: int = 0
+
+
+class View:
+    """What one client saw, in order.  `throttled`: its events may wait, merge and be shed."""
+
+    def __init__(self, name: str, rooms: Iterable[str], throttled: bool = False) -> None:
+        self.name, self.rooms, self.throttled = name, tuple(rooms), throttled
+        self.ids: list[str] = []
+        self.seqs: list[int] = []
+        self.tokens: list[int] = []
+        self.notes: list[Note] = []
+
+    def event(self, seq: int, id: str, token: int) -> None:
+        """One delivery; `seq` 0 when it came before it was recorded."""
+        self.ids.append(id)
+        self.seqs.append(seq)
+        self.tokens.append(token)
+
+    def note(self, kind: str, room: str = "", epoch: str = "", seq: int = 0, **more: object) -> None:
+        self.notes.append(Note(len(self.ids), kind, room, epoch, seq, **more))  # type: ignore[arg-type]
+
+
+class Truth:
+    """Everything that is known to have been published, and in which order in each room."""
+
+    def __init__(self) -> None:
+        self.entries: dict[str, Entry] = {}
+        self.by_token: dict[int, set[str]] = {}
+        self.epochs: dict[str, list[str]] = {}
+        self.queued: dict[str, tuple[int, int]] = {}  # id -> (token, pid): promised, not yet recorded
+        self.kept: set[str] = set()  # ids that were read back from a history
+        self._order: dict[str, dict[tuple[str, int], str]] = {}
+        self.contradictions: list[str] = []
+
+    def accepted(self, id: str, token: int, places: dict[str, tuple[str, int]]) -> None:
+        """Redis said that it has it, or it was found in a history."""
+        if id in self.entries:
+            return
+        self.entries[id] = Entry(id, token, places)
+        self.by_token.setdefault(token, set()).add(id)
+        for room, (epoch, seq) in places.items():
+            known = self.epochs.setdefault(room, [])
+            if epoch not in known:
+                known.append(epoch)
+            other = self._order.setdefault(room, {}).setdefault((epoch, seq), id)
+            if other != id:
+                self.contradictions.append(f"{room} {epoch}#{seq} is both {other} and {id}")
+
+    def promised(self, id: str, token: int, pid: int) -> None:
+        """A worker has queued it."""
+        self.queued[id] = token, pid
+
+    def ranked(self, room: str, epoch: str, seq: int) -> tuple[int, int]:
+        """A place that can be compared within its room; the beginning of everything for no epoch."""
+        known = self.epochs.get(room, [])
+        return (known.index(epoch), seq) if epoch in known else (len(known) if epoch else -1, seq)
+
+    def in_room(self, room: str) -> list[tuple[tuple[int, int], Entry]]:
+        """The room's publications in order."""
+        return sorted((self.ranked(room, epoch, seq), self.entries[id])
+                      for (epoch, seq), id in self._order.get(room, {}).items())
+
+
+@dataclass
+class Account:
+    """The outcome for one client or, added up, for all."""
+
+    counts: Counter[str] = field(default_factory=Counter)
+    problems: list[str] = field(default_factory=list)
+
+    def __iadd__(self, other: Account) -> Account:
+        self.counts += other.counts
+        self.problems += other.problems
+        return self
+
+
+def _first_join(view: View, room: str) -> Note | None:
+    return next((note for note in view.notes if note.kind == "j" and note.room == room), None)
+
+
+class _Jumps:
+    """Where the client was told that it goes on elsewhere, for one room."""
+
+    def __init__(self, truth: Truth, view: View, room: str) -> None:
+        self._spans: list[tuple[tuple[int, int], tuple[int, int]]] = []
+        refused = False
+        come = 0
+        low = (-1, 0)
+        for note in view.notes:
+            for index in range(come, note.at):
+                low = max(low, _place(truth, view, index, room))
+            come = note.at
+            if note.kind == "s":
+                refused = not note.recovered
+                if refused and room in note.rooms:
+                    self._jump(truth, view, room, low, note.rooms[room])
+            elif note.room == room and (note.kind == "r" or (note.kind == "j" and refused)):
+                self._jump(truth, view, room, low, (note.epoch, note.seq))
+
+    def _jump(self, truth: Truth, view: View, room: str, low: tuple[int, int], to: tuple[str, int]) -> None:
+        end = truth.ranked(room, *to)
+        if not to[0]:  # nothing is there any more: all that was known is behind it
+            end = (len(truth.epochs.get(room, ())), 0)
+        self._spans.append(((-1, 0) if view.throttled else low, end))
+
+    def cover(self, place: tuple[int, int]) -> bool:
+        return any(low < place <= high for low, high in self._spans)
+
+
+def _place(truth: Truth, view: View, index: int, room: str) -> tuple[int, int]:
+    """Where a delivery stands in the room; before everything when it does not."""
+    entry = truth.entries.get(view.ids[index])
+    if entry is None or room not in entry.places or not view.seqs[index]:
+        return (-1, 0)
+    return truth.ranked(room, *entry.places[room])
+
+
+class Oracle:
+    """Judges views against the truth.  `ended`: pids of workers that were killed or told to end, whose queued
+    publications may have gone with them."""
+
+    def __init__(self, truth: Truth, ended: set[int] | None = None) -> None:
+        self.truth, self.ended = truth, ended or set()
+
+    def judge(self, view: View) -> Account:
+        """The account of one client."""
+        account = Account()
+        self._doubles(view, account)
+        self._order(view, account)
+        self._missing(view, account)
+        account.counts["deliveries"] += len(view.ids)
+        return account
+
+    def publishers(self) -> Account:
+        """The account of the publishers: nothing that was promised is lost or recorded twice."""
+        account = Account(Counter(published=len(self.truth.entries)))
+        account.problems += self.truth.contradictions
+        for token, ids in self.truth.by_token.items():
+            if len(ids) > 1 and not self._epochs_apart(ids):
+                account.problems.append(f"token {token} is recorded twice: {sorted(ids)}")
+        for id, (token, pid) in self.truth.queued.items():
+            if id in self.truth.entries:
+                account.counts["queued and recorded"] += 1
+            elif token in self.truth.by_token:
+                account.counts["queued, recorded under another id"] += 1
+            elif pid in self.ended:
+                account.counts["queued, gone with its worker"] += 1
+            else:
+                account.problems.append(f"{id} (token {token}) was queued by worker {pid} and never recorded")
+        return account
+
+    def _epochs_apart(self, ids: set[str]) -> bool:
+        """Whether every two of them stand in different epochs: the first was lost with its history."""
+        epochs = [epoch for id in ids for epoch, _ in list(self.truth.entries[id].places.values())[:1]]
+        return len(set(epochs)) == len(epochs)
+
+    def _doubles(self, view: View, account: Account) -> None:
+        first: dict[int, str] = {}
+        for id, token in zip(view.ids, view.tokens, strict=True):
+            other = first.setdefault(token, id)
+            if other != id and not ({id, other} <= self.truth.entries.keys() and self._epochs_apart({id, other})):
+                account.problems.append(f"{view.name} saw token {token} as {other} and as {id}")
+        account.counts["repeats"] += len(view.ids) - len(set(view.ids))
+
+    def _order(self, view: View, account: Account) -> None:
+        last: dict[str, tuple[tuple[int, int], str]] = {}
+        seen: set[str] = set()
+        for id, seq in zip(view.ids, view.seqs, strict=True):
+            entry = self.truth.entries.get(id)
+            if id in seen or entry is None or not seq:
+                continue
+            seen.add(id)
+            room = next((room for room, place in entry.places.items() if room in view.rooms and place[1] == seq), None)
+            if room is None:
+                account.problems.append(f"{view.name} saw {entry} as #{seq}")
+                continue
+            place = self.truth.ranked(room, *entry.places[room])
+            before, other = last.get(room, ((-1, 0), ""))
+            if place < before and not view.throttled:
+                account.problems.append(f"{view.name}: in {room} {id} {place} came after {other} {before}")
+            last[room] = max((before, other), (place, id))
+
+    def _missing(self, view: View, account: Account) -> None:
+        seen, tokens = set(view.ids), set(view.tokens)
+        why: dict[str, str] = {}
+        for room in view.rooms:
+            join = _first_join(view, room)
+            if join is None:
+                account.problems.append(f"{view.name} was never in {room}")
+                continue
+            start, jumps = self.truth.ranked(room, join.epoch, join.seq), _Jumps(self.truth, view, room)
+            delivered_later = self._latest(view, room)
+            for place, entry in self.truth.in_room(room):
+                if place <= start:
+                    continue
+                outcome = ("delivered" if entry.id in seen or entry.token in tokens else
+                           self._explain(view, room, place, jumps, delivered_later))
+                if why.get(entry.id, "unexplained") == "unexplained":
+                    why[entry.id] = outcome
+        account.counts.update(why.values())
+        account.problems += [self._tell(view, id) for id, outcome in why.items() if outcome == "unexplained"]
+
+    def _latest(self, view: View, room: str) -> tuple[int, int]:
+        """The newest place of the room that the client saw."""
+        return max((_place(self.truth, view, index, room) for index in range(len(view.ids))), default=(-1, 0))
+
+    def _explain(self, view: View, room: str, place: tuple[int, int], jumps: _Jumps, latest: tuple[int, int]) -> str:
+        epoch, seq = self.truth.epochs[room][place[0]], place[1]
+        for note in view.notes:
+            if note.kind == "x" and note.room == room and note.first <= seq <= note.last:
+                return "shed and told"
+        if jumps.cover(place):
+            return "told"
+        if view.throttled and room.startswith("task:") and latest > place and self.truth.epochs[room][latest[0]] == epoch:
+            return "merged"
+        return "unexplained"
+
+    def _tell(self, view: View, id: str) -> str:
+        entry = self.truth.entries[id]
+        notes = [note for note in view.notes if note.kind in ("s", "d") or note.room in entry.places]
+        return f"{view.name} never saw {entry}; read back {id in self.truth.kept}; it was told " + "; ".join(
+            f"@{note.at} {note.kind} {note.room} {note.epoch}#{note.seq} {note.recovered} {note.rooms}"
+            for note in notes[-12:])

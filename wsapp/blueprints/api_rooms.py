@@ -1,0 +1,93 @@
+"""`GET /api/v1/rooms`, a room's history and who watches it."""
+
+from __future__ import annotations
+
+import hashlib
+from collections import Counter
+from typing import Any, Final
+from urllib.parse import quote, urlencode
+
+from flask import Blueprint, Response, request
+
+from wsapp.blueprints.api_access import PATH, answer, needs, query, the_server
+from wsapp.blueprints.api_schemas import HistoryQuerySchema, RoomsQuery
+from wsapp.core.events import strict_loads
+from wsapp.core.ports import HistoryPage, HistoryQuery
+from wsapp.errors import ErrorCode, RequestError
+from wsapp.schemas import parse_room
+
+api_rooms = Blueprint("rooms", __name__)
+
+MOST_MEMBERS: Final = 1000  # users that are named
+_HISTORY: Final = HistoryQuerySchema()
+_ROOMS: Final = RoomsQuery()
+
+
+@api_rooms.get("/rooms")
+@needs("read")
+def list_rooms() -> Response:
+    """The rooms of the cluster that somebody is in, by name, with counts."""
+    asked = query(_ROOMS)
+    kind = asked.get("kind")
+    found = the_server().api.calls.ask("rooms", {"after": asked["after"], "limit": asked["limit"],
+                                                 "kind": f"{kind}:" if kind else ""})
+    connections: Counter[str] = Counter()
+    users: Counter[str] = Counter()
+    for told in found.values:
+        for room, count, people in told:
+            connections[room] += count
+            users[room] += people
+    names = sorted(connections)
+    page = names[:asked["limit"]]
+    more = len(names) > len(page) or any(len(told) >= asked["limit"] for told in found.values)
+    rooms = [{"room": name, "connections": connections[name], "users": users[name]} for name in page]
+    return answer({"rooms": rooms, "next": page[-1] if more else None, "missing": found.missing})
+
+
+# Ids may have slashes in them, also two in a row.
+@api_rooms.get("/rooms/<path:room>/history", merge_slashes=False)
+@needs("read")
+def read_history(room: str) -> Response:
+    """A page of a room, either way, with an ETag: 304 as long as nothing came."""
+    parse_room(room)
+    asked = query(_HISTORY)
+    backwards = "since" not in asked
+    page = the_server().hub.backend.broker.read([HistoryQuery(
+        room, asked.get("before") if backwards else asked["since"], asked["limit"], backwards)])[0]
+    if asked.get("epoch") and asked["epoch"] != page.head.epoch:
+        raise RequestError(ErrorCode.NOT_FOUND, f"{room} has begun a new history: epoch {page.head.epoch}")
+    response = answer(_told(page, asked, backwards))
+    response.headers["Cache-Control"] = "private, no-cache"
+    response.set_etag(hashlib.blake2b(response.get_data(), digest_size=12).hexdigest(), weak=True)
+    return response.make_conditional(request)  # type: ignore[return-value]  # it returns itself
+
+
+def _told(page: HistoryPage, asked: dict[str, Any], backwards: bool) -> dict[str, object]:
+    events = [{"event": found.event, "data": strict_loads(found.data_json(page.room)), "id": found.id,
+               "ts": found.ts, "seq": found.seq(page.room)} for found in page.publications]
+    return {"room": page.room, "epoch": page.head.epoch, "seq": page.head.seq, "first": page.first,
+            "events": events, "next": _next(page, asked, backwards)}
+
+
+def _next(page: HistoryPage, asked: dict[str, Any], backwards: bool) -> str | None:
+    if not page.publications:
+        return None
+    last = page.publications[-1].seq(page.room)
+    if last <= page.first if backwards else last >= page.head.seq:
+        return None
+    more = {"before" if backwards else "since": last, "limit": asked["limit"], "epoch": page.head.epoch}
+    return f"{PATH}/rooms/{quote(page.room, safe=':')}/history?{urlencode(more)}"
+
+
+@api_rooms.get("/rooms/<path:room>/presence", merge_slashes=False)
+@needs("read", "publish")
+def read_presence(room: str) -> Response:
+    """Who watches a room, asked of every worker now: for publishers that want to know whether anybody does."""
+    parse_room(room)
+    found = the_server().api.calls.ask("room", {"room": room})
+    users: Counter[str] = Counter()
+    for told in found.values:
+        users.update(told)
+    members = [{"userId": user, "connections": users[user]} for user in sorted(users)[:MOST_MEMBERS]]
+    return answer({"room": room, "watched": bool(users), "users": len(users), "connections": users.total(),
+                   "members": members, "missing": found.missing})

@@ -1,0 +1,335 @@
+"""Who comes in, what they may do, and for how long: tokens, the host's own hooks, revocations, denials.
+
+Denials and everything else that an auditor asks for are lines of the logger `wsapp.audit`, without secrets.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections import OrderedDict
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any, Final
+from urllib.parse import parse_qs
+
+from wsapp.auth import NOBODY, Authenticator, Identity, TokenRefused, auth_mode, revocation
+from wsapp.core.connections import ConnectionManager
+from wsapp.core.events import packet
+from wsapp.core.ports import Revocations
+from wsapp.core.session import Session
+from wsapp.errors import BrokerUnavailable, CloseCode, ErrorCode, RequestError
+from wsapp.metrics import Metrics
+from wsapp.settings import Settings
+from wsapp.transport.frames import Frame
+
+log = logging.getLogger(__name__)
+audit = logging.getLogger("wsapp.audit")
+
+TICK: Final = 0.2  # seconds between looks at expiring tokens
+RECHECK: Final = 500  # revocations asked for in one round trip
+REMEMBERED: Final = 10_000  # revocations that a worker knows by itself, for when Redis is away
+IDENTITY: Final = "wsapp.identity"  # in the environ of a handshake whose token was judged before it
+
+Identify = Callable[[Any, dict[str, Any]], "Identity | str | None"]
+Authorizer = Callable[[Session, str, str], bool]
+
+
+@dataclass(slots=True)
+class HostHooks:
+    """What the host application decides itself: `identify(auth, environ)` names the user (or gives an Identity) instead
+    of a token, `authorizer(session, action, room)` says what is allowed instead of the token's patterns."""
+
+    identify: Identify | None = None
+    authorizer: Authorizer | None = None
+
+
+@dataclass(slots=True)
+class Held:
+    """A session that is connected here, with the identity it came with."""
+
+    session: Session
+    identity: Identity
+    entries: Mapping[str, str]
+    warned: bool = False
+
+
+class Admission:
+    """One worker's.  `clock` gives seconds since the epoch."""
+
+    def __init__(self, settings: Settings, authenticator: Authenticator | None, revocations: Revocations,
+                 connections: ConnectionManager, metrics: Metrics, host: HostHooks | None = None,
+                 clock: Callable[[], float] = time.time) -> None:
+        self._settings, self._authenticator, self._revocations = settings, authenticator, revocations
+        self._connections, self._metrics, self._clock = connections, metrics, clock
+        self._host = host or HostHooks()
+        self._held: dict[str, Held] = {}
+        self._recent: OrderedDict[str, float] = OrderedDict()
+        self._unchecked = False
+
+    # -- who
+
+    def judge_handshake(self, environ: dict[str, Any]) -> None:
+        """Before the upgrade: a token in the header or the query, where the settings allow one there.  Raises
+        TokenRefused."""
+        if self._authenticator is None or self._host.identify is not None:
+            return
+        token = self._offered(environ)
+        if token is None and "auth" in self._settings.token_sources:
+            return
+        try:
+            environ[IDENTITY] = self._judged(token)
+        except TokenRefused as error:
+            self._refused(error)
+            raise
+
+    def of_request(self, environ: dict[str, Any]) -> Identity:
+        """Who asks over plain HTTP: a bearer token, or one in the query where the settings allow it there.  Raises
+        TokenRefused; NOBODY where no tokens are asked for."""
+        if self._host.identify is not None:
+            return self._hooked({"token": _bearer(environ)}, environ)
+        if self._authenticator is None:
+            return NOBODY
+        token = _bearer(environ)
+        return self._judged(self._offered(environ) if token is None else token)
+
+    def identify(self, auth: Any, environ: dict[str, Any]) -> Identity:
+        """Who connects.  Raises TokenRefused, RequestError (`limit`), and what the host's hook raises."""
+        try:
+            identity = self._identity(auth, environ)
+            self._refuse_revoked(_asked_session(auth), None)
+        except TokenRefused as error:
+            self._refused(error)
+            raise
+        self._require_place(identity)
+        return identity
+
+    def _identity(self, auth: Any, environ: dict[str, Any]) -> Identity:
+        if self._host.identify is not None:
+            return self._hooked(auth, environ)
+        if self._authenticator is None:
+            if auth_mode(self._settings) == "host":
+                raise TokenRefused(ErrorCode.UNAUTHORIZED, "nobody is let in: the application has no identify hook")
+            return NOBODY
+        given = auth.get("token") if isinstance(auth, dict) and "auth" in self._settings.token_sources else None
+        before = environ.get(IDENTITY)
+        if given is None and isinstance(before, Identity):
+            if before.expires <= self._clock():
+                raise TokenRefused(ErrorCode.TOKEN_EXPIRED, "the token has expired")
+            self._refuse_revoked(before.revocable(), before.issued)
+            return before
+        return self._judged(given)
+
+    def _hooked(self, auth: Any, environ: dict[str, Any]) -> Identity:
+        assert self._host.identify is not None
+        found = self._host.identify(auth, environ)
+        identity = found if isinstance(found, Identity) else Identity(found)
+        self._refuse_revoked(identity.revocable(), identity.issued)
+        return identity
+
+    def _offered(self, environ: dict[str, Any]) -> str | None:
+        sources = self._settings.token_sources
+        token = _bearer(environ) if "header" in sources else None
+        if token is None and "query" in sources:
+            token = (parse_qs(environ.get("QUERY_STRING", "")).get("token") or [None])[0]
+        return token
+
+    def _judged(self, token: object) -> Identity:
+        assert self._authenticator is not None
+        identity = self._authenticator.judge(token)
+        self._refuse_revoked(identity.revocable(), identity.issued)
+        return identity
+
+    def _require_place(self, identity: Identity) -> None:
+        limit = self._settings.max_connections_per_user
+        if identity.user_id and limit and self._connections.count_of_user(identity.user_id) >= limit:
+            self._metrics.count("usersRefused")
+            raise RequestError(ErrorCode.LIMIT, f"the user has {limit} connections (WSAPP_MAX_CONNECTIONS_PER_USER)")
+
+    def _refused(self, error: TokenRefused) -> None:
+        self._metrics.count("tokensRefused")
+        audit.warning("refused: %s (%s)", error.code, error)
+
+    # -- coming and going
+
+    def admitted(self, session: Session, identity: Identity) -> None:
+        """A session is connected: from now on its token's end and revocations concern it."""
+        held = self._held[session.sid] = Held(session, identity, identity.revocable())
+        if identity.rate is not None:
+            self._connections.throttler.user(session.user_id, identity.rate)
+        if any(self._revokes(entry, at, held) for entry, at in self._recent.items()):
+            self._end(held, CloseCode.TOKEN_REVOKED, "token_revoked")
+
+    def left(self, sid: str) -> None:
+        """A session is gone; idempotent."""
+        self._held.pop(sid, None)
+
+    def rate_of(self, session: Session) -> float:
+        """The most events per second that a client may ask for."""
+        held = self._held.get(session.sid)
+        granted = held.identity.rate if held is not None else None
+        return self._settings.max_events_per_sec if granted is None else granted
+
+    def tick(self) -> None:
+        """Warn of and close what expires; ask again about what could not be asked.  Every `TICK` seconds."""
+        now, warning = self._clock(), self._settings.token_warning
+        for held in list(self._held.values()):
+            left = held.identity.expires - now
+            if left <= 0:
+                self._metrics.count("tokensExpired")
+                self._end(held, CloseCode.TOKEN_EXPIRED, "token_expired")
+            elif left <= warning and not held.warned:
+                held.warned = True
+                held.session.peer.push(Frame(packet("token-expiring", {"expiresInMs": round(left * 1000)})))
+        if self._unchecked:
+            self._recheck()
+
+    def _end(self, held: Held, code: CloseCode, reason: str) -> None:
+        """Tell why in an event too: a polling client sees no close code."""
+        self._held.pop(held.session.sid, None)
+        audit.warning("closed: %s user=%r sid=%s", reason, held.session.user_id, held.session.sid)
+        held.session.peer.push(Frame(packet("session-closed", {"code": int(code), "reason": reason})))
+        held.session.peer.close(code, reason)
+
+    # -- what they may
+
+    def allows(self, session: Session, action: str, room: str) -> bool:
+        """Whether a session may `read`, `publish` or see `presence` in a room: the host's authorizer decides, else the
+        token."""
+        held = self._held.get(session.sid)
+        if held is None:
+            return self._authenticator is None and self._host.authorizer is None
+        return self._allows(session, held.identity, action, room)
+
+    def _allows(self, session: Session, identity: Identity, action: str, room: str) -> bool:
+        if self._host.authorizer is not None:
+            return bool(self._host.authorizer(session, action, room))
+        return identity.allows(action, room)
+
+    def require(self, session: Session, action: str, room: str) -> None:
+        """Raises RequestError (`forbidden`), the same whether or not the room exists, with one line in the audit."""
+        if not self.allows(session, action, room):
+            raise self._denied(session, action, room)
+
+    def _denied(self, session: Session, action: str, room: str) -> RequestError:
+        self._metrics.count("forbidden")
+        audit.warning("denied: user=%r sid=%s action=%s room=%r", session.user_id, session.sid, action, room)
+        return RequestError(ErrorCode.FORBIDDEN, f"not allowed in {room}")
+
+    def may_read(self, identity: Identity) -> Callable[[Session, str], bool]:
+        """For a session that is being resumed: judges each of its rooms anew, and tells it of the lost ones."""
+        def judge(session: Session, room: str) -> bool:
+            if self._allows(session, identity, "read", room):
+                return True
+            self._lost(session, room)
+            return False
+
+        return judge
+
+    def _lost(self, session: Session, room: str) -> None:
+        self._denied(session, "read", room)
+        session.peer.push(Frame(packet("unsubscribed", {"room": room, "reason": str(ErrorCode.FORBIDDEN)})))
+
+    def refresh(self, session: Session, token: str) -> dict[str, object]:
+        """Go on with a newer token of the same user; rooms it does not allow are left and told.  Told
+        `{expiresInMs, lost}`.  Raises TokenRefused, RequestError."""
+        if self._authenticator is None or self._host.identify is not None:
+            raise RequestError(ErrorCode.BAD_REQUEST, "this server was not given a token to refresh")
+        try:
+            identity = self._judged(token)
+        except TokenRefused as error:
+            self._refused(error)
+            raise
+        if identity.user_id != session.user_id:
+            audit.warning("denied: user=%r sid=%s refreshed with a token of %r", session.user_id, session.sid,
+                          identity.user_id)
+            raise RequestError(ErrorCode.FORBIDDEN, "the token is not of the user who connected")
+        self.admitted(session, identity)
+        lost = [room for room in list(session.subs) if not self.allows(session, "read", room)]
+        for room in lost:
+            self._connections.leave_room(session.sid, room)
+            self._lost(session, room)
+        session.dirty = session.dirty or bool(lost)
+        return {"expiresInMs": round((identity.expires - self._clock()) * 1000), "lost": lost}
+
+    # -- revocation
+
+    def revoke(self, *, jti: str | None = None, user: str | None = None, session: str | None = None,
+               until: float | None = None) -> None:
+        """Refuse a token id, a user's tokens issued so far, or a session (of the token's `sid` or of wsapp), and close
+        what is connected with it on every worker.  `until`: seconds since the epoch; WSAPP_REVOCATION_TTL when None.
+
+        Raises ValueError unless exactly one is named, and BrokerUnavailable when only this worker knows of it.
+        """
+        named = [(kind, name) for kind, name in (("jti", jti), ("user", user), ("session", session)) if name]
+        if len(named) != 1:
+            raise ValueError("revoke one of jti, user and session")
+        entry, now = revocation(*named[0]), self._clock()
+        audit.warning("revoked: %s %s", named[0][0], entry if session else repr(named[0][1]))
+        self.revoked(entry, now)
+        self._revocations.revoke(entry, now, now + self._settings.revocation_ttl if until is None else until)
+
+    def on_control(self, argument: str) -> None:
+        """`<entry> <at>` of another worker."""
+        entry, _, at = argument.partition(" ")
+        self.revoked(entry, float(at))
+
+    def revoked(self, entry: str, at: float) -> None:
+        """Close what is connected here under a revoked name, and remember it."""
+        self._recent[entry] = max(at, self._recent.pop(entry, at))
+        while len(self._recent) > REMEMBERED:
+            self._recent.popitem(last=False)
+        for held in list(self._held.values()):
+            if self._revokes(entry, at, held):
+                self._metrics.count("tokensRevoked")
+                self._end(held, CloseCode.TOKEN_REVOKED, "token_revoked")
+
+    def _revokes(self, entry: str, at: float, held: Held) -> bool:
+        kind = entry.partition(":")[0]
+        if kind == "session" and entry == revocation(kind, held.session.id):
+            return True
+        return held.entries.get(kind) == entry and _covers(kind, at, held.identity.issued)
+
+    def _refuse_revoked(self, entries: Mapping[str, str], issued: float | None) -> None:
+        """Raises TokenRefused.  While Redis is away this worker's memory must do; it asks again later."""
+        if not entries:
+            return
+        known = {entry: self._recent[entry] for entry in entries.values() if entry in self._recent}
+        try:
+            known |= self._revocations.revoked(list(entries.values()))
+        except BrokerUnavailable as error:
+            self._unchecked = True
+            log.warning("revocations are checked later: %s", error)
+        if any(entry in known and _covers(kind, known[entry], issued) for kind, entry in entries.items()):
+            raise TokenRefused(ErrorCode.TOKEN_REVOKED, "the token was revoked")
+
+    def on_gap(self) -> None:
+        """Control messages may have been lost: ask about everybody."""
+        self._unchecked = True
+
+    def _recheck(self) -> None:
+        self._unchecked = False
+        entries = list({entry for held in self._held.values() for entry in
+                        (*held.entries.values(), revocation("session", held.session.id))})
+        try:
+            for start in range(0, len(entries), RECHECK):
+                for entry, at in self._revocations.revoked(entries[start:start + RECHECK]).items():
+                    self.revoked(entry, at)
+        except BrokerUnavailable:
+            self._unchecked = True
+
+
+def _covers(kind: str, at: float, issued: float | None) -> bool:
+    """A user's tokens that were issued after the revocation are new ones."""
+    return kind != "user" or issued is None or issued <= at
+
+
+def _bearer(environ: Mapping[str, Any]) -> str | None:
+    """The token of `Authorization: Bearer` (RFC 6750 section 2.1)."""
+    scheme, _, token = environ.get("HTTP_AUTHORIZATION", "").partition(" ")
+    return token.strip() if scheme.lower() == "bearer" else None
+
+
+def _asked_session(auth: Any) -> dict[str, str]:
+    asked = auth.get("sessionId", auth.get("pid")) if isinstance(auth, dict) else None
+    return {"session": revocation("session", asked)} if isinstance(asked, str) else {}
