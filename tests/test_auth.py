@@ -64,7 +64,8 @@ def refused(text: object, authenticator: Authenticator | None = None) -> ErrorCo
 
 def test_what_a_token_says() -> None:
     identity = judge_with().judge(token(
-        rooms={"agent:*": ["read", "presence"], "task:7": "*"}, role="editor", rate=2.5, jti="t1", sid="login", iat=NOW))
+        rooms={"agent:*": ["read", "presence"], "task:7": "*"}, role="editor", rate=2.5, jti="t1", sid="login",
+        iat=NOW))
     assert (identity.user_id, identity.role, identity.rate, identity.token_id, identity.login, identity.issued) == (
         "ann", "editor", 2.5, "t1", "login", NOW)
     assert identity.expires == NOW + 60 + 5

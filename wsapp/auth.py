@@ -289,7 +289,7 @@ class Authenticator:
         if rooms is None:
             return self._default
         if isinstance(rooms, list):
-            rooms = dict.fromkeys(_strings(rooms), ["read"])
+            rooms = {pattern: ["read"] for pattern in _strings(rooms)}
         if not isinstance(rooms, dict) or len(rooms) > MAX_PATTERNS:
             raise _problem(f"the token's rooms are neither an object nor a list of at most {MAX_PATTERNS} patterns")
         return tuple((pattern, _actions(actions)) for pattern, actions in rooms.items())

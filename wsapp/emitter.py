@@ -169,6 +169,12 @@ class Emitter(Publisher, Acknowledged):
         self.critical_store = self._backend.critical
         super().__init__(self._backend.broker, max_event=settings.max_event, clock=clock)
 
+    def watchers(self, room: str) -> Watching:
+        """Whether anybody watches `agent:x`, `task:x` or `project:x` anywhere in the cluster, before it is worth
+        publishing in detail: `if emitter.watchers("agent:coder"): ...`.  Raises PayloadError and BrokerUnavailable."""
+        schemas.parse_room(room)
+        return self._backend.presence.watchers(room)
+
     def close(self) -> None:
         """Close the connections.  Idempotent."""
         self._backend.close()

@@ -366,11 +366,13 @@ def project_draft(project_id: object, event: str, data: object = None, *, now_ms
 
 @dataclass(frozen=True, slots=True)
 class Subscribe:
-    """`subscribe-*`.  `since` is the last seq the client has; `epoch` is "" when it did not say."""
+    """`subscribe-*`.  `since` is the last seq the client has; `epoch` is "" when it did not say.  `presence`: it wants
+    to know who else is there."""
 
     room: str
     since: int | None = None
     epoch: str = ""
+    presence: bool = False
 
     @property
     def position(self) -> Position | None:
@@ -433,6 +435,7 @@ class _SubscribeSchema(Schema):
 
     id = Name(required=True)
     since = fields.Raw(allow_none=True)
+    presence = Flag()
 
 
 class _PositionSchema(Schema):
@@ -501,7 +504,8 @@ def _subscribe(kind: str, payload: object) -> Subscribe:
     if not isinstance(payload, Mapping):
         return Subscribe(room_name(kind, payload))
     asked = _load(_SUBSCRIBE, payload, f"subscribe-{kind}")
-    return Subscribe(f"{kind}:{asked['id']}", *_since(asked.get("since"), f"subscribe-{kind}"))
+    return Subscribe(f"{kind}:{asked['id']}", *_since(asked.get("since"), f"subscribe-{kind}"),
+                     presence=asked.get("presence", False))
 
 
 def _unsubscribe(kind: str, payload: object) -> Unsubscribe:

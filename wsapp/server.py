@@ -7,6 +7,7 @@ import os
 import sys
 import time
 from collections.abc import Callable, Iterable, Mapping
+from functools import partial
 from typing import Any, TypeVar
 
 from flask import Flask
@@ -30,10 +31,10 @@ from wsapp.core.throttle import EventThrottler
 from wsapp.emitter import Call, Publisher
 from wsapp.errors import BrokerUnavailable
 from wsapp.metrics import Metrics, summed, with_average
+from wsapp.runtime.admission import TICK, Admission, HostHooks
 from wsapp.runtime.canary import Canary
 from wsapp.runtime.critical import CriticalDelivery
 from wsapp.runtime.delivery import Delivery
-from wsapp.runtime.admission import TICK, Admission, HostHooks
 from wsapp.runtime.dispatch import Dispatch, close_all
 from wsapp.runtime.event_blueprint import EventBlueprint, EventHandler
 from wsapp.runtime.fanout import Fanout
@@ -54,6 +55,7 @@ from wsapp.transport.origins import Origins
 log = logging.getLogger(__name__)
 
 PUBLISH_PATIENCE = 0.03  # seconds a publish waits for Redis before it goes to the outbox
+IDLE_CHECK = 0.5  # seconds between looks for transports that join nothing
 VACANCY_CHECK = 1.0  # seconds between looks for rooms that nobody is in any more
 LEASE_BEATS = 3.0  # a lease outlives this many beats
 
@@ -94,7 +96,7 @@ class SocketServer(Acknowledged):
             raise RuntimeError("this SocketServer has an app already: make one SocketServer per app")
         _require_our_worker()
         self.settings = load_settings(os.environ, {**app.config, **self._given, **settings})
-        self._app = app
+        self._app, self.request_timeout = app, self.settings.request_timeout
         self._compose(self.settings)
         app.extensions["wsapp"] = self
         for blueprint in self._blueprints:
@@ -110,6 +112,7 @@ class SocketServer(Acknowledged):
         self._backend = open_backend(settings.redis_url, settings.limits, channel=settings.channel,
                                      prefix=settings.key_prefix, timeout=settings.broker_timeout)
         self.metrics = Metrics()
+        self.request_timed_out = partial(self.metrics.count, "requestsTimedOut")
         self.throttler = EventThrottler(settings.max_events_per_sec, settings.flush_interval,
                                         max_items=settings.queue_items, max_bytes=settings.queue_bytes)
         registry = Registry()
@@ -122,8 +125,7 @@ class SocketServer(Acknowledged):
         self._fanout.session_of = self.connections.session
         self.critical_store = self._backend.critical
         self._critical = self._fanout.critical = CriticalDelivery(
-            self.critical_store, RetryPolicy(settings.critical_first, settings.critical_cap, settings.critical_attempts),
-            self.connections, self._fanout.frame, self.metrics)
+            self.critical_store, settings.retry_policy, self.connections, self._fanout.frame, self.metrics)
         self._heads = Heads(self._delivery)
         self._canary: Canary | None = None
         self._lifecycle = Lifecycle(self.connections, self._delivery)
@@ -135,6 +137,7 @@ class SocketServer(Acknowledged):
                        Admission(settings, open_authenticator(settings), self._backend.revocations, self.connections,
                                  self.metrics, self._host),
                        Inbound(settings.max_inbound_per_sec, settings.max_inbound_per_user))
+        self._critical.may_read = lambda session, room: self.hub.admission.allows(session, "read", room)
         self.api = ServerApi(self.hub)
         self._attach_socketio(settings)
 
@@ -147,15 +150,15 @@ class SocketServer(Acknowledged):
         self._dispatch = Dispatch(self.hub, sio, self._handlers, self._hooks)
         options = EngineOptions(
             ping_interval=settings.ping_interval, ping_timeout=settings.ping_timeout,
-            max_message=settings.max_message,
+            max_message=settings.max_message, inbox_bytes=settings.inbox_bytes,
             max_connections=settings.max_connections, outbox_bytes=settings.outbox_bytes,
             outbox_age=settings.outbox_age, deflate=settings.deflate,
             deflate_threshold=settings.deflate_threshold, deflate_level=settings.deflate_level)
+        origins = Origins(settings.cors_origins, settings.allowed_hosts, settings.trusted_proxies > 0)
         gate = Gate(GateOptions(settings.max_connections_per_address, settings.max_handshakes_per_sec,
                                 settings.trusted_proxies), self.hub.admission.judge_handshake, self.metrics.count)
         hooks = Hooks(self._opened, self._dispatch.read, self._dispatch.handle, self._closed)
-        self.engine = sio.eio = Engine(options, Origins(settings.cors_origins, settings.allowed_hosts, settings.trusted_proxies > 0), hooks,
-                                        gate)
+        self.engine = sio.eio = Engine(options, origins, hooks, gate)
         self._fanout.squeeze = self.engine.squeeze
 
     def _members(self, name: str) -> list[tuple[str, str]]:
@@ -241,7 +244,7 @@ class SocketServer(Acknowledged):
         self._offer_page()
         self.socketio.server.manager_initialized = True
         self._greenlets.adopt(self._manager.start(self._backend.bus))
-        self._backend.start(self.token, self._delivery.on_record, self._delivery.on_gap, self._manager.on_bus,
+        self._backend.start(self.token, self._delivery.on_record, self._on_gap, self._manager.on_bus,
                             self._on_control)
         self.engine.start()
         run, every = self._greenlets.run, self._greenlets.every
@@ -253,6 +256,7 @@ class SocketServer(Acknowledged):
         every("stale sweep", self.settings.sweep_interval, self.connections.cleanup_stale_connections)
         every("vacancy check", VACANCY_CHECK, self._delivery.close_vacant)
         every("tokens", TICK, self.hub.admission.tick)
+        every("idle check", IDLE_CHECK, lambda: self._dispatch.close_unjoined(self.engine))
         every("lease", self.settings.heartbeat, self._beat)
         self._beat()
         self._watch_over()
@@ -285,6 +289,10 @@ class SocketServer(Acknowledged):
         assert self._app is not None
         if not any(rule.rule == "/" for rule in self._app.url_map.iter_rules()):
             self._app.register_blueprint(pages)
+
+    def _on_gap(self) -> None:
+        self._delivery.on_gap()
+        self.hub.admission.on_gap()
 
     def _on_control(self, message: bytes) -> None:
         verb, _, argument = message.decode(errors="replace").partition(" ")

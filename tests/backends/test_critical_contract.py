@@ -121,6 +121,15 @@ def test_sent_often_enough_is_a_dead_letter(world: World) -> None:
     assert letter.died > 0
 
 
+def test_no_sending_is_counted_beyond_the_most(world: World) -> None:
+    store = world.open().critical
+    keep(store)
+    for attempts in (2, 3, 3):
+        world.pass_time(0.02)
+        assert [due.attempts for due in store.due(["ada"], 0.001, 2)] == [min(attempts, 3)]
+    assert store.status(ID)["ada"].attempts == 2
+
+
 def test_a_requeued_dead_letter_is_due_at_once(world: World) -> None:
     store = world.open().critical
     keep(store, "ada", "bob")

@@ -24,7 +24,7 @@ def test_a_rate_is_at_most_the_servers(place: Place) -> None:
     client = place.client()
     assert client.ask("set-rate", {"rate": 2.5}) == {"ok": True, "rate": 2.5}
     [connection] = place.server.get_active_connections()
-    assert place.server.throttler.user(connection.user_id).bucket.rate == 2.5
+    assert place.server.throttler.user(connection.user_id).rate == 2.5
     assert client.ask("set-rate", {"rate": 5000}) == {"ok": True, "rate": 1000.0}
 
 

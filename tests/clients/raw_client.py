@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import struct
+from collections.abc import Mapping
 from typing import Any, Final, Self
 
 import websocket
@@ -16,8 +17,9 @@ CLOSE: Final = websocket.ABNF.OPCODE_CLOSE
 class RawSocket:
     """One websocket with the Engine.IO and Socket.IO handshakes done by hand."""
 
-    def __init__(self, server: Server, auth: dict[str, Any] | None = None, connect: bool = True) -> None:
-        self._ws = websocket.create_connection(server.socket_url, timeout=DEADLINE)
+    def __init__(self, server: Server, auth: dict[str, Any] | None = None, connect: bool = True,
+                 **options: Any) -> None:
+        self._ws = websocket.create_connection(server.socket_url, timeout=DEADLINE, **options)
         self.opened: dict[str, Any] = json.loads(self._text()[1:])
         self.told: dict[str, Any] = {}
         if connect:
@@ -98,8 +100,8 @@ def _code(data: bytes) -> int:
 class RawPolling:
     """One polling transport by hand."""
 
-    def __init__(self, server: Server) -> None:
-        self.opening = http(server.polling_url)
+    def __init__(self, server: Server, headers: Mapping[str, str] | None = None) -> None:
+        self.opening = http(server.polling_url, headers=headers)
         assert self.opening.status == 200, self.opening
         self.sid = str(json.loads(self.opening.text[1:])["sid"])
         self._url = f"{server.polling_url}&sid={self.sid}"

@@ -150,7 +150,8 @@ def test_a_batch_is_judged_whole_and_published_in_order(api: Api) -> None:
     task, project = fresh("task"), fresh("project")
     events: list[dict[str, Any]] = [
         {"type": "task-update", "data": {"taskId": task, "status": "in_progress", "progress": 5}, "priority": 7},
-        {"type": "project-event", "projectId": project, "event": "built", "data": [1, None], "alsoTo": [f"task:{task}"]}]
+        {"type": "project-event", "projectId": project, "event": "built", "data": [1, None],
+         "alsoTo": [f"task:{task}"]}]
     wrong = api.call("POST", "/publish/batch", {"events": [*events, {"type": "task-update", "data": {"taskId": task}}]})
     assert wrong.status == 422
     assert "events.2" in wrong.json()["detail"]

@@ -24,6 +24,8 @@ class Clock:
 class Screen:
     """A peer that remembers how it was closed."""
 
+    direct = None
+
     def __init__(self, sid: str) -> None:
         self.sid = sid
         self.closed: list[int] = []

@@ -11,6 +11,8 @@ from wsapp.core.throttle import EventThrottler
 class Screen:
     """A peer that remembers."""
 
+    direct = None
+
     sid = "s"
 
     def push(self, frame: object) -> None:

@@ -10,6 +10,8 @@ from wsapp.core.throttle import EventThrottler
 
 
 class Screen:
+
+    direct = None
     def __init__(self) -> None:
         self.sid = "s1"
         self.closed: list[int] = []

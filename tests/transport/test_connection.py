@@ -32,6 +32,9 @@ class Watcher:
         self.proof = False
         self.heard: list[str] = []
 
+    def rerouted(self, box: object) -> None:
+        self.box = box
+
     def wants_proof(self) -> bool:
         return self.proof
 

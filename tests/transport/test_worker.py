@@ -11,6 +11,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import gevent
+import gevent.select
 import gevent.socket
 import pytest
 from gevent.event import Event
@@ -133,14 +134,77 @@ def test_many_at_once(sites: tuple[Site, Site]) -> None:
         client.close()
 
 
-def test_a_client_that_says_nothing_or_leaves(sites: tuple[Site, Site], monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(worker_module, "REQUEST_WAIT", 0.01)
+def test_a_client_that_says_nothing_or_leaves(sites: tuple[Site, Site]) -> None:
+    sites[0].server.request_timeout = 0.01
     silent = Client(sites[0])
     with gevent.Timeout(5):
         assert silent.sock.recv(10) == b""
+    sites[0].server.request_timeout = 15.0
     Client(sites[0]).close()
     client = Client(sites[0])
     assert client.ask("EIO=4") == answer(ONE)
+    client.close()
+
+
+def test_a_kept_alive_connection_may_be_silent_for_longer(sites: tuple[Site, Site],
+                                                          monkeypatch: pytest.MonkeyPatch) -> None:
+    sites[0].server.request_timeout = 0.1
+    client = Client(sites[0])
+    assert client.ask("EIO=4") == answer(ONE)
+    gevent.sleep(0.3)
+    monkeypatch.setattr(worker_module, "REQUEST_WAIT", 0.01)
+    assert client.ask("EIO=4") == answer(ONE)
+    with gevent.Timeout(5):
+        assert client.sock.recv(10) == b""
+
+
+def test_a_head_that_trickles_in_is_told_and_cut_off(sites: tuple[Site, Site]) -> None:
+    late: list[int] = []
+    sites[0].server.request_timeout = 0.2
+    sites[0].server.on_timeout = lambda: late.append(1)
+    for part in (b"GET /socket.io/", b"GET /socket.io/ HTTP/1.1\r\nHost: x\r\nX: "):
+        client = Client(sites[0])
+        client.sock.sendall(part)
+        told = bytearray()
+        with gevent.Timeout(5):
+            while True:
+                gevent.sleep(0.02)
+                try:
+                    client.sock.sendall(b"a")
+                except OSError:
+                    break
+                if (seen := client.sock._sock.recv(1000, socket.MSG_DONTWAIT | socket.MSG_PEEK) if gevent.select.select(
+                        [client.sock], [], [], 0)[0] else b"") or told:
+                    told += seen
+                    break
+        assert told.startswith(b"HTTP/1.1 408 ")
+        client.close()
+    assert len(late) == 2
+
+
+def test_a_body_that_trickles_in_is_cut_off(sites: tuple[Site, Site]) -> None:
+    sites[0].server.request_timeout = 0.2
+    client = Client(sites[0])
+    client.sock.sendall(b"POST /socket.io/ HTTP/1.1\r\nHost: x\r\nContent-Length: 100\r\n\r\nabc")
+    with gevent.Timeout(5):
+        while client.sock.recv(1000):
+            pass  # whatever the application makes of it, the connection ends
+    client.close()
+
+
+def test_a_slow_answer_is_not_a_slow_request(sites: tuple[Site, Site]) -> None:
+    site = sites[0]
+    site.server.request_timeout = 0.1
+    answered = site.server.application
+
+    def slowly(environ: dict[str, Any], start_response: Callable[..., Any]) -> list[bytes]:
+        gevent.sleep(0.4)
+        return site.answer(environ, start_response)
+    site.server.application = slowly
+    assert answered is not None
+    client = Client(site)
+    assert client.ask("EIO=4") == answer(ONE)
+    assert client.ask("EIO=4", "POST", b"body") == answer(ONE, b"body")
     client.close()
 
 

@@ -17,6 +17,7 @@ from typing import Final, NamedTuple
 
 from wsapp.backends.memory_api_keys import MemoryApiKeys
 from wsapp.backends.memory_critical import MemoryCritical
+from wsapp.backends.memory_presence import MemoryPresence
 from wsapp.backends.records import base36, check_draft, revoked_message, split_owner, unique
 from wsapp.core.api_keys import ApiKeys
 from wsapp.core.events import Draft, Placed, Position, parse_record, publish_draft, strict_dumps, strict_loads
@@ -28,6 +29,7 @@ from wsapp.core.ports import (
     HistoryPage,
     HistoryQuery,
     Limits,
+    Presence,
     Receipt,
     Revocations,
     SavedSession,
@@ -198,6 +200,11 @@ class MemoryBroker:
         with self._lock:
             return {name: self._read(HistoryQuery(name, limit=0)).head for name in rooms}
 
+    @property
+    def wanted(self) -> set[str]:
+        """The rooms whose live records are asked for."""
+        return self._wanted
+
     def subscribe(self, rooms: Sequence[str]) -> None:
         """As `Broker.subscribe`."""
         with self._lock:
@@ -366,6 +373,7 @@ class MemoryBackend:
         self.revocations: Revocations = MemoryRevocations(
             clock, lambda message: self._cluster.send(self._cluster.boot, message))
         self.api_keys: ApiKeys = MemoryApiKeys()
+        self.presence: Presence = MemoryPresence(self._cluster, lambda: self._broker.wanted)
 
     def start(self, boot: str, on_record: Callable[[str, bytes], None], on_gap: Callable[[], None],
               on_bus: Callable[[bytes], None], on_control: Callable[[bytes], None]) -> None:

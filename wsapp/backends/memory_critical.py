@@ -8,7 +8,7 @@ from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
-from wsapp.core.ports import DeadLetter, Due, Fate, Kept, Limits, Retry, UserDelivery
+from wsapp.core.ports import UNBOUNDED, DeadLetter, Due, Fate, Kept, Limits, Retry, UserDelivery
 
 
 @dataclass(slots=True)
@@ -86,26 +86,28 @@ class MemoryCritical:
         while len(self._dead) > self._limits.dead_letters:
             self._dead.popitem(last=False)
 
-    def due(self, users: Sequence[str], lease: float) -> list[Due]:
+    def due(self, users: Sequence[str], lease: float, most: int = UNBOUNDED) -> list[Due]:
         """As `CriticalStore.due`."""
-        return self._take(users, lease, counted=True)
+        return self._take(users, lease, most)
 
     def visit(self, users: Sequence[str], lease: float) -> list[Due]:
         """As `CriticalStore.visit`."""
-        return self._take(users, lease, counted=False)
+        return self._take(users, lease, None)
 
-    def _take(self, users: Sequence[str], lease: float, counted: bool) -> list[Due]:
+    def _take(self, users: Sequence[str], lease: float, most: int | None) -> list[Due]:
         found = []
         with self._lock:
             now = self._now()
             for user in users:
                 for id in sorted(self._pending.get(user, ())):
                     held = self._events[id].users[user]
-                    if counted and held.due > now:
+                    if most is not None and held.due > now:
                         continue
                     held.due = now + lease
-                    held.attempts += counted
-                    found.append(Due(user, id, held.attempts, self._events[id].record))
+                    attempts = held.attempts + (most is not None)
+                    if most is not None and attempts <= most:
+                        held.attempts = attempts
+                    found.append(Due(user, id, attempts, self._events[id].record))
         return found
 
     def retry(self, retries: Sequence[Retry]) -> list[UserDelivery | None]:

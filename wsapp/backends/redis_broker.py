@@ -13,6 +13,7 @@ from wsapp.backends.redis_cluster import RedisBus, RedisCluster
 from wsapp.backends.redis_critical import RedisCritical
 from wsapp.backends.redis_keys import RedisKeys
 from wsapp.backends.redis_live import RedisLive
+from wsapp.backends.redis_presence import RedisPresence
 from wsapp.backends.redis_revocations import RedisRevocations
 from wsapp.backends.redis_scripts import HISTORY, PUBLISH, Argument, Command
 from wsapp.backends.redis_sessions import RedisSessions
@@ -27,6 +28,7 @@ from wsapp.core.ports import (
     HistoryPage,
     HistoryQuery,
     Limits,
+    Presence,
     Receipt,
     Revocations,
     SessionStore,
@@ -125,6 +127,7 @@ class RedisBackend:
         self.revocations: Revocations = RedisRevocations(self._pool)
         self.bus: Bus = RedisBus(self._pool, channel)
         self.api_keys: ApiKeys = RedisApiKeys(self._pool)
+        self.presence: Presence = RedisPresence(self._pool)
 
     def start(self, boot: str, on_record: Callable[[str, bytes], None], on_gap: Callable[[], None],
               on_bus: Callable[[bytes], None], on_control: Callable[[bytes], None]) -> None:

@@ -18,7 +18,7 @@ from wsapp.backends.redis_scripts import (
     Command,
 )
 from wsapp.backends.redis_wire import RedisPool
-from wsapp.core.ports import DeadLetter, Due, Fate, Kept, Limits, Retry, UserDelivery
+from wsapp.core.ports import UNBOUNDED, DeadLetter, Due, Fate, Kept, Limits, Retry, UserDelivery
 
 USERS: Final = 200  # of one script call: none holds the server for long
 CLAIMED: Final = 100  # events of one user at once
@@ -47,38 +47,38 @@ class RedisCritical:
             [keys.delivery(kept.id), keys.due, keys.dead_letters, *map(keys.critical, users)],
             [kept.id, kept.record, milliseconds(kept.delay), self._ttl, self._items, *self._dead, *users])
 
-    def due(self, users: Sequence[str], lease: float) -> list[Due]:
+    def due(self, users: Sequence[str], lease: float, most: int = UNBOUNDED) -> list[Due]:
         """As `CriticalStore.due`.  One question when nobody has anything pending, which is the rule."""
         if not users or self._pool.ask([("EXISTS", self._keys.due)]) == [0]:
             return []
         asked = [CRITICAL_DUE.command([self._keys.due], [*users[start:start + USERS]])
                  for start in range(0, len(users), USERS)]
         late = [user.decode() for part in self._pool.ask(asked) for user in part]
-        return self._take(late, lease, counted=True)
+        return self._take(late, lease, most)
 
     def visit(self, users: Sequence[str], lease: float) -> list[Due]:
         """As `CriticalStore.visit`."""
-        return self._take(users, lease, counted=False)
+        return self._take(users, lease, None)
 
-    def _take(self, users: Sequence[str], lease: float, counted: bool) -> list[Due]:
+    def _take(self, users: Sequence[str], lease: float, most: int | None) -> list[Due]:
         found: list[Due] = []
         for start in range(0, len(users), USERS):
             some = users[start:start + USERS]
-            claimed = self._pool.ask([self._claim(user, lease, counted) for user in some])
+            claimed = self._pool.ask([self._claim(user, lease, most is not None) for user in some])
             found += self._send([(user, id.decode()) for user, ids in zip(some, claimed, strict=True)
-                                 for id in sorted(ids)], counted)
+                                 for id in sorted(ids)], most)
         return found
 
-    def _claim(self, user: str, lease: float, counted: bool) -> Command:
-        most = CLAIMED if counted else self._items
+    def _claim(self, user: str, lease: float, due: bool) -> Command:
         return CRITICAL_CLAIM.command([self._keys.critical(user), self._keys.due],
-                                      [user, milliseconds(lease), most, "0" if counted else "1"])
+                                      [user, milliseconds(lease), CLAIMED if due else self._items, int(not due)])
 
-    def _send(self, claimed: list[tuple[str, str]], counted: bool) -> list[Due]:
+    def _send(self, claimed: list[tuple[str, str]], most: int | None) -> list[Due]:
         if not claimed:
             return []
         ids = list(dict.fromkeys(id for _, id in claimed))
-        sends = [CRITICAL_SEND.command([self._keys.delivery(id), self._keys.critical(user)], [user, id, int(counted)])
+        counting: list[Argument] = [0, 0] if most is None else [1, most]
+        sends = [CRITICAL_SEND.command([self._keys.delivery(id), self._keys.critical(user)], [user, id, *counting])
                  for user, id in claimed]
         replies = self._pool.ask([*sends, *(("HGET", self._keys.delivery(id), "record") for id in ids)], patient=True)
         records = dict(zip(ids, replies[len(sends):], strict=True))

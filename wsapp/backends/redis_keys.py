@@ -65,6 +65,18 @@ class RedisKeys:
         """STRING: a worker's facts as JSON; its time to live is the lease."""
         return f"{self.base}worker:{boot}"
 
+    def presence(self, room: str) -> str:
+        """HASH of `<boot>\\t<user>` to connections, of a room that somebody asks for."""
+        return f"{self.base}presence:{room}"
+
+    def watching(self, boot: str) -> str:
+        """HASH of room to connections on a worker; its time to live is the lease.  The field `` is always there."""
+        return f"{self.base}watching:{boot}"
+
+    def asks(self, boot: str) -> str:
+        """SET of the rooms whose presence a worker asks for; its time to live is the lease."""
+        return f"{self.base}asks:{boot}"
+
     def revocation(self, entry: str) -> str:
         """STRING: when the entry was revoked (s since the epoch); its time to live is that of what it revokes."""
         return f"{self.base}revoked:{entry}"

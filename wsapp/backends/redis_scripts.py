@@ -46,6 +46,11 @@ CRITICAL_SEND: Final = _script("critical_send")
 CRITICAL_RETRY: Final = _script("critical_retry")
 CRITICAL_ACK: Final = _script("critical_ack")
 CRITICAL_REQUEUE: Final = _script("critical_requeue")
-SCRIPTS: Final = (REVOKE, PUBLISH, HISTORY, GENERATION, SESSION_SAVE, SESSION_TAKE, SESSION_DROP, CRITICAL_KEEP,
+PRESENCE_SYNC: Final = _script("presence_sync")
+PRESENCE_UPDATE: Final = _script("presence_update")
+PRESENCE_MEMBERS: Final = _script("presence_members")
+PRESENCE_WATCHERS: Final = _script("presence_watchers")
+SCRIPTS: Final = (PRESENCE_SYNC, PRESENCE_UPDATE, PRESENCE_MEMBERS, PRESENCE_WATCHERS,
+                  REVOKE, PUBLISH, HISTORY, GENERATION, SESSION_SAVE, SESSION_TAKE, SESSION_DROP, CRITICAL_KEEP,
                   CRITICAL_DUE, CRITICAL_CLAIM, CRITICAL_SEND, CRITICAL_RETRY, CRITICAL_ACK, CRITICAL_REQUEUE)
 BY_SHA: Final = {script.sha: script for script in SCRIPTS}

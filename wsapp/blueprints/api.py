@@ -12,9 +12,10 @@ from wsapp.blueprints.api_documents import api_documents
 from wsapp.blueprints.api_operations import api_operations
 from wsapp.blueprints.api_publish import api_publish
 from wsapp.blueprints.api_rooms import api_rooms
+from wsapp.blueprints.api_stream import api_stream
 from wsapp.errors import WsappError
 
-PARTS: Final = (api_publish, api_rooms, api_operations, api_documents)
+PARTS: Final = (api_publish, api_rooms, api_operations, api_stream, api_documents)
 
 api = Blueprint("wsapp_api", __name__, url_prefix=api_access.PATH)
 for _part in PARTS:

@@ -31,7 +31,9 @@ HOW_TO: Final = ("no API key is configured: make one with `wsapp api-key create 
                  "WSAPP_API_KEYS")
 STATUS: Final = {
     ErrorCode.BAD_REQUEST: 400, ErrorCode.BAD_PAYLOAD: 422, ErrorCode.UNKNOWN_EVENT: 404,
-    ErrorCode.RESERVED_EVENT: 422, ErrorCode.UNAUTHORIZED: 401, ErrorCode.FORBIDDEN: 403, ErrorCode.NOT_FOUND: 404,
+    ErrorCode.RESERVED_EVENT: 422, ErrorCode.UNAUTHORIZED: 401, ErrorCode.TOKEN_MISSING: 401,
+    ErrorCode.TOKEN_INVALID: 401, ErrorCode.TOKEN_EXPIRED: 401, ErrorCode.TOKEN_REVOKED: 401,
+    ErrorCode.KEYS_UNAVAILABLE: 503, ErrorCode.FORBIDDEN: 403, ErrorCode.NOT_FOUND: 404,
     ErrorCode.NOT_SUBSCRIBED: 409, ErrorCode.LIMIT: 429, ErrorCode.RATE_LIMITED: 429,
     ErrorCode.BROKER_UNAVAILABLE: 503, ErrorCode.DRAINING: 503, ErrorCode.INTERNAL: 500,
 }

@@ -47,7 +47,8 @@ REQUESTS: Final[dict[str, tuple[dict[str, Any], dict[str, Any]]]] = {
     "history": (_object({"room": _NAME}, {
         "since": {**_SEQ, "type": ["integer", "null"]}, "before": {**_SEQ, "type": ["integer", "null"]},
         "limit": {"type": "integer", "minimum": 1, "maximum": schemas.MAX_HISTORY}, "epoch": _TEXT}),
-        _ack({"room": _TEXT, "epoch": _TEXT, "seq": _SEQ, "first": _SEQ, "events": {"type": "array", "items": _EVENT}})),
+        _ack({"room": _TEXT, "epoch": _TEXT, "seq": _SEQ, "first": _SEQ, "events": {
+            "type": "array", "items": _EVENT}})),
 }
 
 _NUMBERED: Final = {"id": _TEXT, "seq": {"type": "integer", "minimum": 1}}

@@ -17,7 +17,8 @@ VERSION: Final = "1.0.0"
 _KEYED: Final[list[dict[str, list[str]]]] = [{"bearer": []}, {"header": []}]
 _ROOM: Final = {"name": "room", "in": "path", "required": True,
                 "description": "`agent:<id>`, `task:<id>` or `project:<id>`; slashes may stand as they are",
-                "schema": {"type": "string", "pattern": "^(agent|task|project):[^\\s\\x00-\\x1f\\x7f-\\x9f/?#%]{1,200}$"}}
+                "schema": {"type": "string",
+                           "pattern": "^(agent|task|project):[^\\s\\x00-\\x1f\\x7f-\\x9f/?#%]{1,200}$"}}
 _IDEMPOTENCY: Final = {"name": "Idempotency-Key", "in": "header", "required": False,
                        "description": "repeating a request with it publishes nothing twice (5 minutes)",
                        "schema": {"type": "string", "pattern": "^[A-Za-z0-9_-]{1,100}$"}}

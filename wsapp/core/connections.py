@@ -204,5 +204,5 @@ class ConnectionManager:
 
 def _snapshot(session: Session) -> Connection:
     return Connection(session.sid, session.id, session.user_id, tuple(session.subs), dict(session.metadata),
-                      session.connected_at, session.last_seen, session.received, session.sent)
+                      session.connected_at, session.last_seen, session.received, session.messages_sent())
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from typing import Any, Final
 
 from wsapp.core.events import parse_record, strict_loads
-from wsapp.core.ports import CriticalStore, DeadLetter, Due, Fate, Receipt, Retry, UserDelivery
+from wsapp.core.ports import UNBOUNDED, CriticalStore, DeadLetter, Due, Fate, Receipt, Retry, UserDelivery
 from wsapp.errors import BrokerUnavailable
 
 JITTER: Final = 0.2  # a delay is up to this part shorter or longer, so that redeliveries do not come in waves
@@ -17,7 +17,6 @@ NACK_PART: Final = 0.25  # of the first delay: how soon a refused event comes ag
 SETTLING: Final = 0.3  # seconds within which all workers have said for whom they keep an event
 FIRST_LOOK: Final = 0.01  # seconds between looks at an event's status: first, and doubling up to the last
 LAST_LOOK: Final = 0.2
-NEVER: Final = 1 << 30  # attempts that nothing reaches
 MOST_DOUBLINGS: Final = 40
 
 
@@ -47,7 +46,7 @@ class RetryPolicy:
         """What follows an event that fell due: another wait, or the dead letters."""
         if self.exhausted(due):
             return Retry(due.user, due.id, 0.0, 0)
-        return Retry(due.user, due.id, self.delay(due.attempts), NEVER)
+        return Retry(due.user, due.id, self.delay(due.attempts), UNBOUNDED)
 
     def refused(self, user: str, id: str) -> Retry:
         """What follows a `nack-event`: soon again, or the dead letters when it was sent often enough."""

@@ -31,7 +31,7 @@ TASK_UPDATE: Final = "task-update"
 RESERVED_EVENTS: Final = frozenset({
     "connect", "connect_error", "disconnect", "disconnecting", "newListener", "removeListener",
     "session", "shed", "resync", "mode", "server-shutdown", "batch", "beacon",
-    "token-expiring", "unsubscribed", "session-closed",
+    "token-expiring", "unsubscribed", "session-closed", "presence",
 })
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
-from typing import NamedTuple, Protocol
+from typing import Final, NamedTuple, Protocol
 
 from wsapp.core.api_keys import ApiKeys
 from wsapp.core.events import Draft, Placed, Position, Publication
@@ -174,6 +174,9 @@ class Cluster(Protocol):
         ...
 
 
+UNBOUNDED: Final = 1 << 30  # sendings that nothing reaches
+
+
 class Fate(StrEnum):
     """What became of a critical event for one user."""
 
@@ -236,9 +239,10 @@ class CriticalStore(Protocol):
         known, in whatever state.  A user who has `critical_items` pending gets no more: those become dead letters."""
         ...
 
-    def due(self, users: Sequence[str], lease: float) -> list[Due]:
-        """What is to be redelivered now to any of these users, each counted as sent once more, in the order of ids
-        per user.  Nobody else is given it for `lease` seconds; by then `retry` has said when it is due again."""
+    def due(self, users: Sequence[str], lease: float, most: int = UNBOUNDED) -> list[Due]:
+        """What is to be redelivered now to any of these users, in the order of ids per user.  Each is counted as sent
+        once more; not one that was sent `most` times, which is given all the same, to be buried.  Nobody else is given
+        it for `lease` seconds; by then `retry` has said when it is due again."""
         ...
 
     def visit(self, users: Sequence[str], lease: float) -> list[Due]:
@@ -279,6 +283,50 @@ class Bus(Protocol):
         ...
 
 
+@dataclass(frozen=True, slots=True)
+class Watching:
+    """Whether anybody watches a room.  `connections` is as old as the workers' last beats, but at least `workers`,
+    which is now: how many workers follow the room for their clients (one lets go a second after its last)."""
+
+    connections: int
+    workers: int
+
+    def __bool__(self) -> bool:
+        return self.connections > 0
+
+
+class Presence(Protocol):
+    """Who watches rooms.  What a worker says holds for as long as its lease (`Cluster.beat`): a killed one's clients
+    are gone with it.  Users are told apart only in rooms that a worker asks for."""
+
+    def ask(self, boot: str, room: str, ttl: float) -> None:
+        """`boot` wants to know of the room, for `ttl` seconds unless `sync` renews it."""
+        ...
+
+    def unask(self, boot: str, room: str) -> None:
+        """`boot` wants to know no more."""
+        ...
+
+    def sync(self, boot: str, counts: Mapping[str, int], ttl: float, *, anew: bool) -> frozenset[str] | None:
+        """Renew what `boot` said for `ttl` seconds and change its connections per room by `counts` (0: none left;
+        `anew`: they are all).  The rooms that any living worker asks for; None when what it said has lapsed, so that
+        it must say everything anew."""
+        ...
+
+    def update(self, boot: str, room: str, changes: Mapping[str, int]) -> None:
+        """Set how many connections users have in a room on `boot`, 0 for none.  Every worker that asks gets the
+        control message `presence <room>`."""
+        ...
+
+    def members(self, room: str) -> dict[str, int]:
+        """Connections by user over the living workers, as far as they were told by `update`."""
+        ...
+
+    def watchers(self, room: str) -> Watching:
+        """Whether anybody watches, asked for or not."""
+        ...
+
+
 class Backend(Protocol):
     """One family of twins: everything above, made of one connection pool and one live connection."""
 
@@ -289,6 +337,7 @@ class Backend(Protocol):
     revocations: Revocations
     bus: Bus
     api_keys: ApiKeys
+    presence: Presence
     shared: bool  # whether other processes see it (False: memory, one worker only)
 
     def start(self, boot: str, on_record: Callable[[str, bytes], None], on_gap: Callable[[], None],

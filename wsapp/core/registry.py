@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import Callable
 
 from wsapp.core.events import Publication
 from wsapp.core.history import Join, RoomTrack
@@ -45,11 +46,17 @@ class Room:
         return [sub for sub in self.members.values() if sub.join is not None]
 
 
+def _nobody(_room: str) -> None:
+    return None
+
+
 class Registry:
-    """The rooms of this worker."""
+    """The rooms of this worker.  `moved(room)` is called when somebody has come to or gone from a room in `asked`."""
 
     def __init__(self) -> None:
         self.rooms: dict[str, Room] = {}
+        self.asked: set[str] = set()  # rooms whose comings and goings somebody asks for
+        self.moved: Callable[[str], None] = _nobody
 
     def join(self, session: Session, name: str) -> Subscription:
         """Make the session a member; returns its subscription, new or as it was."""
@@ -62,6 +69,8 @@ class Registry:
         sub = Subscription(session, room)
         room.members[session] = session.subs[name] = sub
         room.changed()
+        if name in self.asked:
+            self.moved(name)
         return sub
 
     def leave(self, session: Session, name: str) -> bool:
@@ -70,8 +79,11 @@ class Registry:
         if sub is None:
             return False
         sub.state = State.LEFT
+        session.sent += sub.count
         sub.room.members.pop(session, None)
         sub.room.changed()
+        if name in self.asked:
+            self.moved(name)
         return True
 
     def leave_all(self, session: Session) -> None:

@@ -62,12 +62,15 @@ class Subscription:
     """A session in a room.  `sent` is the newest seq passed on, `pinged` what was sent before the last PING,
     `confirmed` what the last PONG proved to have arrived (G5)."""
 
-    __slots__ = ("confirmed", "join", "pinged", "room", "sent", "session", "state")
+    __slots__ = ("box", "confirmed", "count", "join", "pinged", "profile", "queue", "room", "sent", "session", "state")
 
     def __init__(self, session: Session, room: Room) -> None:
         self.session, self.room = session, room
         self.state = State.RECOVERING
-        self.sent = self.pinged = self.confirmed = 0
+        self.sent = self.pinged = self.confirmed = self.count = 0
+        # What a fan-out needs of a member lies in one object: memory, not arithmetic, is what it waits for.
+        self.queue, self.profile = session.queue, session.profile
+        self.box: Any = session.peer.direct
         self.join: Holder | None = None
 
     def go_live(self, seq: int) -> None:
@@ -112,6 +115,15 @@ class Session:
         """What waits for this session, or None when nothing ever did."""
         return self.queue.lanes.get(self.sid)
 
+    def rerouted(self, box: Any) -> None:
+        """The peer's `direct` has changed."""
+        for sub in self.subs.values():
+            sub.box = box
+
+    def messages_sent(self) -> int:
+        """Frames passed on to the client since it connected."""
+        return self.sent + sum(sub.count for sub in self.subs.values())
+
     def pinging(self) -> None:
         """Remember what was sent before the PING that goes out now."""
         for sub in self.subs.values():
@@ -128,9 +140,10 @@ class Session:
     def wants_proof(self) -> bool:
         """Whether a PING is worth it before its time: something sent is unconfirmed, and either nothing more was sent
         since the last look, or so much that a resume from here would replay a lot."""
-        looked, self._looked = self._looked, self.sent
+        sent = sum(sub.sent for sub in self.subs.values())
+        looked, self._looked = self._looked, sent
         unproven = max((sub.sent - sub.confirmed for sub in self.subs.values()), default=0)
-        return unproven > 0 and (looked == self.sent or unproven >= MUCH)
+        return unproven > 0 and (looked == sent or unproven >= MUCH)
 
     def positions(self) -> dict[str, Position]:
         """The confirmed positions, which a successor starts from."""

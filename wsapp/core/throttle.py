@@ -78,21 +78,25 @@ class Bucket:
             self._due = -math.inf
 
 
-class UserQueue:
+# Shared by all users with nothing waiting: a fan-out looks at it for every member, and this one is always at hand.
+_NO_LANES: Final[dict[str, Lanes]] = {}
+
+
+class UserQueue(Bucket):
     """One user on this worker.  `lanes` has an entry for each receiver with something waiting, no other;
     `receivers` says of each registered receiver whether it takes several groups in one frame."""
 
-    __slots__ = ("bucket", "deferred", "events_sent", "lanes", "receivers", "shed", "stamp")
+    __slots__ = ("deferred", "events_sent", "lanes", "receivers", "shed", "stamp")
 
-    def __init__(self, bucket: Bucket) -> None:
-        self.bucket = bucket
+    def __init__(self, rate: float, burst: float | None = None) -> None:
+        super().__init__(rate, burst)
         self.stamp: object = None  # the last event that was decided on
         self.deferred = False      # and what was decided
-        self.lanes: dict[str, Lanes] = {}
+        self.lanes = _NO_LANES
         self.receivers: dict[str, bool] = {}
         self.events_sent = self.shed = 0
 
-    def admit(self, serial: object, now: float) -> bool:
+    def admits(self, serial: object, now: float) -> bool:
         """Whether the event leaves at once.  False: `defer` it for each receiver.
 
         Decided once per event, for one token: as long as `serial` equals the one of the call before, the answer is
@@ -102,7 +106,7 @@ class UserQueue:
         if serial == self.stamp:
             return not self.deferred
         self.stamp = serial
-        if self.lanes or not self.bucket.admit(now):
+        if self.lanes or not self.admit(now):
             self.deferred = True
             return False
         self.deferred = False
@@ -173,7 +177,7 @@ class EventThrottler:
         lane, entity = (Lane.CRITICAL, type) if critical else classify(type, data)
         if critical:
             user.events_sent += 1
-        at_once = critical or user.admit(self._serial, now)
+        at_once = critical or user.admits(self._serial, now)
         errors: list[Exception] = []
         for receiver in list(user.receivers) or [""]:
             waiting = Waiting(type, priority, lane, entity, "", self._serial, str(self._serial), data, size, now)
@@ -188,9 +192,9 @@ class EventThrottler:
         user = self._users.get(user_id)
         if user is None:
             self._prune()
-            user = self._users[user_id] = UserQueue(Bucket(self.rate if rate is None else rate))
-        elif rate is not None and rate != user.bucket.rate:
-            user.bucket.retune(self._clock(), rate)
+            user = self._users[user_id] = UserQueue(self.rate if rate is None else rate)
+        elif rate is not None and rate != user.rate:
+            user.retune(self._clock(), rate)
         return user
 
     def register(self, user_id: str, receiver: str, merge: bool = False) -> UserQueue:
@@ -224,6 +228,8 @@ class EventThrottler:
             lanes = Lanes(self._max_items, self._max_bytes)
         sheds = lanes.put(waiting)
         if lanes.depth:
+            if user.lanes is _NO_LANES:
+                user.lanes = {}
             user.lanes[receiver] = lanes
             if not self._backlog:
                 self._flushed = max(self._flushed, waiting.since)
@@ -243,7 +249,7 @@ class EventThrottler:
         self._flushed = now
         errors: list[Exception] = []
         for user_id, user in list(self._backlog.items()):
-            while any(map(self.ready, user.lanes)) and user.bucket.admit(now):
+            while any(map(self.ready, user.lanes)) and user.admit(now):
                 self._send_frames(user_id, user, now, errors)
             if not user.lanes:
                 self._backlog.pop(user_id, None)
@@ -313,7 +319,7 @@ class EventThrottler:
         for user_id, user in list(islice(self._idle.items(), _PRUNED_AT_ONCE)):
             if user.receivers or user.lanes:
                 del self._idle[user_id]
-            elif user.bucket.is_full(now):
+            elif user.is_full(now):
                 del self._idle[user_id], self._users[user_id]
                 self._gone_sent += user.events_sent
             else:

@@ -18,7 +18,7 @@ from gevent.event import Event
 from wsapp.core.events import MAX_PRIORITY, Draft, Lane, Profile, strict_loads
 from wsapp.core.ports import Broker
 from wsapp.core.session import Session
-from wsapp.core.throttle import Bucket, UserQueue
+from wsapp.core.throttle import UserQueue
 from wsapp.errors import BrokerUnavailable
 from wsapp.metrics import Metrics
 from wsapp.runtime.delivery import Delivery
@@ -45,7 +45,7 @@ class Canary:
         self.failing, self.delay, self.seen = False, 0.0, 0
         self._room, self._interval = ROOM + boot, interval
         self._delivery, self._broker, self._mend, self._away = delivery, broker, mend, away
-        self._session = Session(self.sid, self.sid, self.sid, self.sid, Profile.PLAIN, self, UserQueue(Bucket(0)),
+        self._session = Session(self.sid, self.sid, self.sid, self.sid, Profile.PLAIN, self, UserQueue(0),
                                 time.monotonic())
         self._number = 0
         self._back = Event()

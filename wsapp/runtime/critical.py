@@ -20,7 +20,6 @@ from wsapp.core.connections import ConnectionManager
 from wsapp.core.critical import RetryPolicy
 from wsapp.core.events import Profile, Publication, parse_record
 from wsapp.core.ports import CriticalStore, Due, Fate, Kept, UserDelivery
-from wsapp.core.registry import Room
 from wsapp.core.session import Session
 from wsapp.errors import BrokerUnavailable
 from wsapp.metrics import Metrics
@@ -46,6 +45,7 @@ class CriticalDelivery:
                  metrics: Metrics) -> None:
         self._store, self._policy, self._connections = store, policy, connections
         self._frame_of, self._metrics = frame, metrics
+        self.may_read: Callable[[Session, str], bool] = lambda _session, _room: True
         self._away = False
         self.holding: set[Publication] = set()
         self._waiting: deque[_Waiting] = deque()
@@ -61,10 +61,10 @@ class CriticalDelivery:
 
     # -- keeping
 
-    def hold(self, publication: Publication, room: Room, release: Callable[[], None]) -> bool:
-        """Keep a publication for the members of a room.  True: it is in `holding`, pass it on when `release` is called.
-        False: pass it on now."""
-        users = tuple({sub.session.user_id for sub in room.members.values()})
+    def hold(self, publication: Publication, users: Iterable[str], release: Callable[[], None]) -> bool:
+        """Keep a publication for users before they get it.  True: it is in `holding`, pass it on when `release` is
+        called.  False: pass it on now."""
+        users = tuple(users)
         if not users:
             return False
         if self._away:
@@ -200,7 +200,7 @@ class CriticalDelivery:
         """Send again what is due to the users who are connected here, and bury what was sent often enough.  Raises
         BrokerUnavailable."""
         self._keep_later()
-        found = self._store.due(self._connections.users(), self._policy.lease)
+        found = self._store.due(self._connections.users(), self._policy.lease, self._policy.attempts)
         self._back()
         self._send([due for due in found if not self._policy.exhausted(due)],
                    lambda due: self._connections.user_sessions(due.user))
@@ -218,6 +218,8 @@ class CriticalDelivery:
         for due in found:
             for session in receivers(due):
                 publication = parsed.get(due.id) or parsed.setdefault(due.id, parse_record(due.record))
+                if not any(self.may_read(session, place.room) for place in publication.places):
+                    continue
                 session.peer.push(self._frame(publication, session))
                 session.sent += 1
                 self._metrics.sent += 1

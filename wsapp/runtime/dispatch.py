@@ -21,6 +21,7 @@ from wsapp.runtime.event_blueprint import Call, EventHandler
 from wsapp.runtime.hub import Hub
 from wsapp.runtime.inbound import Verdict
 from wsapp.transport.connection import Connection, PacketError
+from wsapp.transport.engine import Engine
 from wsapp.transport.frames import Frame
 
 log = logging.getLogger(__name__)
@@ -125,6 +126,18 @@ class Dispatch:
         session = self.hub.lifecycle.goodbye(viewer.sid)
         if session is not None:
             self._run_hooks("disconnect", session)
+
+    def close_unjoined(self, engine: Engine) -> None:
+        """Close transports that were opened a while ago and have joined no namespace: refused ones, and idle ones."""
+        manager = self._sio.manager
+        for sid in engine.gate.unsettled(self.hub.settings.connect_timeout):
+            joined = any(manager.sid_from_eio_sid(sid, name) for name in list(manager.get_namespaces()))
+            connection = engine.sockets.get(sid)
+            if joined or connection is None:
+                engine.gate.settled(sid)
+            elif not connection.closed:
+                self.hub.metrics.count("idleClosed")
+                connection.close(CloseCode.POLICY, "no namespace was joined in time (WSAPP_CONNECT_TIMEOUT)")
 
     # -- CONNECT
 

@@ -71,8 +71,11 @@ class Fanout:
 
     def _hold(self, room: Room, publication: Publication) -> bool:
         """Whether the room waits until a critical publication is kept; what follows it there waits behind it."""
-        return self.critical is not None and self.critical.hold(
-            publication, room, partial(self._release, room, publication))
+        if self.critical is None:
+            return False
+        served = self._unrecorded.get(publication.origin or publication.id, ())  # it is kept for these as they know it
+        users = {session.user_id for session in room.members if session not in served}
+        return self.critical.hold(publication, users, partial(self._release, room, publication))
 
     def _release(self, room: Room, publication: Publication) -> None:
         if room.pending and room.pending[0][0] is publication:
@@ -109,8 +112,7 @@ class Fanout:
         end = start + SLICE
         if end < len(live):
             room.pending.appendleft((publication, seq, live, end))
-        # Who has gone meanwhile must not come back into the throttle.
-        self._serve(room, publication, seq, [sub for sub in live[start:end] if sub.session.subs])
+        self._serve(room, publication, seq, live[start:end])
 
     # -- unrecorded
 
@@ -151,19 +153,20 @@ class Fanout:
         encoded: list[tuple[bytes, int] | None] = [None] * VARIANTS
         served = 0
         for sub in subs:
+            if sub.state is not State.LIVE:
+                continue  # it has left meanwhile
             sub.sent = seq
-            session = sub.session
-            if earlier and _comes_through(session, earlier):
+            if earlier and _comes_through(sub.session, earlier):
                 continue  # it has come, or comes, through the other room
-            if not (bypass or session.queue.admit(serial, now)):
-                self._defer(session, room, publication, seq, now)
+            if not (bypass or sub.queue.admits(serial, now)):
+                self._defer(sub.session, room, publication, seq, now)
                 continue
-            box = session.peer.direct
+            box = sub.box
             if box is None:
-                session.peer.push(self.frame(publication, session.profile, name))
+                self._push(sub, publication)
             elif (send := box.send) is not None:
-                variant = session.profile + PROFILES * box.squeezed
-                data, size = encoded[variant] or self._encode(encoded, variant, publication, session, name)
+                variant = sub.profile + PROFILES * box.squeezed
+                data, size = encoded[variant] or self._encode(encoded, variant, publication, sub.session, name)
                 try:
                     sent = send(data)
                     if sent != size:
@@ -172,13 +175,17 @@ class Fanout:
                     box.trouble(data, error)
             elif box.crowded and not bypass:
                 box.lag(len(publication.body))
-                self._defer(session, room, publication, seq, now)
+                self._defer(sub.session, room, publication, seq, now)
                 continue
             else:
-                session.peer.push(self.frame(publication, session.profile, name))
-            session.sent += 1
+                self._push(sub, publication)
+            sub.count += 1
             served += 1
         self._count(publication, served)
+
+    def _push(self, sub: Subscription, publication: Publication) -> None:
+        """The way for those who cannot be written to directly: polling, a full outbox, a connection being made."""
+        sub.session.peer.push(self.frame(publication, sub.session.profile, sub.room.name))
 
     def _encode(self, encoded: list[tuple[bytes, int] | None], variant: int, publication: Publication,
                 session: Session, room: str) -> tuple[bytes, int]:

@@ -14,6 +14,7 @@ from collections.abc import Callable
 from typing import Any, Final
 
 from wsapp.core.connections import ConnectionManager
+from wsapp.core.events import packet
 from wsapp.core.registry import Room
 from wsapp.core.session import Session
 from wsapp.errors import BrokerUnavailable, CloseCode
@@ -60,7 +61,7 @@ class Operations:
         return {"sid": session.sid, "session": session_name(session.id), "userId": session.user_id,
                 "profile": session.profile.name.lower(), "rooms": sorted(session.subs),
                 "connectedFor": round(now - session.connected_at, 3), "silentFor": round(now - session.last_seen, 3),
-                "received": session.received, "sent": session.sent, "backlog": session.peer.backlog()}
+                "received": session.received, "sent": session.messages_sent(), "backlog": session.peer.backlog()}
 
     def sessions(self, asked: dict[str, Any]) -> list[dict[str, object]]:
         """`{after, limit, user?, room?}` to the sessions, by their public name, with positions and metadata."""
@@ -85,6 +86,7 @@ class Operations:
             self._connections.store.drop(session.id, session.owner)
         except BrokerUnavailable as error:
             log.warning("the session of %s lapses by itself: %s", session.sid, error)
+        session.peer.push(Frame(packet("session-closed", {"code": int(CloseCode.KICKED), "reason": reason})))
         session.peer.push(GOODBYE)
         session.peer.close(CloseCode.KICKED, reason)
 

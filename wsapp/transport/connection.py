@@ -47,6 +47,7 @@ class PacketError(Exception):
 class Viewer(Protocol):
     """What the inside makes of a connection; gets its heartbeats."""
 
+    def rerouted(self, box: Any) -> None: ...
     def wants_proof(self) -> bool: ...
     def pinging(self) -> None: ...
     def ponged(self, now: float) -> None: ...
@@ -79,9 +80,9 @@ class PollQueue:
 class Connection:
     """One transport session.  Satisfies `wsapp.core.session.Peer` and what python-socketio asks of a socket."""
 
-    __slots__ = ("__weakref__", "_inbox", "_paused", "_poll", "_probe", "_session", "_working", "attachments",
-                 "awaiting_pong", "closed", "connected", "direct", "engine", "held", "pinged_at", "sid", "viewer",
-                 "ws")
+    __slots__ = ("__weakref__", "_inbox", "_inbox_bytes", "_paused", "_poll", "_probe", "_session", "_working",
+                 "attachments", "awaiting_pong", "closed", "connected", "direct", "engine", "held", "pinged_at",
+                 "sid", "viewer", "ws")
 
     def __init__(self, engine: Engine, sid: str) -> None:
         self.engine, self.sid = engine, sid
@@ -95,7 +96,8 @@ class Connection:
         self.pinged_at, self.awaiting_pong = 0.0, False
         self._poll: PollQueue | None = None
         self._probe: WebSocket | None = None
-        self._inbox: deque[Any] | None = None
+        self._inbox: deque[tuple[Any, int]] | None = None
+        self._inbox_bytes = 0
         self._working = self._paused = False
         self._session: dict[str, Any] | None = None
 
@@ -138,12 +140,18 @@ class Connection:
 
     def hold(self) -> None:
         """Keep what is pushed until `release`: nothing may go out before the answer to CONNECT."""
-        self.held, self.direct = [], None
+        self.held = []
+        self._route(None)
+
+    def _route(self, box: Outbox | None) -> None:
+        self.direct = box
+        if self.viewer is not None:
+            self.viewer.rerouted(box)
 
     def release(self, first: Frame) -> None:
         """Send `first`, then what was held."""
         held, self.held = self.held, None
-        self.direct = self.ws.outbox if self.ws is not None else None
+        self._route(self.ws.outbox if self.ws is not None else None)
         for frame in (first, *(held or ())):
             self.push(frame)
 
@@ -168,7 +176,8 @@ class Connection:
 
     def _end(self, reason: str) -> None:
         """The books are closed first, whatever becomes of the bytes."""
-        self.closed, self.connected, self.direct = True, False, None
+        self.closed, self.connected = True, False
+        self._route(None)
         if self._poll is None:
             self.engine.forget(self)
         else:
@@ -271,7 +280,7 @@ class Connection:
                     probe.send(_from_text(packet))
             poll.ready.set()
         if self.held is None:
-            self.direct = probe.outbox
+            self._route(probe.outbox)
 
     # -- polling
 
@@ -305,7 +314,7 @@ class Connection:
             if len(packets) > self.engine.options.max_packets:
                 raise PacketError(f"a payload may have {self.engine.options.max_packets} packets")
             decoded = [_decode(packet) for packet in packets]
-            while self._inbox is not None and len(self._inbox) >= INBOX_LIMIT and not self.closed:
+            while self._inbox_full() and not self.closed:
                 gevent.sleep(INBOX_PAUSE)  # the client feels the backpressure, as on a WebSocket
             for packet in decoded:
                 self.receive(*packet)
@@ -320,11 +329,11 @@ class Connection:
         if self.closed:
             return
         if binary:
-            self._enqueue(self.engine.read(self, payload))
+            self._enqueue(self.engine.read(self, payload), len(payload))
             return
         kind = payload[0] if payload else -1
         if kind == MESSAGE:
-            self._enqueue(self.engine.read(self, payload[1:].decode()))
+            self._enqueue(self.engine.read(self, payload[1:].decode()), len(payload))
         elif kind == PONG:
             self._pong()
         elif kind == CLOSED:
@@ -345,27 +354,35 @@ class Connection:
             self.ws.close(CloseCode.NORMAL)
         self.engine.forget(self)
 
-    def _enqueue(self, item: Any) -> None:
+    def _enqueue(self, item: Any, size: int) -> None:
         if item is None:
             return
         if self._inbox is None:
             self._inbox = deque()
-        self._inbox.append(item)
+        self._inbox.append((item, size))
+        self._inbox_bytes += size
         if not self._working:
             self._working = True
             gevent.spawn(self._work)
-        elif len(self._inbox) >= INBOX_LIMIT and self.ws is not None:
+        elif self._inbox_full() and self.ws is not None:
             self._paused = True
             self.ws.outbox.pause()
+
+    def _inbox_full(self) -> bool:
+        inbox = self._inbox
+        return inbox is not None and (
+            len(inbox) >= INBOX_LIMIT or self._inbox_bytes >= self.engine.options.inbox_bytes)
 
     def _work(self) -> None:
         turn = 0
         while self._inbox and not self.closed:
-            self.engine.deliver(self, self._inbox.popleft())
+            item, size = self._inbox.popleft()
+            self._inbox_bytes -= size
+            self.engine.deliver(self, item)
             turn += 1
             if turn % TURN == 0:
                 gevent.sleep(0)
-        self._working, self._inbox = False, None
+        self._working, self._inbox, self._inbox_bytes = False, None, 0
         if self._paused and self.ws is not None and not self.closed:
             self._paused = False
             self.ws.outbox.resume()

@@ -72,6 +72,7 @@ class EngineOptions:
     max_connections: int = 1000
     outbox_bytes: int = 4_000_000
     outbox_age: float = 30.0
+    inbox_bytes: int = 4_000_000
     deflate: bool = False
     deflate_threshold: int = 1024
     deflate_level: int = 1

@@ -86,6 +86,7 @@ class Gate:
         self._bucket = Bucket(self.options.handshakes)
         self._addresses: dict[str, int] = {}
         self._of: dict[str, str] = {}  # sid -> address
+        self._born: dict[str, float] = {}  # sid -> when, until `settled`
 
     def admit(self, environ: Environ) -> None:
         """Raises TooMany, and what `judge` raises."""
@@ -101,13 +102,24 @@ class Gate:
 
     def opened(self, sid: str, environ: Environ) -> None:
         """A connection was made.  Those of the loopback are not counted: they are proxies' and the machine's own."""
+        self._born[sid] = self._clock()
         address = client_address(environ, self.options.proxies)
         if address and not _loopback(address):
             self._of[sid] = address
             self._addresses[address] = self._addresses.get(address, 0) + 1
 
+    def unsettled(self, age: float) -> list[str]:
+        """Connections older than `age` seconds that have not been settled."""
+        limit = self._clock() - age
+        return [sid for sid, born in self._born.items() if born < limit]
+
+    def settled(self, sid: str) -> None:
+        """A connection has become what it was opened for."""
+        self._born.pop(sid, None)
+
     def closed(self, sid: str) -> None:
         """A connection is gone; idempotent."""
+        self._born.pop(sid, None)
         address = self._of.pop(sid, None)
         if address is None:
             return

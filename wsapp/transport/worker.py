@@ -9,6 +9,7 @@ from __future__ import annotations
 import gc
 import logging
 import os
+import socket as stdlib_socket
 import time
 import weakref
 from collections.abc import Callable
@@ -18,6 +19,7 @@ import gevent
 from gevent import pywsgi
 from gevent.event import Event
 from gevent.pool import Pool
+from gevent.socket import wait_read
 from geventwebsocket.handler import WebSocketHandler
 from gunicorn.http.wsgi import base_environ
 from gunicorn.sock import ssl_context
@@ -35,6 +37,9 @@ from wsapp.transport.handoff import (
 log = logging.getLogger(__name__)
 
 REQUEST_WAIT: Final = 75.0  # seconds a kept-alive HTTP connection may be silent
+REQUEST_TIMEOUT: Final = 15.0  # seconds for a request's head, and again for its body
+SLOWEST: Final = 50_000  # bytes of a body for which it gets a second more
+LATE: Final = b"HTTP/1.1 408 Request Timeout\r\nConnection: close\r\nContent-Length: 0\r\n\r\n"
 GC_YOUNG: Final = 20_000  # new objects between two looks for young cycles
 QUICK_DRAIN: Final = 1.0  # seconds for a drain on Ctrl-C
 
@@ -81,23 +86,72 @@ class Handler(PyWSGIHandler, WebSocketHandler):  # type: ignore[misc]  # neither
     """
 
     socket: Any
+    timed_out = False
+    _served = _reading_body = False
+    _watcher: Any = None
 
     def __init__(self, sock: Any, address: Any, server: Any, rfile: Any = None) -> None:
         super().__init__(sock, address, server, rfile or request_reader(sock))
 
     def handle_one_request(self) -> Any:
         try:
+            self._await_request()
+            self._reading_body = False
+            self._watch(self.server.request_timeout)
             if self._passed_on():
                 return None
-        except (OSError, TimeoutError):
+            return super().handle_one_request()
+        except (OSError, gevent.Timeout):
             return None
-        return super().handle_one_request()
+        finally:
+            self._stop_watching()
+            self._served = True
+
+    def _await_request(self) -> None:
+        """Wait for the first byte: of a fresh connection not long.  Raises OSError or gevent.Timeout on silence."""
+        patience = REQUEST_WAIT if self._served else self.server.request_timeout
+        if has_buffered(self.rfile):
+            return
+        if hasattr(self.socket, "_sslobj"):  # what was decrypted already can't be seen from its descriptor
+            with gevent.Timeout(patience):
+                self.rfile.peek(1)
+        else:
+            wait_read(self.socket.fileno(), patience, TimeoutError("no request came"))
+
+    def _watch(self, seconds: float) -> None:
+        self._stop_watching()
+        self._watcher = gevent.get_hub().loop.timer(seconds)
+        self._watcher.start(self._late)
+
+    def _stop_watching(self) -> None:
+        watcher, self._watcher = self._watcher, None
+        if watcher is not None:
+            watcher.close()
+
+    def _late(self) -> None:
+        """A head or a body that trickles in is cut off (slowloris); called by the hub, so nothing may block."""
+        if self.socket is None or (self._reading_body and self._body_is_there()):
+            return
+        self.timed_out = True
+        self.server.on_timeout()
+        try:
+            if not self._reading_body:
+                self.socket._sock.send(LATE)
+            self.socket._sock.shutdown(stdlib_socket.SHUT_RD)  # the reader sees the end
+        except OSError as error:
+            log.debug("a slow client is gone: %s", error)
+
+    def _body_is_there(self) -> bool:
+        body: Any = self.wsgi_input
+        if body.chunked_input:
+            return bool(body.chunk_length == 0)
+        return bool(body.position >= (body.content_length or 0))
 
     def _passed_on(self) -> bool:
         handoff: Passes | None = self.server.handoff
         if handoff is None or has_buffered(self.rfile):
             return False
-        line = peek_request_line(self.socket, REQUEST_WAIT)
+        line = peek_request_line(self.socket, self.server.request_timeout)
         owner = handoff.owner_of(line)
         if owner is None or not handoff.give(owner, self.socket, self.client_address):
             return False
@@ -109,6 +163,11 @@ class Handler(PyWSGIHandler, WebSocketHandler):  # type: ignore[misc]  # neither
     def get_environ(self) -> dict[str, Any]:
         environ: dict[str, Any] = super().get_environ()
         environ["wsapp.handler"] = self
+        self._reading_body = True
+        if self.wsgi_input.chunked_input or self.wsgi_input.content_length:
+            self._watch(self.server.request_timeout + (self.wsgi_input.content_length or 0) / SLOWEST)
+        else:
+            self._stop_watching()
         return environ
 
     def run_application(self) -> Any:
@@ -122,6 +181,8 @@ class Server(PyWSGIServer):  # type: ignore[misc]  # gunicorn has no types
 
     handoff: Passes | None = None
     own_paths: tuple[str, ...] = ()
+    request_timeout = REQUEST_TIMEOUT
+    on_timeout: Callable[[], None] = staticmethod(lambda: None)
     balance: Balance | None = None
     connections: Callable[[], int] = staticmethod(lambda: 0)
     _pause: Any = None
@@ -199,6 +260,10 @@ class Worker(GeventPyWSGIWorker):  # type: ignore[misc]  # gunicorn has no types
             server.max_accept = 1
             server.balance = self._balance
             server.connections = lambda: sum(service.connection_count() for service in hosted)
+        server.request_timeout = min((getattr(service, "request_timeout", REQUEST_TIMEOUT) for service in hosted),
+                                     default=REQUEST_TIMEOUT)
+        server.on_timeout = next((service.request_timed_out for service in hosted
+                                  if hasattr(service, "request_timed_out")), server.on_timeout)
         server.own_paths = tuple(service.path_prefix for service in hosted)
         return server
 

@@ -10,9 +10,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass, field
-from typing import Final, NamedTuple
-
-QUEUED_ID: Final = 14  # longer ids were made by a worker whose Redis was away
+from typing import NamedTuple
 
 
 class Entry(NamedTuple):
@@ -159,6 +157,7 @@ class Oracle:
 
     def __init__(self, truth: Truth, ended: set[int] | None = None) -> None:
         self.truth, self.ended = truth, ended or set()
+        self._rooms: dict[str, list[tuple[tuple[int, int], Entry]]] = {}
 
     def judge(self, view: View) -> Account:
         """The account of one client."""
@@ -203,11 +202,11 @@ class Oracle:
     def _order(self, view: View, account: Account) -> None:
         last: dict[str, tuple[tuple[int, int], str]] = {}
         seen: set[str] = set()
-        for id, seq in zip(view.ids, view.seqs, strict=True):
-            entry = self.truth.entries.get(id)
-            if id in seen or entry is None or not seq:
-                continue
+        for index, (id, seq) in enumerate(zip(view.ids, view.seqs, strict=True)):
+            entry, repeat = self.truth.entries.get(id), id in seen
             seen.add(id)
+            if repeat or entry is None or not seq:  # 0: served before it had a number; only numbers are ordered
+                continue
             room = next((room for room, place in entry.places.items() if room in view.rooms and place[1] == seq), None)
             if room is None:
                 account.problems.append(f"{view.name} saw {entry} as #{seq}")
@@ -215,7 +214,8 @@ class Oracle:
             place = self.truth.ranked(room, *entry.places[room])
             before, other = last.get(room, ((-1, 0), ""))
             if place < before and not view.throttled:
-                account.problems.append(f"{view.name}: in {room} {id} {place} came after {other} {before}")
+                account.problems.append(f"{view.name}: in {room} {id} {place} came at {index} after {other} {before}; it "
+                                        f"was told {_told(view, (room,))}")
             last[room] = max((before, other), (place, id))
 
     def _missing(self, view: View, account: Account) -> None:
@@ -228,7 +228,7 @@ class Oracle:
                 continue
             start, jumps = self.truth.ranked(room, join.epoch, join.seq), _Jumps(self.truth, view, room)
             delivered_later = self._latest(view, room)
-            for place, entry in self.truth.in_room(room):
+            for place, entry in self._in_order(room):
                 if place <= start:
                     continue
                 outcome = ("delivered" if entry.id in seen or entry.token in tokens else
@@ -238,24 +238,37 @@ class Oracle:
         account.counts.update(why.values())
         account.problems += [self._tell(view, id) for id, outcome in why.items() if outcome == "unexplained"]
 
+    def _in_order(self, room: str) -> list[tuple[tuple[int, int], Entry]]:
+        if room not in self._rooms:
+            self._rooms[room] = self.truth.in_room(room)
+        return self._rooms[room]
+
     def _latest(self, view: View, room: str) -> tuple[int, int]:
         """The newest place of the room that the client saw."""
         return max((_place(self.truth, view, index, room) for index in range(len(view.ids))), default=(-1, 0))
 
     def _explain(self, view: View, room: str, place: tuple[int, int], jumps: _Jumps, latest: tuple[int, int]) -> str:
-        epoch, seq = self.truth.epochs[room][place[0]], place[1]
+        seq = place[1]
         for note in view.notes:
             if note.kind == "x" and note.room == room and note.first <= seq <= note.last:
                 return "shed and told"
         if jumps.cover(place):
             return "told"
-        if view.throttled and room.startswith("task:") and latest > place and self.truth.epochs[room][latest[0]] == epoch:
+        if view.throttled and room.startswith("task:") and latest > place and latest[0] == place[0]:
             return "merged"
         return "unexplained"
 
     def _tell(self, view: View, id: str) -> str:
         entry = self.truth.entries[id]
-        notes = [note for note in view.notes if note.kind in ("s", "d") or note.room in entry.places]
-        return f"{view.name} never saw {entry}; read back {id in self.truth.kept}; it was told " + "; ".join(
-            f"@{note.at} {note.kind} {note.room} {note.epoch}#{note.seq} {note.recovered} {note.rooms}"
-            for note in notes[-12:])
+        return (f"{view.name} never saw {entry}; read back {id in self.truth.kept}; it was told "
+                f"{_told(view, tuple(entry.places))}")
+
+
+def _told(view: View, rooms: tuple[str, ...]) -> str:
+    """The notes that matter for some rooms."""
+    told = []
+    for note in view.notes:
+        if note.kind in ("s", "d") or note.room in rooms:
+            places = {room: place for room, place in note.rooms.items() if room in rooms}
+            told.append(f"@{note.at} {note.kind} {note.room} {note.epoch}#{note.seq} {note.recovered} {places}")
+    return "; ".join(told)

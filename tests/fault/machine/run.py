@@ -37,7 +37,7 @@ class Report:
         return [f"seed {self.seed}, {self.lasted:.0f} s, {len(stage.views)} watchers",
                 f"account: {counts}", f"faults ({sum(stage.faults.values())}): {faults}",
                 f"npm clients were told: {told}; close codes {dict(stage.nodes.codes)}",
-                f"published through workers: {dict(stage.inside.statuses)}, slowest {stage.inside.slowest * 1000:.0f} ms; "
+                f"published through workers: {dict(stage.inside.statuses)}, slowest {stage.inside.slowest:.3f} s",
                 f"refused to the emitter: {stage.outside.refused}",
                 f"unexplained or wrong: {len(account.problems)}", *account.problems[:most]]
 

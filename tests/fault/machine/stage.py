@@ -62,10 +62,9 @@ class Stage:
         self.nodes = enter(NodeWatchers())
         url = f"http://127.0.0.1:{self.client_proxy.port}"
         for number in range(self._count):
-            throttled = number % 8 == 7
-            view = View(f"npm {number} {AUTHS[number % 3]}{' throttled' if throttled else ''}", self._rooms(), throttled)
-            auth = dict(AUTHS[number % 3])
-            self.nodes.open(view, url, auth, SLOW_RATE if throttled else 0)
+            throttled, auth = number % 8 == 7, dict(AUTHS[number % 3])
+            name = f"npm {number} {auth}" + (" throttled" if throttled else "")
+            self.nodes.open(View(name, self._rooms(), throttled), url, auth, SLOW_RATE if throttled else 0)
         self.pythons = [PythonWatcher(View(f"python {number}", self._rooms()), url) for number in range(2)]
         for python in self.pythons:
             self._stack.callback(python.close)

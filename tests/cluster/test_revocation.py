@@ -1,0 +1,124 @@
+"""What is revoked on one worker ends on all of them within a second, and does not come back."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+import redis
+
+from tests.clients.fleet import Fleet, fresh, publish, spread
+from tests.clients.raw_client import RawSocket
+from tests.harness import Server, wait_until
+from tests.tokens import GUARDED, auth, mint
+from wsapp.auth import revocation
+from wsapp.backends.redis_keys import RedisKeys
+
+pytestmark = [pytest.mark.cluster, pytest.mark.node]
+
+WITHIN = 1.0  # seconds, of the issue
+
+
+@pytest.fixture(scope="module")
+def guarded() -> Iterator[Server]:
+    """Two workers that ask for tokens."""
+    with Server(2, app="tests.apps.guarded:app", env=GUARDED) as server:
+        yield server
+
+
+def refused(server: Server, presented: dict[str, Any]) -> str:
+    """The code that a raw client is refused with; "" when it is let in."""
+    raw = RawSocket(server, connect=False)
+    try:
+        raw.send("40" + json.dumps(presented))
+        told = raw.packet("4")
+        return str(json.loads(told[2:])["data"]["code"]) if told.startswith("44") else ""
+    finally:
+        raw.close()
+
+
+@pytest.mark.parametrize("kind", ["jti", "user", "session"])
+def test_closed_on_both_workers_within_a_second(guarded: Server, fleet: Fleet, kind: str) -> None:
+    name, agent = fresh(kind), fresh("agent")
+    claims: dict[str, Any] = {"jti": {"jti": name}, "user": {"sub": name}, "session": {"sid": name}}[kind]
+    presented = auth(**claims)
+    bystanders = [fleet.npm(guarded, auth=auth("bystander", jti="other", sid="other")) for _ in range(4)]
+    # reconnection off: what comes after the close is told by `refused`
+    clients = [fleet.npm(guarded, auth=presented, reconnection=False) for _ in range(16)]
+    assert set(spread(clients, guarded)) == set(guarded.worker_pids())
+    began = time.monotonic()
+    assert guarded.post("/revoke", {kind: name}).status == 200
+    for client in clients:
+        client.wait_drop()
+    ended = max(client.all("disconnect")[0].at for client in clients)
+    assert ended - began < WITHIN
+    assert {client.all("disconnect")[0].args[1] for client in clients} == {4501}
+    assert {client.all("session-closed")[0].args[0]["reason"] for client in clients} == {"token_revoked"}
+    for _ in range(4):  # whichever worker accepts
+        assert refused(guarded, presented) == "token_revoked"
+    for client in bystanders:
+        client.subscribe("agent", agent)
+    ids = publish(guarded, agent, 1)
+    for client in bystanders:
+        client.wait_ids(ids)
+        assert not client.all("disconnect")
+
+
+def _kept(server: Server, entry: str) -> int:
+    with redis.Redis.from_url(server.redis_url) as client:
+        return int(client.exists(RedisKeys().revocation(entry)))
+
+
+def test_a_token_issued_later_lets_the_user_in_again(guarded: Server) -> None:
+    user = fresh("user")
+    old = auth(user)
+    assert refused(guarded, old) == ""
+    guarded.post("/revoke", {"user": user})
+    assert refused(guarded, old) == "token_revoked"
+    assert refused(guarded, auth(user, iat=time.time() + 1)) == ""
+    assert refused(guarded, auth(user, iat=None)) == "token_revoked", "one that does not say when it was issued"
+
+
+def test_a_revocation_ends_with_what_it_revokes(guarded: Server) -> None:
+    presented = auth(jti=(jti := fresh("jti")))
+    guarded.post("/revoke", {"jti": jti, "until": time.time() + 0.5})
+    assert refused(guarded, presented) == "token_revoked"
+    wait_until(lambda: _kept(guarded, revocation("jti", jti)) == 0, "the entry to lapse")
+
+
+def test_a_wsapp_session_can_be_revoked(guarded: Server, fleet: Fleet) -> None:
+    client = fleet.python(guarded, auth=auth("ann"), reconnection=False)
+    client.subscribe("agent", fresh())
+    session = client.wait_session()["sessionId"]
+    guarded.post("/revoke", {"session": session})
+    client.wait_drop()
+    for _ in range(4):
+        assert refused(guarded, {"token": mint("ann"), "sessionId": session}) == "token_revoked"
+    assert refused(guarded, auth("ann")) == ""
+    guarded.marked = 0
+    assert session not in guarded.log_tail(100_000), "a session id is a secret"
+
+
+def test_what_was_revoked_while_redis_was_away_ends_when_it_is_back(fleet: Fleet) -> None:
+    jti = fresh("jti")
+    with Server(1, app="tests.apps.guarded:app", env=GUARDED) as server, \
+            Server(1, server.redis_url, app="tests.apps.guarded:app", env=GUARDED) as other:
+        held = fleet.npm(other, auth=auth(jti=jti), reconnection=False)
+        with redis.Redis.from_url(server.redis_url) as client:
+            client.client_kill_filter(_type="pubsub")  # control messages of this moment are lost
+        assert server.post("/revoke", {"jti": jti}).status == 200
+        held.wait_drop()
+        assert held.all("disconnect")[0].args[1] == 4501
+
+
+def test_restarted_workers_know(fleet: Fleet) -> None:
+    jti = fresh("jti")
+    with Server(1, app="tests.apps.guarded:app", env=GUARDED) as server:
+        server.post("/revoke", {"jti": jti})
+        [pid] = server.worker_pids()
+        server.kill_worker(pid)
+        wait_until(lambda: server.worker_pids() and server.ready(), "a new worker")
+        assert refused(server, auth(jti=jti)) == "token_revoked"

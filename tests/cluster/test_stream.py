@@ -1,0 +1,216 @@
+"""Rooms as Server-Sent Events on two workers, read as curl would: live, resumed, throttled, drained."""
+
+from __future__ import annotations
+
+import http.client
+import json
+from collections.abc import Iterator
+from typing import Any, NamedTuple, Self
+from urllib.parse import urlencode
+
+import pytest
+
+from tests.clients.fleet import fresh, publish
+from tests.harness import DEADLINE, Server, wait_until
+from tests.harness import http as ask
+
+pytestmark = [pytest.mark.cluster]
+
+
+class Told(NamedTuple):
+    """One event of a stream."""
+
+    event: str
+    data: Any
+    id: str
+
+
+class Sse:
+    """One stream, read line by line as the HTML standard says."""
+
+    def __init__(self, server: Server, *rooms: str, last: str = "", headers: dict[str, str] | None = None,
+                 **query: str) -> None:
+        self._link = http.client.HTTPConnection("127.0.0.1", server.port, timeout=DEADLINE)
+        sent = {"Accept": "text/event-stream", **({"Last-Event-ID": last} if last else {}), **(headers or {})}
+        self._link.request("GET", "/api/v1/stream?" + urlencode({"rooms": ",".join(rooms), **query}), headers=sent)
+        self.reply = self._link.getresponse()
+        self.id, self.retry, self.comments = "", 0, 0
+        self.events = self._events()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        self.reply.close()
+        self._link.close()
+
+    def _events(self) -> Iterator[Told]:
+        fields: dict[str, str] = {}
+        while line := self.reply.readline():
+            text = line.decode().rstrip("\n")
+            name, _, value = text.partition(": ")
+            if name == "id":
+                self.id = value
+            elif name == "retry":
+                self.retry = int(value)
+            elif text.startswith(":"):
+                self.comments += 1
+            elif text:
+                fields[name] = value
+            elif fields:
+                yield Told(fields.get("event", "message"), json.loads(fields["data"]), self.id)
+                fields = {}
+
+    def take(self, count: int, event: str = "agent-thought") -> list[Told]:
+        found: list[Told] = []
+        while len(found) < count:
+            told = next(self.events)
+            if told.event == event:
+                found.append(told)
+        return found
+
+    def first(self) -> Any:
+        return self.take(1, "session")[0].data
+
+
+def test_live_events_as_curl_sees_them(cluster: Server) -> None:
+    agent = fresh("agent")
+    with Sse(cluster, f"agent:{agent}") as stream:
+        assert stream.reply.status == 200
+        assert stream.reply.headers["content-type"].startswith("text/event-stream")
+        assert "no-store" in stream.reply.headers["cache-control"]
+        assert stream.first() == {"recovered": True, "missed": 0, "rooms": {f"agent:{agent}": {"epoch": "", "seq": 0}}}
+        assert stream.retry > 0
+        ids = publish(cluster, agent, 3)
+        came = stream.take(3)
+        assert [told.data["id"] for told in came] == ids
+        assert [told.data["seq"] for told in came] == [1, 2, 3]
+        assert [told.id.partition("@")[0] for told in came] == ["1", "2", "3"]
+
+
+def test_resumed_by_last_event_id_on_any_worker(cluster: Server) -> None:
+    """Every id is a place to come back to: nothing missing, nothing twice."""
+    agent, task = fresh("agent"), fresh("task")
+    rooms = [f"agent:{agent}", f"task:{task}"]
+    ids = publish(cluster, agent, 2)
+    cluster.emitter.broadcast_task_update({"taskId": task, "status": "pending"})
+    got: list[str] = []
+    last = ""
+    with Sse(cluster, *rooms, since=f"agent:{agent}:0,task:{task}:0") as stream:
+        assert stream.first()["missed"] == 3
+        got += [told.data["id"] for told in stream.take(2)]
+        last = stream.id
+    for round in range(6):
+        ids += publish(cluster, agent, 2, 2 + 2 * round)
+        with Sse(cluster, *rooms, last=last) as stream:
+            assert stream.first()["recovered"] is True
+            got += [told.data["id"] for told in stream.take(2)]
+            last = stream.id
+    assert got == ids
+
+
+def test_a_flood_is_throttled_and_whole(cluster: Server) -> None:
+    agent = fresh("agent")
+    with Sse(cluster, f"agent:{agent}") as stream:
+        stream.first()
+        ids = [id for start in range(0, 200, 20) for id in publish(cluster, agent, 20, start)]
+        came = stream.take(200)
+        assert [told.data["id"] for told in came] == ids
+        assert came[-1].id.startswith("200@")
+
+
+def test_a_gone_history_is_told(cluster: Server) -> None:
+    agent = fresh("agent")
+    publish(cluster, agent, 3)
+    with Sse(cluster, f"agent:{agent}", last="2@another-epoch") as stream:
+        told = stream.first()
+        assert (told["recovered"], told["reason"]) == (False, "epoch")
+        assert stream.id.startswith("3@")
+
+
+def test_room_names_with_commas(cluster: Server) -> None:
+    agent = fresh("agent") + ",b"
+    link = http.client.HTTPConnection("127.0.0.1", cluster.port, timeout=DEADLINE)
+    link.request("GET", "/api/v1/stream?" + urlencode({"room": f"agent:{agent}"}))
+    assert link.getresponse().status == 200
+    link.close()
+
+
+@pytest.mark.parametrize("query", ["", "rooms=nowhere", "rooms=agent:a&since=x", "rooms=agent:a&since=1@a,2@b",
+                                   "rooms=agent:a&since=task:t:4", "rooms=agent:a&colour=red"])
+def test_wrong_queries_are_problems(cluster: Server, query: str) -> None:
+    reply = ask(f"{cluster.url}/api/v1/stream?{query}")
+    assert (reply.status, reply.headers["content-type"]) == (422, "application/problem+json")
+
+
+def test_foreign_pages_are_refused(cluster: Server) -> None:
+    url = f"{cluster.url}/api/v1/stream?rooms=agent:a"
+    assert ask(url, headers={"Origin": "https://evil.example"}).status == 403
+    assert ask(url, method="HEAD").status == 200
+    with Sse(cluster, "agent:a", headers={"Origin": cluster.url}) as stream:
+        assert stream.reply.headers["access-control-allow-origin"] == cluster.url
+
+
+def test_silence_is_filled_with_comments_and_the_end_is_noticed() -> None:
+    with Server(1, env={"PING_INTERVAL": "100"}) as server:
+        stream = Sse(server, "agent:a")
+        stream.first()
+        assert b":" in stream.reply.readline()
+        stream.close()
+        wait_until(lambda: b"wsapp_active_connections 0" in server.get("/metrics").body, "the stream is forgotten")
+
+
+def test_a_drain_tells_when_to_come_back() -> None:
+    agent = fresh("agent")
+    with Server(2) as server:
+        streams = [Sse(server, f"agent:{agent}") for _ in range(4)]
+        for stream in streams:
+            stream.first()
+        publish(server, agent, 1)
+        for stream in streams:
+            stream.take(1)
+        server.terminate()
+        for stream in streams:
+            told = list(stream.events)
+            assert [each.event for each in told] == ["server-shutdown", "session-closed"]
+            assert stream.retry == told[0].data["retryAfterMs"]
+            assert told[1].data["code"] == 1012
+        server.start()
+        publish(server, agent, 1, 1)
+        with Sse(server, f"agent:{agent}", last=streams[0].id) as again:
+            assert again.first()["recovered"] is True
+            assert again.take(1)[0].data["thought"] == "thought 1"
+
+
+def test_who_does_not_read_is_cut_off_and_costs_others_nothing() -> None:
+    agent = fresh("agent")
+    with Server(1, env={"WSAPP_OUTBOX_BYTES": "100000", "MAX_EVENTS_PER_SEC": "10000"}) as server:
+        deaf = Sse(server, f"agent:{agent}")
+        deaf.first()
+        with Sse(server, f"agent:{agent}") as other:
+            other.first()
+            for number in range(400):
+                server.emitter.broadcast_agent_thought({"agentId": agent, "thought": "x" * 50_000, "n": number})
+                [told] = other.take(1)
+                assert told.data["n"] == number
+            wait_until(lambda: b"wsapp_active_connections 1\n" in server.get("/metrics").body, "cut off")
+        deaf.close()
+
+
+def test_full_workers_refuse() -> None:
+    with Server(1, env={"MAX_CONNECTIONS": "1"}) as server, Sse(server, "agent:a") as stream:
+        stream.first()
+        refused = ask(f"{server.url}/api/v1/stream?rooms=agent:a")
+        assert refused.status == 503
+        assert refused.headers["retry-after"]
+
+
+def test_hooks_of_the_host_decide(host: Server) -> None:
+    with Sse(host, "agent:a") as stream:
+        stream.first()
+        calls = host.get("/calls").json()
+        assert calls[-2:] == ["connect", "subscribe"]
+    wait_until(lambda: host.get("/calls").json()[-1] == "disconnect", "told of the end")

@@ -1,0 +1,282 @@
+"""Rooms as Server-Sent Events (WHATWG HTML, "Server-sent events"): a session whose peer is an HTTP answer.
+
+It is throttled, recovered, authorized and drained like any other session, in the sdk profile: the meta of each event
+says where it stands, and so the `id:` of the stream is exact.
+
+The id has one position per room, in the order in which the rooms were asked for: `<seq>@<epoch>`, joined by commas.
+It covers what was sent and nothing that still waits for its turn: coming back with it loses nothing.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import re
+import secrets
+from collections import deque
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any, ClassVar, Final, NamedTuple
+
+import gevent
+from gevent.event import Event
+
+from wsapp.core.events import Position, Profile, strict_dumps
+from wsapp.core.session import Session
+from wsapp.errors import CloseCode, ErrorCode, PayloadError, RequestError
+from wsapp.runtime.hub import Hub
+from wsapp.runtime.recovery import Recovery, recover
+from wsapp.transport.engine import Engine
+from wsapp.transport.frames import Frame
+from wsapp.transport.gate import TooMany
+
+log = logging.getLogger(__name__)
+
+RETRY_MS: Final = 2000  # hint to browsers: come back after this long
+COMMENT_EVERY: Final = 15.0  # seconds at most between two lines: proxies close what is silent
+GRACE: Final = 5.0  # seconds to read the last lines before the socket is closed
+CLOSED: Final = "session-closed"
+_PLACE: Final = re.compile(r"([0-9]{1,16})@([A-Za-z0-9_.-]{0,64})")
+_DECODER: Final = json.JSONDecoder()
+
+
+class Item(NamedTuple):
+    """One event of a frame: its data as JSON text, and where it stands."""
+
+    event: str
+    data: str
+    places: tuple[tuple[str, Position], ...] = ()
+
+
+def _arguments(text: str, start: int) -> list[tuple[int, int]]:
+    """Where the items of a compact JSON array stand that begins at `start`."""
+    at, spans = start + 1, []
+    while text[at] != "]":
+        _, end = _DECODER.raw_decode(text, at)
+        spans.append((at, end))
+        at = end + (text[end] == ",")
+    return spans
+
+
+def _item(text: str, spans: Sequence[tuple[int, int]]) -> Item:
+    event: str = json.loads(text[slice(*spans[0])])
+    data = text[slice(*spans[1])] if len(spans) > 1 else "null"
+    if event == "resync":
+        told = json.loads(data)
+        return Item(event, data, ((told["room"], Position(told["epoch"], told["seq"])),))
+    if len(spans) < 3:
+        return Item(event, data)
+    meta = json.loads(text[slice(*spans[2])])
+    epochs = meta.get("epochs", {})
+    return Item(event, data, tuple((room, Position(epochs.get(room, meta["epoch"]), seq))
+                                   for room, seq in meta["rooms"].items()))
+
+
+def items_of(frame: Frame) -> list[Item]:
+    """The events of a Socket.IO frame; none when it is something else."""
+    if not frame.payload.startswith(b"42["):
+        return []
+    text = frame.payload.decode()
+    spans = _arguments(text, 2)
+    if text[slice(*spans[0])] != '"batch"':
+        return [_item(text, spans)]
+    return [_item(text, _arguments(text, start)) for start, _ in _arguments(text, spans[1][0])]
+
+
+def read_id(text: str, rooms: Sequence[str]) -> dict[str, Position]:
+    """The positions of a stream's id.  Raises PayloadError."""
+    places = [_PLACE.fullmatch(part) for part in text.split(",")]
+    if len(places) != len(rooms) or None in places:
+        problem = f"must be the id of a stream of these {len(rooms)} rooms"
+        raise PayloadError(f"since {problem}", {"since": [problem]})
+    return {room: Position(place[2], int(place[1])) for room, place in zip(rooms, places, strict=True) if place}
+
+
+class StreamPeer:
+    """The writing end.  Satisfies `wsapp.core.session.Peer`; `abort` cuts the socket."""
+
+    _parsed: ClassVar[tuple[Frame, list[Item]] | None] = None  # one frame goes to many peers in a row
+
+    direct = None
+
+    def __init__(self, sid: str, rooms: Sequence[str], max_bytes: int, abort: Callable[[], None]) -> None:
+        self.sid, self._rooms, self._max_bytes, self._abort = sid, tuple(rooms), max_bytes, abort
+        self.session: Session | None = None
+        self.seen: dict[str, Position] = {}
+        self._queue: deque[bytes] = deque()
+        self._bytes = 0
+        self._more = Event()
+        self.closed = self._told_why = False
+
+    # -- the Peer
+
+    def push(self, frame: Frame) -> None:
+        """As `Peer.push`."""
+        if self.closed:
+            return
+        cached = StreamPeer._parsed
+        if cached is None or cached[0] is not frame:
+            cached = StreamPeer._parsed = (frame, items_of(frame))
+        items = cached[1]
+        for item in items:
+            for room, position in item.places:
+                self._see(room, position)
+        for number, item in enumerate(items):
+            # A batch may hold a later event of a room before an earlier one: only its end is a place to resume from.
+            self._write(item, with_id=number == len(items) - 1 and bool(item.places))
+        if self._bytes > self._max_bytes:
+            self.close(CloseCode.SLOW_CLIENT, "the client does not read")
+
+    def _see(self, room: str, position: Position) -> None:
+        known = self.seen.get(room)
+        if known is not None and (known.epoch != position.epoch or known.seq < position.seq):
+            self.seen[room] = position
+
+    def backlog(self) -> int:
+        """As `Peer.backlog`."""
+        return self._bytes
+
+    def close(self, code: int, reason: str) -> None:
+        """As `Peer.close`: `session-closed {code, reason}` is the last event."""
+        if self.closed:
+            return
+        if not self._told_why:
+            self._write(Item(CLOSED, strict_dumps({"code": int(code), "reason": reason})))
+        self.closed = True
+        self._more.set()
+        gevent.spawn_later(GRACE, self._abort)
+
+    # -- lines
+
+    def id(self) -> str:
+        """Where the stream stands."""
+        places = []
+        for room in self._rooms:
+            position = self.seen[room]
+            sub = self.session.subs.get(room) if self.session is not None else None
+            seq = min(position.seq, sub.position()) if sub is not None else position.seq
+            places.append(f"{max(0, seq)}@{position.epoch}")
+        return ",".join(places)
+
+    def _write(self, item: Item, with_id: bool = False) -> None:
+        self._told_why = self._told_why or item.event == CLOSED
+        retry = f"retry: {json.loads(item.data)['retryAfterMs']}\n" if item.event == "server-shutdown" else ""
+        id = f"id: {self.id()}\n" if with_id else ""
+        self._put(f"{retry}{id}event: {item.event}\ndata: {item.data}\n\n".encode())
+
+    def _put(self, line: bytes) -> None:
+        self._queue.append(line)
+        self._bytes += len(line)
+        self._more.set()
+
+    def begin(self, told: Mapping[str, object], positions: Mapping[str, Position]) -> None:
+        """The first event, `session`, with the id that what follows starts from."""
+        self.seen = dict(positions)
+        places = [f"{positions[room].seq}@{positions[room].epoch}" for room in self._rooms]
+        self._put(f"retry: {RETRY_MS}\nid: {','.join(places)}\nevent: session\n"
+                  f"data: {strict_dumps(dict(told))}\n\n".encode())
+
+    def lines(self, every: float, alive: Callable[[], None]) -> Iterator[bytes]:
+        """What is to be written, as it comes; a comment when nothing does.  `alive()` after each write."""
+        while True:
+            if not self._queue and not self.closed:
+                self._more.wait(every)
+            self._more.clear()
+            chunk = b"".join(self._queue) or b": \n\n"
+            self._queue.clear()
+            self._bytes = 0
+            last = self.closed
+            yield chunk
+            alive()
+            if last:
+                return
+
+
+class Stream:
+    """One open stream, from `open_stream` to `end`."""
+
+    def __init__(self, hub: Hub, engine: Engine, session: Session, peer: StreamPeer) -> None:
+        self._hub, self._engine, self._session, self._peer = hub, engine, session, peer
+
+    def lines(self) -> Iterator[bytes]:
+        """The answer's body."""
+        every = min(COMMENT_EVERY, self._hub.settings.ping_interval)
+        return self._peer.lines(every, self._alive)
+
+    def _alive(self) -> None:
+        self._hub.connections.touch(self._session.sid)
+
+    def end(self) -> None:
+        """The answer is over, for whatever reason.  Nothing is saved: the client has the id.  Idempotent."""
+        hub, session = self._hub, self._session
+        self._peer.closed = True
+        self._engine.gate.closed(session.sid)
+        hub.admission.left(session.sid)
+        hub.connections.registry.leave_all(session)
+        if hub.connections.forget(session.sid) is not None:
+            for hook in hub.hooks["disconnect"]:
+                hook(session)
+
+
+def open_stream(hub: Hub, engine: Engine, environ: dict[str, Any], auth: dict[str, Any], rooms: Sequence[str],
+                since: Mapping[str, Position | None]) -> Stream:
+    """Admit a client and put it into its rooms.  Raises RequestError, TokenRefused, ConnectionRefusedError of a hook,
+    and BrokerUnavailable."""
+    try:
+        engine.gate.admit(environ)
+    except TooMany as error:
+        raise RequestError(ErrorCode.RATE_LIMITED, str(error)) from error
+    identity = hub.admission.identify(auth, environ)
+    handler = environ.get("wsapp.handler")
+    peer = StreamPeer(hub.connections.boot + secrets.token_urlsafe(15), rooms, hub.settings.outbox_bytes,
+                      lambda: _cut(handler))
+    session = hub.connections.handle_connection(peer.sid, peer, identity.user_id, profile=Profile.SDK)
+    engine.gate.opened(peer.sid, environ)
+    stream = Stream(hub, engine, session, peer)
+    try:
+        hub.admission.admitted(session, identity)
+        for hook in hub.hooks["connect"]:
+            hook(session, environ, auth)
+        _subscribe(hub, session, rooms)
+        recovery = recover(session, {room: since.get(room) for room in rooms}, hub.connections.registry, hub.delivery)
+    except BaseException:
+        stream.end()
+        raise
+    peer.session = session
+    peer.begin(_told(recovery), _start(recovery, session, since))
+    gevent.spawn(recovery.release)
+    return stream
+
+
+def _subscribe(hub: Hub, session: Session, rooms: Sequence[str]) -> None:
+    for room in rooms:
+        hub.admission.require(session, "read", room)
+        for hook in hub.hooks["subscribe"]:
+            if hook(session, room) is False:
+                raise RequestError(ErrorCode.FORBIDDEN, f"not allowed in {room}")
+
+
+def _told(recovery: Recovery) -> dict[str, object]:
+    told: dict[str, object] = {"recovered": recovery.recovered, "missed": recovery.missed}
+    if recovery.reason is not None:
+        told["reason"] = recovery.reason
+    told["rooms"] = {room: {"epoch": at.epoch, "seq": at.seq} for room, at in recovery.positions.items()}
+    return told
+
+
+def _start(recovery: Recovery, session: Session, since: Mapping[str, Position | None]) -> dict[str, Position]:
+    """Where each room goes on from: what was asked for, or where it stands."""
+    start = {}
+    for room, head in recovery.positions.items():
+        asked = since.get(room)
+        start[room] = head if asked is None or room in recovery.refused else Position(head.epoch, asked.seq)
+    return start
+
+
+def _cut(handler: Any) -> None:
+    """A client that does not even read its goodbye."""
+    sock = getattr(handler, "socket", None)
+    if sock is not None:
+        try:
+            sock.shutdown(2)
+        except OSError as error:
+            log.debug("the stream was closed already: %s", error)
