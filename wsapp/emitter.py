@@ -15,7 +15,7 @@ from typing import Any, Final, Protocol, Self
 from wsapp import schemas
 from wsapp.core.critical import Acknowledged
 from wsapp.core.events import TASK_UPDATE, THOUGHT, Draft
-from wsapp.core.ports import Backend, Receipt
+from wsapp.core.ports import Backend, Receipt, Watching
 from wsapp.errors import BrokerUnavailable, PayloadError, SettingsError
 from wsapp.settings import Settings, load_settings
 

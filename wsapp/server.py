@@ -25,12 +25,14 @@ from wsapp.blueprints.tokens import tokens
 from wsapp.core.connections import Connection, ConnectionManager
 from wsapp.core.critical import Acknowledged
 from wsapp.core.events import Draft, packet
-from wsapp.core.ports import Receipt
+from wsapp.core.ledger import Ledger
+from wsapp.core.ports import Receipt, Watching
 from wsapp.core.registry import Registry
 from wsapp.core.throttle import EventThrottler
 from wsapp.emitter import Call, Publisher
 from wsapp.errors import BrokerUnavailable
 from wsapp.metrics import Metrics, summed, with_average
+from wsapp.runtime.accounting import AccountedFanout
 from wsapp.runtime.admission import TICK, Admission, HostHooks
 from wsapp.runtime.canary import Canary
 from wsapp.runtime.critical import CriticalDelivery
@@ -45,7 +47,9 @@ from wsapp.runtime.inbound import Inbound
 from wsapp.runtime.lifecycle import Lifecycle
 from wsapp.runtime.manager import ClusterManager, StrictJson
 from wsapp.runtime.outlet import Mode, Outlet
+from wsapp.runtime.presence import PresenceKeeper
 from wsapp.runtime.server_api import ServerApi
+from wsapp.schemas import parse_room
 from wsapp.settings import Settings, load_settings
 from wsapp.transport.engine import Engine, EngineOptions, Hooks
 from wsapp.transport.frames import Frame
@@ -119,7 +123,11 @@ class SocketServer(Acknowledged):
         self.connections = ConnectionManager(
             self._backend.sessions, registry, self.throttler,
             active_within=settings.active_within, stale_after=settings.stale_after)
-        self._fanout = Fanout(registry, self.throttler, self.metrics)
+        self.ledger = Ledger() if settings.ledger else None
+        self._fanout = (Fanout(registry, self.throttler, self.metrics) if self.ledger is None else
+                        AccountedFanout(self.ledger, registry, self.throttler, self.metrics))
+        if self.ledger is not None:
+            self._hooks["disconnect"].append(self.ledger.left_by)
         self._delivery = Delivery(registry, self._fanout, self._backend.broker, self.metrics,
                                   max_replay=settings.max_replay)
         self._fanout.session_of = self.connections.session
@@ -136,9 +144,10 @@ class SocketServer(Acknowledged):
                        self.metrics, self._identify, self._hooks, self._critical,
                        Admission(settings, open_authenticator(settings), self._backend.revocations, self.connections,
                                  self.metrics, self._host),
-                       Inbound(settings.max_inbound_per_sec, settings.max_inbound_per_user))
+                       Inbound(settings.max_inbound_per_sec, settings.max_inbound_per_user),
+                       PresenceKeeper(self._backend.presence, self.connections))
         self._critical.may_read = lambda session, room: self.hub.admission.allows(session, "read", room)
-        self.api = ServerApi(self.hub)
+        self.api = ServerApi(settings, self._backend, self.connections, self.hub.presence)
         self._attach_socketio(settings)
 
     def _attach_socketio(self, settings: Settings) -> None:
@@ -253,6 +262,7 @@ class SocketServer(Acknowledged):
         run("throttle", self._fanout.flush_forever)
         run("session saving", self._lifecycle.save_forever)
         self._critical.start(run)
+        run("presence", self.hub.presence.run)
         every("stale sweep", self.settings.sweep_interval, self.connections.cleanup_stale_connections)
         every("vacancy check", VACANCY_CHECK, self._delivery.close_vacant)
         every("tokens", TICK, self.hub.admission.tick)
@@ -306,6 +316,7 @@ class SocketServer(Acknowledged):
     def _beat(self) -> None:
         try:
             self._backend.cluster.beat(self.token, self._facts(), self.settings.heartbeat * LEASE_BEATS)
+            self.hub.presence.beat(self.settings.heartbeat * LEASE_BEATS)
         except BrokerUnavailable as error:
             self._outlet.lost(error)
 
@@ -390,6 +401,12 @@ class SocketServer(Acknowledged):
 
     # -- asking
 
+    def watchers(self, room: str) -> Watching:
+        """Whether anybody in the cluster watches `agent:x`, `task:x` or `project:x`: true or false, `connections`.
+        Raises PayloadError and BrokerUnavailable."""
+        parse_room(room)
+        return self._backend.presence.watchers(room)
+
     def get_active_connections(self) -> list[Connection]:
         """Snapshots of the connections of this worker from which something came within five minutes."""
         taken = [self.connections.get_connection(session.sid) for session in self.connections.sessions()
@@ -402,6 +419,13 @@ class SocketServer(Acknowledged):
                 "peakConnections": connections.peak, "users": connections.get_user_count(),
                 "queuedEvents": self.throttler.get_queue_depth(), "queuedPublishes": self._outlet.waiting(),
                 **self.metrics.facts(), **(self._canary.facts() if self._canary is not None else {})}
+
+    def explain(self, session_id: str, id: str) -> dict[str, object]:
+        """What became of the event `id` for a session of this worker: `{id, fate, room, seq, why}`; see
+        `wsapp.core.ledger.Fate`.  Raises RuntimeError unless WSAPP_LEDGER is on."""
+        if self.ledger is None:
+            raise RuntimeError("no ledger is kept: set WSAPP_LEDGER=on")
+        return self.ledger.explain(session_id, id)
 
     def get_metrics(self) -> dict[str, Any]:
         """Counters since the start: `totalConnections`, `activeConnections`, `peakConnections`, `messagesSent`,

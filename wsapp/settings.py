@@ -234,7 +234,7 @@ class Settings:
                                  "unacknowledged per user; more are dead letters", 1, 100_000)
     flush_interval: float = _millis(0.1, "WSAPP_FLUSH_INTERVAL", "between two flushes of throttled events", 5, 60_000)
     queue_items: int = _count(1000, "WSAPP_QUEUE_ITEMS", "events", "waiting per session before shedding", 1, 1e6)
-    queue_bytes: int = _count(1_000_000, "WSAPP_QUEUE_BYTES", "bytes", "waiting per session before shedding",
+    queue_bytes: int = _count(500_000, "WSAPP_QUEUE_BYTES", "bytes", "waiting per session before shedding",
                               1024, 2**30)
     outbox_bytes: int = _count(4_000_000, "WSAPP_OUTBOX_BYTES", "bytes", "unsent per client before it is closed",
                                1024, 2**32)

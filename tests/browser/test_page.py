@@ -85,11 +85,13 @@ def test_rooms_are_added_and_left(server: Server, chrome: Chrome) -> None:
     server.emitter.broadcast_project_event("a b,c", "deployed", {"id": "mine", "version": "1.3"})
     chrome.wait("document.querySelectorAll('#events li:not(.none)').length === 2")
     chrome.js("document.querySelector('.room button').click()")
+    chrome.js("document.getElementById('room').value = 'task:t'; document.getElementById('subscribe').requestSubmit()")
+    chrome.wait(JOINED.format(count=2))  # answered in order: the other room is left by now
     server.emitter.broadcast_agent_thought({"agentId": "one", "thought": "left"})
     server.emitter.broadcast_project_event("a b,c", "end")
     chrome.wait("document.querySelectorAll('#events li').length === 3")
     assert chrome.js(LINES) == []
-    assert chrome.js("location.hash") == "#project:a%20b%2Cc"
+    assert chrome.js("location.hash") == "#project:a%20b%2Cc,task:t"
 
 
 def test_a_refusal_is_shown(server: Server, chrome: Chrome) -> None:
@@ -105,6 +107,13 @@ def test_a_flood_stays_bounded_and_in_order(server: Server, chrome: Chrome) -> N
     chrome.wait(f"{LINES}.at(-1) === '799'", 60)
     assert chrome.js(LINES) == [str(number) for number in range(300, 800)]
     assert chrome.js("document.getElementById('thought-count').textContent") == "800"
+
+
+def test_the_page_acknowledges_critical_events(server: Server, chrome: Chrome) -> None:
+    watch(chrome, server, "agent:grave", 1)
+    receipt = server.emitter.broadcast_agent_thought({"agentId": "grave", "thought": "look"}, critical=True)
+    assert server.emitter.wait_for_ack(receipt, 20.0)
+    assert chrome.js(LINES) == ["look"]
 
 
 def test_a_restart_is_survived(chrome: Chrome) -> None:

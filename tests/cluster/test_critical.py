@@ -17,7 +17,7 @@ from tests.valkey import Valkey
 pytestmark = [pytest.mark.cluster, pytest.mark.node]
 
 KINDS = ["npm", "python"]
-APP = "tests.apps.named:app"
+APP = "tests.apps.alarms:app"
 QUICK = {"WSAPP_CRITICAL_FIRST": "0.3", "WSAPP_CRITICAL_ATTEMPTS": "3"}
 
 

@@ -47,9 +47,9 @@ class Bystander:
             time.sleep(0.01)
 
     def check(self) -> None:
+        wait_until(lambda: len(self.took) >= 5, "the bystander to be served")
         self._over.set()
         self._thread.join(30)
-        assert len(self.took) >= 5, "it was served all the time"
         assert statistics.median(self.took) < TYPICAL
         assert max(self.took) < WORST
         assert not self.client.all("disconnect")

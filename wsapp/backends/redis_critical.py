@@ -58,6 +58,8 @@ class RedisCritical:
 
     def visit(self, users: Sequence[str], lease: float) -> list[Due]:
         """As `CriticalStore.visit`."""
+        if not users or self._pool.ask([("EXISTS", self._keys.due)]) == [0]:
+            return []
         return self._take(users, lease, None)
 
     def _take(self, users: Sequence[str], lease: float, most: int | None) -> list[Due]:

@@ -6,7 +6,7 @@ from functools import cache
 from typing import Any, Final
 
 from wsapp import schemas
-from wsapp.blueprints.api_openapi import VERSION, new_spec
+from wsapp.blueprints.api_openapi import VERSION, continue_by_id, new_spec
 from wsapp.schemas import KINDS, NAME_PATTERN, STATUSES
 
 _NAME: Final[dict[str, Any]] = {"type": ["string", "integer"], "minLength": 1, "maxLength": schemas.MAX_ID,
@@ -60,6 +60,7 @@ def _told() -> dict[str, dict[str, Any]]:
     spec.components.schema("AgentThought", schema=schemas.AgentThoughtSchema)
     spec.components.schema("TaskUpdate", schema=schemas.TaskUpdateSchema)
     made = spec.to_dict()["components"]["schemas"]
+    continue_by_id(made["AgentThought"])
     thought = {"allOf": [made["AgentThought"], {"required": ["timestamp"], "properties": _NUMBERED}]}
     task = {"allOf": [made["TaskUpdate"], {"required": ["timestamp"], "properties": _NUMBERED}]}
     return {

@@ -21,7 +21,7 @@ _ROOM: Final = {"name": "room", "in": "path", "required": True,
                            "pattern": "^(agent|task|project):[^\\s\\x00-\\x1f\\x7f-\\x9f/?#%]{1,200}$"}}
 _IDEMPOTENCY: Final = {"name": "Idempotency-Key", "in": "header", "required": False,
                        "description": "repeating a request with it publishes nothing twice (5 minutes)",
-                       "schema": {"type": "string", "pattern": "^[A-Za-z0-9_-]{1,100}$"}}
+                       "schema": {"type": "string", "pattern": schemas.IDEMPOTENCY_KEY}}
 
 
 def openapi_plugin() -> MarshmallowPlugin:
@@ -72,7 +72,14 @@ def openapi() -> dict[str, Any]:
     told = spec.to_dict()
     told["components"]["schemas"]["Disconnect"]["oneOf"] = [
         {"required": [name]} for name in ("userId", "session", "sid")]
+    continue_by_id(told["components"]["schemas"]["AgentThought"])
     return told
+
+
+def continue_by_id(thought: dict[str, Any]) -> None:
+    """What no field can say alone: a delta continues the thought that `thoughtId` names."""
+    thought["anyOf"] = [{"properties": {"delta": {"const": False}}},
+                        {"required": ["thoughtId"], "properties": {"thoughtId": {"type": ["string", "integer"]}}}]
 
 
 def _operation(id: str, summary: str, scope: str, *, ok: type[Schema], body: object = None, status: str = "200",

@@ -63,8 +63,10 @@ def read_history(room: str) -> Response:
 
 
 def _told(page: HistoryPage, asked: dict[str, Any], backwards: bool) -> dict[str, object]:
+    end = page.head.seq + 1 if backwards else asked.get("before", page.head.seq + 1)
     events = [{"event": found.event, "data": strict_loads(found.data_json(page.room)), "id": found.id,
-               "ts": found.ts, "seq": found.seq(page.room)} for found in page.publications]
+               "ts": found.ts, "seq": found.seq(page.room)} for found in page.publications
+              if found.seq(page.room) < end]
     return {"room": page.room, "epoch": page.head.epoch, "seq": page.head.seq, "first": page.first,
             "events": events, "next": _next(page, asked, backwards)}
 
@@ -73,9 +75,10 @@ def _next(page: HistoryPage, asked: dict[str, Any], backwards: bool) -> str | No
     if not page.publications:
         return None
     last = page.publications[-1].seq(page.room)
-    if last <= page.first if backwards else last >= page.head.seq:
+    if last <= page.first if backwards else last >= min(page.head.seq, asked.get("before", last + 2) - 1):
         return None
-    more = {"before" if backwards else "since": last, "limit": asked["limit"], "epoch": page.head.epoch}
+    kept = {} if backwards or "before" not in asked else {"before": asked["before"]}
+    more = {"before" if backwards else "since": last, **kept, "limit": asked["limit"], "epoch": page.head.epoch}
     return f"{PATH}/rooms/{quote(page.room, safe=':')}/history?{urlencode(more)}"
 
 

@@ -24,9 +24,12 @@ from wsapp.schemas import (
 
 MAX_PAGE: Final = 1000
 MAX_BATCH: Final = 500
+BATCH_KEY: Final = 190  # characters of an Idempotency-Key: that of an item of a batch adds its number
+IDEMPOTENCY_KEY: Final = r'^([!#-~][!-~]{0,189}|"[!#-~]{1,188}")$'
 STATUSES: Final = ("accepted", "queued", "local_only")
 _DIGITS: Final = re.compile(r"[0-9]{1,16}")
-_ROOM: Final = f"^({'|'.join(KINDS)}):"
+_CONTROL: Final = r"\x00-\x1f\x7f-\x9f"
+ROOM_PATTERN: Final = f"^({'|'.join(KINDS)}):[^{_CONTROL}]{{0,99}}[^\\s{_CONTROL}][^{_CONTROL}]{{0,100}}$"
 
 
 class Whole(fields.Field[int]):
@@ -80,8 +83,8 @@ class PublishOptions(Strict):
     """What every broadcast takes beside its data."""
 
     priority = Whole(MIN_PRIORITY, MAX_PRIORITY, metadata={"description": "5; from 9 on past the throttle"})
-    alsoTo = fields.List(fields.String(validate=validate.Regexp(_ROOM)), validate=validate.Length(max=MAX_ALSO_TO),
-                         metadata={"description": "more rooms that get it"})
+    alsoTo = fields.List(fields.String(validate=validate.Regexp(ROOM_PATTERN)),
+                         validate=validate.Length(max=MAX_ALSO_TO), metadata={"description": "more rooms that get it"})
     key = Name(metadata={"description": "idempotency key: published once however often it is sent"})
     critical = Flag(metadata={"description": "delivered until acknowledged"})
 
@@ -131,17 +134,13 @@ class Disconnect(Strict):
 
 
 class HistoryQuerySchema(Strict):
-    """A page of a room: forwards after `since`, or backwards before `before` (from the newest without either)."""
+    """A page of a room: forwards after `since`, only up to `before` when that is given too; or backwards before
+    `before`, from the newest without either."""
 
     since = Whole(0, MAX_MS, written=True)
     before = Whole(0, MAX_MS, written=True)
     limit = Whole(1, MAX_PAGE, written=True, load_default=100)
     epoch = Name()
-
-    @validates_schema
-    def _one_way(self, data: dict[str, Any], **_: Any) -> None:
-        if "since" in data and "before" in data:
-            raise ValidationError("not together with since", "before")
 
 
 class PageQuery(Strict):
@@ -161,7 +160,7 @@ class WhoQuery(PageQuery):
     """Connections or sessions, of one user or in one room if wanted."""
 
     user = fields.String(validate=validate.Length(1, 500))
-    room = fields.String(validate=validate.Regexp(_ROOM))
+    room = fields.String(validate=validate.Regexp(ROOM_PATTERN))
 
 
 # -- answers

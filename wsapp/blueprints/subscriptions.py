@@ -17,7 +17,8 @@ subscriptions = EventBlueprint("wsapp_subscriptions", __name__)
 
 def _subscriber(kind: str) -> EventHandler:
     def subscribe(call: Call, payload: Any) -> dict[str, object]:
-        """`id` or `{id, since?}`; told `{room, epoch, seq}` and, with `since`, `{recovered, missed, reason?}`."""
+        """`id` or `{id, since?, presence?}`; told `{room, epoch, seq}`, with `since` `{recovered, missed, reason?}`,
+        with `presence: true` `presence {users, connections, members}`."""
         asked = schemas.load_request(f"subscribe-{kind}", payload)
         assert isinstance(asked, schemas.Subscribe)
         return join(call, asked)
@@ -49,6 +50,8 @@ def join(call: Call, asked: schemas.Subscribe) -> dict[str, object]:
     if fresh:
         require_rooms_left(session, hub.settings.max_rooms)
     hub.admission.require(session, "read", asked.room)
+    if asked.presence:
+        hub.admission.require(session, "presence", asked.room)
     for hook in hub.hooks["subscribe"]:
         if hook(session, asked.room) is False:
             raise RequestError(ErrorCode.FORBIDDEN, f"not allowed in {asked.room}")
@@ -67,6 +70,8 @@ def join(call: Call, asked: schemas.Subscribe) -> dict[str, object]:
         told |= {"recovered": recovery.recovered, "missed": recovery.missed}
         if recovery.reason is not None:
             told["reason"] = recovery.reason
+    if asked.presence:
+        told["presence"] = hub.presence.subscribe(session, asked.room)
     return told
 
 

@@ -176,7 +176,8 @@ class CriticalDelivery:
             found = self._store.visit(users, self._policy.delay(1))
         except BrokerUnavailable as error:
             self._lost(error)
-            self._arrived = {**arrived, **self._arrived}
+            self._arrived = {session: known for session, known in {**arrived, **self._arrived}.items()
+                             if self._connections.session(session.sid) is session}
             return
         sessions: dict[str, list[Session]] = {}
         for session in arrived:

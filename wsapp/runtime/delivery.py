@@ -152,7 +152,7 @@ class Delivery:
                 continue  # its own reading will tell it
             sub.started(position.seq)
             sub.session.dirty = True
-            sub.session.peer.push(frame)
+            self.fanout.moved(sub.session, room.name, frame)
 
     # -- opening rooms
 

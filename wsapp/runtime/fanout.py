@@ -107,6 +107,14 @@ class Fanout:
         """Pass one publication to one subscription, as a fan-out would."""
         self._serve(sub.room, publication, seq, (sub,))
 
+    def replay(self, session: Session, publication: Publication, room: str) -> None:
+        """Send a publication that a session had missed."""
+        session.peer.push(self.frame(publication, session.profile, room))
+
+    def moved(self, session: Session, room: str, frame: Frame) -> None:
+        """Tell a session that a room goes on elsewhere: the `resync`."""
+        session.peer.push(frame)
+
     def _serve_slice(self, room: Room) -> None:
         publication, seq, live, start = room.pending.popleft()
         end = start + SLICE
@@ -149,17 +157,17 @@ class Fanout:
             subs = self._without_served(publication, seq, subs)
         now = self._clock()
         name, serial, bypass = room.name, publication.id, publication.lane is Lane.CRITICAL
-        earlier = _earlier(publication, name)
+        earlier = earlier_rooms(publication, name)
         encoded: list[tuple[bytes, int] | None] = [None] * VARIANTS
         served = 0
         for sub in subs:
             if sub.state is not State.LIVE:
                 continue  # it has left meanwhile
             sub.sent = seq
-            if earlier and _comes_through(sub.session, earlier):
+            if earlier and comes_through(sub.session, earlier):
                 continue  # it has come, or comes, through the other room
             if not (bypass or sub.queue.admits(serial, now)):
-                self._defer(sub.session, room, publication, seq, now)
+                self._defer(sub, publication, seq, now)
                 continue
             box = sub.box
             if box is None:
@@ -174,8 +182,7 @@ class Fanout:
                 except (OSError, ValueError) as error:
                     box.trouble(data, error)
             elif box.crowded and not bypass:
-                box.lag(len(publication.body))
-                self._defer(sub.session, room, publication, seq, now)
+                self._defer(sub, publication, seq, now)
                 continue
             else:
                 self._push(sub, publication)
@@ -210,11 +217,14 @@ class Fanout:
             frame = publication.texts[key] = Frame(publication.text(profile, room))
         return frame
 
-    def _defer(self, session: Session, room: Room, publication: Publication, seq: int, now: float) -> None:
+    def _defer(self, sub: Subscription, publication: Publication, seq: int, now: float) -> None:
         self.metrics.deferred += 1
+        session, size = sub.session, len(publication.body)
+        if sub.box is not None and sub.box.crowded:
+            sub.box.lag(size)
         self.throttler.defer(session.user_id, session.sid, Waiting(
-            publication.event, publication.priority, publication.lane, publication.entity, room.name, seq,
-            publication.id, publication, len(publication.body), now))
+            publication.event, publication.priority, publication.lane, publication.entity, sub.room.name, seq,
+            publication.id, publication, size, now))
         self._waiting_flush.set()
 
     # -- the throttle
@@ -263,7 +273,7 @@ class Fanout:
             session.peer.push(Frame(packet("shed", shed.told())))
 
 
-def _earlier(publication: Publication, name: str) -> frozenset[str]:
+def earlier_rooms(publication: Publication, name: str) -> frozenset[str]:
     """Rooms of the publication that are served before `name`: a client in one of them has it from there."""
     if publication.places[0].room == name:
         return frozenset()
@@ -271,7 +281,7 @@ def _earlier(publication: Publication, name: str) -> frozenset[str]:
     return frozenset(names[:names.index(name)])
 
 
-def _comes_through(session: Session, earlier: frozenset[str]) -> bool:
+def comes_through(session: Session, earlier: frozenset[str]) -> bool:
     """Whether one of the rooms passes it on to the session.  A room that is only being opened for it does not: it will
     stand behind what comes meanwhile."""
     return any(name in earlier and (sub.state is State.LIVE or sub.join is not None)

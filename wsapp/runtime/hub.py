@@ -15,6 +15,7 @@ from wsapp.runtime.critical import CriticalDelivery
 from wsapp.runtime.delivery import Delivery
 from wsapp.runtime.inbound import Inbound
 from wsapp.runtime.lifecycle import Lifecycle
+from wsapp.runtime.presence import PresenceKeeper
 from wsapp.settings import Settings
 
 
@@ -35,3 +36,4 @@ class Hub:
     critical: CriticalDelivery
     admission: Admission
     inbound: Inbound
+    presence: PresenceKeeper

@@ -18,6 +18,7 @@ from wsapp.core.events import packet
 from wsapp.core.registry import Room
 from wsapp.core.session import Session
 from wsapp.errors import BrokerUnavailable, CloseCode
+from wsapp.schemas import KINDS
 from wsapp.transport.frames import Frame
 
 log = logging.getLogger(__name__)
@@ -42,7 +43,7 @@ class Operations:
     def rooms(self, asked: dict[str, Any]) -> list[list[object]]:
         """`{after, limit, kind}` to `[[room, connections, users]]` of rooms with a member."""
         found = sorted(name for name, room in self._connections.registry.rooms.items()
-                       if room.members and name > asked["after"] and name.startswith(asked["kind"]))
+                       if room.members and name > asked["after"] and name.startswith(asked["kind"] or KINDS))
         return [[name, *_counts(self._connections.registry.rooms[name])] for name in found[:asked["limit"]]]
 
     def room(self, asked: dict[str, Any]) -> dict[str, int]:

@@ -104,7 +104,7 @@ class Recovery:
             self.critical = delivery.fanout.critical.replaying(session, (publication for _, publication in in_order))
         for start in range(0, len(in_order), CHUNK):
             for room, publication in in_order[start:start + CHUNK]:
-                session.peer.push(delivery.fanout.frame(publication, session.profile, room))
+                delivery.fanout.replay(session, publication, room)
             session.sent += len(in_order[start:start + CHUNK])
             delivery.metrics.sent += len(in_order[start:start + CHUNK])
             while session.peer.backlog() > HIGH_WATER and session.subs:  # none when it has gone meanwhile

@@ -1,25 +1,31 @@
-"""What the server API stands on in one worker: its keys, and the questions to all workers."""
+"""What the server API stands on in one worker: its keys, the questions to all workers, and presence."""
 
 from __future__ import annotations
 
 from wsapp.core.api_keys import KeyTable
+from wsapp.core.connections import ConnectionManager
+from wsapp.core.ports import Backend
 from wsapp.runtime.cluster_calls import ClusterCalls
-from wsapp.runtime.hub import Hub
 from wsapp.runtime.operations import Operations
+from wsapp.runtime.presence import TRACK, PresenceKeeper
+from wsapp.settings import Settings
 
 
 class ServerApi:
     """One per server."""
 
-    def __init__(self, hub: Hub) -> None:
-        self.keys = KeyTable(hub.settings.api_keys, hub.backend.api_keys)
-        self.operations = Operations(hub.connections)
-        self.calls = ClusterCalls(hub.backend.cluster, self.operations.verbs)
+    def __init__(self, settings: Settings, backend: Backend, connections: ConnectionManager,
+                 presence: PresenceKeeper) -> None:
+        self.keys = KeyTable(settings.api_keys, backend.api_keys)
+        self.presence = presence
+        self.operations = Operations(connections)
+        self.calls = presence.calls = ClusterCalls(
+            backend.cluster, {**self.operations.verbs, TRACK: presence.answer_track})
 
     def start(self, boot: str) -> None:
         """Answer under this worker's name from now on."""
-        self.calls.boot = boot
+        self.calls.boot = self.presence.boot = boot
 
     def on_control(self, verb: str, argument: str) -> bool:
         """A control message; False when it is none of the API's."""
-        return self.calls.on_control(verb, argument)
+        return self.presence.on_control(verb, argument) or self.calls.on_control(verb, argument)

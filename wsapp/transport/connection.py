@@ -34,6 +34,7 @@ NOOP_FRAME: Final = Frame(b"6")
 CLOSE_FRAME: Final = Frame(b"1")
 PROBE_ANSWER: Final = Frame(b"3probe")
 
+SLOW_GRACE: Final = 15.0  # seconds in which a client that was cut off may read that it was
 INBOX_LIMIT: Final = 64  # messages that wait before the client is no longer read from
 TURN: Final = 16  # messages of one client before the others get their turn
 INBOX_PAUSE: Final = 0.01  # seconds between looks at a full inbox, while a POST waits
@@ -227,8 +228,7 @@ class Connection:
         if not self.closed:
             self._end("transport error")
             if self.ws is not None:
-                grace = self.engine.options.outbox_age
-                self.ws.cut(CloseCode.SLOW_CLIENT, "the client does not read: come back", grace)
+                self.ws.cut(CloseCode.SLOW_CLIENT, "the client does not read: come back", SLOW_GRACE)
 
     def _message(self, opcode: int, payload: bytes) -> None:
         try:

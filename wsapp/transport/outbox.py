@@ -18,8 +18,8 @@ from gevent import get_hub
 
 READ_SIZE: Final = 65536
 JOIN_SIZE: Final = 65536  # as much of the outbox as one send is offered
-CROWDED: Final = 262144  # bytes from which on the fan-out no longer adds to an outbox ...
-RELIEVED: Final = 65536  # ... until so few are left
+CROWDED: Final = 131072  # bytes from which on the fan-out no longer adds to an outbox ...
+RELIEVED: Final = 32768  # ... until so few are left
 
 _WOULD_BLOCK: Final = (BlockingIOError, ssl.SSLWantReadError, ssl.SSLWantWriteError)
 
@@ -107,6 +107,7 @@ class Outbox:
             self.waiting_bytes = len(head) + len(last)
         else:
             self.write(last)
+        self._ended = True  # once that is written, nothing is waited for
         self.finish(grace)
 
     def finish(self, grace: float) -> None:

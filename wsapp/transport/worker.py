@@ -40,7 +40,7 @@ REQUEST_WAIT: Final = 75.0  # seconds a kept-alive HTTP connection may be silent
 REQUEST_TIMEOUT: Final = 15.0  # seconds for a request's head, and again for its body
 SLOWEST: Final = 50_000  # bytes of a body for which it gets a second more
 LATE: Final = b"HTTP/1.1 408 Request Timeout\r\nConnection: close\r\nContent-Length: 0\r\n\r\n"
-GC_YOUNG: Final = 20_000  # new objects between two looks for young cycles
+GC_YOUNG: Final = 5_000  # new objects between two looks for young cycles
 QUICK_DRAIN: Final = 1.0  # seconds for a drain on Ctrl-C
 
 

@@ -14,15 +14,18 @@ if kept ~= seq - first + 1 then -- trimmed by somebody else's hand
   first = tonumber(string.match(redis.call('XRANGE', KEYS[1], '-', '+', 'COUNT', 1)[1][1], '^%d+'))
 end
 
+-- '..' would write 1e+15 for what has more than 14 digits
+local function entry(number) return string.format('%.0f-0', number) end
+
 local page, since, limit = {epoch, seq, first}, tonumber(ARGV[1]), tonumber(ARGV[2])
 if limit < 1 then return page end
 local entries
 if ARGV[3] == '1' then
   if since and since <= first then return page end
-  local from = since and (since - 1) .. '-0' or '+'
+  local from = since and entry(since - 1) or '+'
   entries = redis.call('XREVRANGE', KEYS[1], from, '-', 'COUNT', limit)
 else
-  local from = since and (math.max(since, 0) + 1) .. '-0' or '-'
+  local from = since and entry(math.max(since, 0) + 1) or '-'
   entries = redis.call('XRANGE', KEYS[1], from, '+', 'COUNT', limit)
 end
 for i = 1, #entries do page[3 + i] = entries[i][2][4] end

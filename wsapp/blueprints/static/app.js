@@ -11,7 +11,8 @@
   const HISTORY = 100;
   const NOTICE_MS = 8000;
   const SESSION_WAIT_MS = 1500;
-  const OWN_EVENTS = new Set(["agent-thought", "task-update", "session", "shed", "resync", "mode", "server-shutdown"]);
+  const OWN_EVENTS = new Set(["session", "shed", "resync", "mode", "server-shutdown", "batch", "beacon", "unsubscribed",
+    "session-closed"]);
 
   const byId = (id) => document.getElementById(id);
   const element = (tag, text, className) => {
@@ -275,7 +276,7 @@
   }
 
   const path = new URL("socket.io", document.baseURI).pathname;
-  const socket = io({ path, autoConnect: false, reconnectionDelay: 500, reconnectionDelayMax: 5000 });
+  const socket = io({ path, auth: { wsapp: 1 }, autoConnect: false, reconnectionDelay: 500, reconnectionDelayMax: 5000 });
   let settled = false; // the server has told whether the session was recovered
   let everConnected = false;
   let shutdownMs = 0;
@@ -332,8 +333,15 @@
     else state("refused", "refused: " + error.message);
   });
 
-  socket.on("agent-thought", (data) => addThoughts(data));
-  socket.on("task-update", (update) => showTask(update));
+  // The sdk profile: an event comes with its meta, over the rate limit in a batch of [name, data, meta].
+  function receive(name, data, meta) {
+    if (meta && meta.critical) socket.emit("ack-event", meta.id);
+    if (name === "agent-thought") addThoughts(data);
+    else if (name === "task-update") showTask(data);
+    else showEvent(name, data);
+  }
+  socket.onAny((name, data, meta) => { if (!OWN_EVENTS.has(name)) receive(name, data, meta); });
+  socket.on("batch", (events) => { for (const event of events) receive(...event); });
   socket.on("shed", showShed);
   socket.on("resync", (what) => {
     if (what) notice(`${what.room}: ${what.missed || "some"} events were missed and cannot be replayed (${what.reason})`);
@@ -349,7 +357,6 @@
     shutdownMs = (what && Number(what.retryAfterMs)) || 0;
     notice(`the server restarts; back in about ${Math.max(1, Math.round(shutdownMs / 1000))} s`);
   });
-  socket.onAny((name, data) => { if (!OWN_EVENTS.has(name)) showEvent(name, data); });
 
   byId("subscribe").addEventListener("submit", (event) => {
     event.preventDefault();

@@ -1,0 +1,181 @@
+"""The fault machine itself: its schedule repeats, its oracle sees what is wrong, its proxy misbehaves; and a short run."""
+
+from __future__ import annotations
+
+import socket
+import threading
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+from tests.fault.machine.oracle import Oracle, Truth, View
+from tests.fault.machine.proxy import Proxy
+from tests.fault.machine.run import run
+from tests.fault.machine.schedule import LANES, listed
+from tests.fault.machine.stage import Stage
+from tests.harness import wait_until
+
+ROOM, TASK = "agent:a", "task:t"
+
+
+def test_one_seed_is_one_schedule() -> None:
+    assert listed(7, 300) == listed(7, 300) != listed(8, 300)
+    kinds = {kind for faults, _ in LANES for kind in faults}
+    assert {fault.kind for fault in listed(7, 1000)} == kinds
+    assert all(hasattr(Stage, f"_{kind}") for kind in kinds)
+    assert listed(7, 100) == [fault for fault in listed(7, 300) if fault.at < 100]
+
+
+def truth(count: int = 5, room: str = ROOM, epoch: str = "e") -> Truth:
+    made = Truth()
+    for number in range(1, count + 1):
+        made.accepted(f"id{number}", number, {room: (epoch, number)})
+    return made
+
+
+def view(*numbers: int, room: str = ROOM, throttled: bool = False, **joined: Any) -> View:
+    made = View("c", [room], throttled)
+    made.note("j", room, joined.get("epoch", "e"), joined.get("seq", 0))
+    for number in numbers:
+        made.event(number, f"id{number}", number)
+    return made
+
+
+def problems(made: View, known: Truth | None = None) -> list[str]:
+    return Oracle(known or truth()).judge(made).problems
+
+
+class TestOracle:
+    def test_all_is_well(self) -> None:
+        account = Oracle(truth()).judge(view(1, 2, 3, 2, 3, 4, 5))
+        assert account.problems == []
+        assert (account.counts["delivered"], account.counts["repeats"]) == (5, 2)
+
+    def test_what_was_before_the_join_is_not_owed(self) -> None:
+        assert problems(view(4, 5, seq=3)) == []
+
+    @pytest.mark.parametrize("seen", [(1, 2, 4, 5), (1, 2, 3, 4), (2, 3, 4, 5), ()])
+    def test_a_loss_is_seen(self, seen: tuple[int, ...]) -> None:
+        found = problems(view(*seen))
+        assert len(found) == 5 - len(seen) and "never saw" in found[0]
+
+    def test_a_broken_order_is_seen(self) -> None:
+        assert "came at 2 after" in problems(view(1, 3, 2, 4, 5))[0]
+
+    def test_a_double_is_seen(self) -> None:
+        double = view(1, 2, 3, 4, 5)
+        double.event(6, "id6", 5)
+        known = truth()
+        known.accepted("id6", 5, {ROOM: ("e", 6)})
+        assert any("saw token 5" in problem for problem in problems(double, known))
+        assert any("recorded twice" in problem for problem in Oracle(known).publishers().problems)
+
+    def test_a_shed_range_is_told(self) -> None:
+        shed = view(1, 5, throttled=True)
+        shed.note("x", ROOM, first=2, last=4)
+        assert Oracle(truth()).judge(shed).counts["shed and told"] == 3
+
+    def test_a_task_is_merged_into_a_later_update_only(self) -> None:
+        known = truth(room=TASK)
+        assert Oracle(known).judge(view(1, 5, room=TASK, throttled=True)).counts["merged"] == 3
+        assert len(problems(view(1, 4, room=TASK, throttled=True), known)) == 1
+        assert len(problems(view(1, 5, room=TASK), known)) == 3, "nothing merges without a throttle"
+
+    def test_a_resync_covers_what_lies_between(self) -> None:
+        known = truth()
+        known.accepted("new1", 11, {ROOM: ("f", 1)})
+        told = view(1, 2)
+        told.note("r", ROOM, "f", 0)
+        told.event(1, "new1", 11)
+        account = Oracle(known).judge(told)
+        assert (account.problems, account.counts["told"]) == ([], 3)
+        untold = view(1, 2)
+        untold.event(1, "new1", 11)
+        assert len(problems(untold, known)) == 3
+
+    def test_a_refused_recovery_covers_and_a_true_one_does_not(self) -> None:
+        for recovered, lost in ((False, 0), (True, 2)):
+            back = view(1, 2)
+            back.note("s", recovered=recovered, rooms={ROOM: ("e", 4)})
+            back.event(5, "id5", 5)
+            assert len(problems(back)) == lost
+
+    def test_an_event_of_several_rooms_is_owed_once(self) -> None:
+        known = Truth()
+        known.accepted("id", 1, {ROOM: ("e", 1), "project:p": ("f", 9)})
+        both = View("c", [ROOM, "project:p"])
+        both.note("j", ROOM, "e", 0)
+        both.note("j", "project:p", "f", 8)
+        both.event(1, "id", 1)
+        assert Oracle(known).judge(both).counts["delivered"] == 1
+
+    def test_queued_ones_are_recorded_or_gone_with_their_worker(self) -> None:
+        known = truth()
+        known.promised("id5", 5, 100)
+        known.promised("mine", 9, 101)
+        assert len(Oracle(known).publishers().problems) == 1
+        assert Oracle(known, {101}).publishers().counts["queued, gone with its worker"] == 1
+
+
+class TestProxy:
+    @pytest.fixture
+    def echo(self) -> Iterator[int]:
+        """A server that says everything back."""
+        with socket.create_server(("127.0.0.1", 0)) as listening:
+            def serve() -> None:
+                while True:
+                    try:
+                        link, _ = listening.accept()
+                    except OSError:  # closed: the test is over
+                        return
+                    threading.Thread(target=answer, args=(link,), daemon=True).start()
+
+            def answer(link: socket.socket) -> None:
+                with link:
+                    while data := _read(link):
+                        link.sendall(data)
+
+            threading.Thread(target=serve, daemon=True).start()
+            yield listening.getsockname()[1]
+
+    def test_it_passes_cuts_swallows_and_refuses(self, echo: int) -> None:
+        with Proxy(echo) as proxy:
+            with socket.create_connection(("127.0.0.1", proxy.port), timeout=5) as link:
+                link.sendall(b"one")
+                assert link.recv(10) == b"one"
+                proxy.weather.deaf_down = True
+                link.sendall(b"two")
+                link.settimeout(0.2)
+                with pytest.raises(TimeoutError):
+                    link.recv(10)
+                link.settimeout(5)
+                proxy.calm()
+                assert proxy.condemn() == 1
+                link.sendall(b"*3\r\n$7\r\nmessage\r\n")
+                link.sendall(b"three")
+                wait_until(lambda: link.recv(100).endswith(b"three"), "the rest comes")
+                assert proxy.cut() == 1
+                assert _read(link) == b""
+            proxy.weather.refusing = True
+            with socket.create_connection(("127.0.0.1", proxy.port), timeout=5) as link:
+                assert _read(link) == b""
+
+
+def _read(link: socket.socket) -> bytes:
+    """What comes; nothing once the other side has closed or reset."""
+    try:
+        return link.recv(1000)
+    except ConnectionResetError:
+        return b""
+
+
+@pytest.mark.cluster
+@pytest.mark.node
+def test_a_short_run() -> None:
+    """All lanes of faults at once for a few seconds; `make chaos` does it for longer."""
+    report = run(seed=3, seconds=12, watchers=16, per_second=100)
+    print("\n".join(report.lines()))
+    assert report.sound
+    assert report.account.counts["delivered"] > 1000
+    assert sum(report.stage.faults.values()) >= 5
