@@ -33,7 +33,7 @@ ALLOWED = {
     "metrics": {"core", "errors"},
     "auth": {"core", "errors", "settings"},
     "emitter": {"core", "backends", "schemas", "errors", "settings"},
-    "launch": {"auth", "backends", "errors", "settings"},
+    "launch": {"backends", "errors", "settings"},
     "cli": {"", "emitter", "core", "backends", "schemas", "errors", "settings", "launch"},
     "__main__": {"cli"},
     # server.py alone sees every ring; __init__ names its public classes lazily.

@@ -19,13 +19,11 @@ from wsapp.auth import (
     Identity,
     KeySet,
     TokenRefused,
-    auth_mode,
     open_authenticator,
     read_key_set,
-    require_decision,
 )
 from wsapp.errors import ErrorCode, SettingsError
-from wsapp.settings import Settings
+from wsapp.settings import Settings, auth_mode, require_decision
 
 SECRET = "a secret of the tests, long enough for HS256"
 NOW = 1_000_000.0

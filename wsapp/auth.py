@@ -24,7 +24,7 @@ import jwt
 from jwt.exceptions import InvalidKeyError
 
 from wsapp.errors import ErrorCode, RequestError, SettingsError
-from wsapp.settings import Settings
+from wsapp.settings import MIN_SECRET, Settings, auth_mode, has_keys, require_decision
 
 log = logging.getLogger(__name__)
 
@@ -33,7 +33,6 @@ ACTIONS: Final = frozenset({"read", "publish", "presence"})
 MAX_TOKEN: Final = 8192  # characters
 MAX_USER: Final = 200  # characters of a user id
 MAX_PATTERNS: Final = 1000
-MIN_SECRET: Final = 32  # bytes: no shorter than the hash (RFC 7518 section 3.2)
 MIN_RSA: Final = 2048  # bits (RFC 7518 section 3.3)
 REFETCH_AFTER: Final = 10.0  # seconds between two fetches of the key set at least
 FRESH_FOR: Final = 300.0  # seconds a fetched key set is believed: a withdrawn key stops working within it
@@ -98,8 +97,6 @@ def _problem(message: str, code: ErrorCode = ErrorCode.TOKEN_INVALID) -> TokenRe
 def _secret(settings: Settings) -> list[Key]:
     if settings.jwt_secret is None:
         return []
-    if len(settings.jwt_secret.encode()) < MIN_SECRET:
-        raise SettingsError(f"WSAPP_JWT_SECRET is too short: HS256 needs {MIN_SECRET} bytes (openssl rand -base64 48)")
     return [Key(None, "HS256", settings.jwt_secret.encode())]
 
 
@@ -330,26 +327,6 @@ def _user(sub: object) -> str:
     if not isinstance(sub, str) or not 0 < len(sub) <= MAX_USER or not sub.isprintable() or sub.startswith(ANONYMOUS):
         raise _problem(f"the token's sub is not a user id: 1 to {MAX_USER} printable characters, not {ANONYMOUS}...")
     return sub
-
-
-# ---- what holds
-
-
-def auth_mode(settings: Settings) -> str:
-    """`jwt`, `host` (the application's `identify`) or `anonymous`.  Unset: `jwt` when there are keys."""
-    return settings.auth or ("jwt" if has_keys(settings) else "anonymous")
-
-
-def has_keys(settings: Settings) -> bool:
-    """Whether any key is configured."""
-    return any(source is not None for source in (settings.jwt_secret, settings.jwt_public_key_file, settings.jwt_jwks))
-
-
-def require_decision(settings: Settings) -> None:
-    """Raises SettingsError when a production server would let anybody in without somebody having said so."""
-    if settings.env == "production" and settings.auth is None and not has_keys(settings):
-        raise SettingsError("WSAPP_ENV=production needs keys (WSAPP_JWT_SECRET, WSAPP_JWT_PUBLIC_KEY_FILE or "
-                            "WSAPP_JWT_JWKS) or a decision: WSAPP_AUTH=jwt, host or anonymous")
 
 
 def open_authenticator(settings: Settings) -> Authenticator | None:

@@ -17,10 +17,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, NoReturn
 
-from wsapp.auth import has_keys, open_authenticator, require_decision
 from wsapp.backends.embedded import Embedded, EmbeddedUnavailable, publish_location, start_embedded
 from wsapp.errors import SettingsError
-from wsapp.settings import Settings, load_settings
+from wsapp.settings import Settings, load_settings, require_decision
 
 EMBEDDED_URL = "WSAPP_EMBEDDED_URL"
 
@@ -51,12 +50,10 @@ def boot_settings(environ: Mapping[str, str] | None = None) -> Settings:
 
 
 def _require_keys(settings: Settings) -> None:
-    """What the environment says about tokens can be used, and a production server was told whom to let in.  Where
-    `WSAPP_AUTH=jwt` stands alone the keys are the application's, which says so itself when it has none."""
+    """A production server was told whom to let in.  Where `WSAPP_AUTH=jwt` stands alone the keys are the application's,
+    which says so itself when it has none."""
     try:
         require_decision(settings)
-        if has_keys(settings):
-            open_authenticator(settings)
     except SettingsError as error:
         _stop_boot(str(error))
 

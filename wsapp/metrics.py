@@ -23,9 +23,9 @@ GAUGES: Final = ("active", "canaryDelay", "peak", "average", "users", "workers",
 class Metrics:
     """The counters of one worker.  `latency_sum` is in milliseconds, from publish to the socket."""
 
-    __slots__ = ("_refusals", "canary_lost", "dead_letters", "deferred", "delivered", "healed", "latency_count", "latency_sum",
-                 "publish_failures", "publishes", "received", "recovery_refused", "redelivered", "resumed", "sent",
-                 "shed")
+    __slots__ = ("_refusals", "canary_lost", "dead_letters", "deferred", "delivered", "healed", "latency_count",
+                 "latency_sum", "publish_failures", "publishes", "received", "recovery_refused", "redelivered",
+                 "resumed", "sent", "shed")
 
     def __init__(self) -> None:
         self.sent = self.received = self.delivered = self.deferred = self.shed = 0

@@ -13,6 +13,7 @@ import difflib
 import math
 import re
 from collections.abc import Callable, Iterable, Mapping
+from pathlib import Path
 from typing import Any, Final, NamedTuple
 from urllib.parse import urlsplit, urlunsplit
 
@@ -21,6 +22,7 @@ from wsapp.core.critical import RetryPolicy
 from wsapp.core.ports import Limits
 from wsapp.errors import SettingsError
 
+MIN_SECRET: Final = 32  # bytes of an HS256 key: no shorter than the hash (RFC 7518 section 3.2)
 OWN_PREFIX: Final = "WSAPP_"
 _TRUE: Final = frozenset({"1", "true", "yes", "on"})
 _FALSE: Final = frozenset({"0", "false", "no", "off"})
@@ -411,6 +413,32 @@ def load_settings(environ: Mapping[str, str], overrides: Mapping[str, object] | 
     settings = Settings(**values, sources=sources)
     _cross_check(settings)
     return settings
+
+
+def has_keys(settings: Settings) -> bool:
+    """Whether any key for tokens is configured."""
+    return any(source is not None for source in (settings.jwt_secret, settings.jwt_public_key_file, settings.jwt_jwks))
+
+
+def auth_mode(settings: Settings) -> str:
+    """`jwt`, `host` (the application's `identify`) or `anonymous`.  Unset: `jwt` when there are keys."""
+    return settings.auth or ("jwt" if has_keys(settings) else "anonymous")
+
+
+def require_decision(settings: Settings) -> None:
+    """Raises SettingsError when a production server would let anybody in without somebody having said so, and for keys
+    that can be seen to be of no use.  Loads no cryptography: gunicorn's master asks, before anything is patched."""
+    if settings.env == "production" and settings.auth is None and not has_keys(settings):
+        raise SettingsError("WSAPP_ENV=production needs keys (WSAPP_JWT_SECRET, WSAPP_JWT_PUBLIC_KEY_FILE or "
+                            "WSAPP_JWT_JWKS) or a decision: WSAPP_AUTH=jwt, host or anonymous")
+    if settings.jwt_secret is not None and len(settings.jwt_secret.encode()) < MIN_SECRET:
+        raise SettingsError(f"WSAPP_JWT_SECRET is too short: HS256 needs {MIN_SECRET} bytes (openssl rand -base64 48)")
+    path = settings.jwt_public_key_file
+    try:
+        if path is not None and b"PUBLIC KEY-----" not in Path(path).read_bytes():
+            raise SettingsError(f"WSAPP_JWT_PUBLIC_KEY_FILE={path!r} is no public key in PEM")
+    except OSError as error:
+        raise SettingsError(f"WSAPP_JWT_PUBLIC_KEY_FILE={path!r} {error.strerror}") from None
 
 
 def mask_url(url: str) -> str:

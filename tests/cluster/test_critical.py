@@ -196,6 +196,45 @@ def test_many_users_each_get_it_until_they_say_so(patient: Server, fleet: Fleet)
     assert patient.emitter.wait_for_ack(id, 10.0)
 
 
+def test_workers_killed_in_a_stream_of_critical_events_lose_none(fleet: Fleet) -> None:
+    """Whoever was sent one live, or replayed after a kill, has it kept: every user ends with every event."""
+    agent, count = fresh("agent"), 120
+    with Server(2, app=APP, env={"WSAPP_CRITICAL_FIRST": "1", "WSAPP_CRITICAL_ATTEMPTS": "1000"}) as server:
+        users = [fresh("user") for _ in range(6)]
+        clients = [watcher(fleet, server, KINDS[place % 2], agent, user) for place, user in enumerate(users)]
+        ids = []
+        for number in range(count):
+            ids.append(alarm(server, agent))
+            if number in (count // 3, 2 * count // 3):
+                server.kill_worker(server.worker_pids()[number % 2])
+            time.sleep(0.01)
+        fleet.each(clients, lambda client: client.wait(lambda: set(ids) <= set(client.ids()), "all events"))
+        wait_until(lambda: all(client.connected for client in clients), "all are back")
+        for client in clients:
+            assert all(client.request("ack-event", id)["ok"] for id in ids)
+        for id in ids:
+            assert states(server, id) == dict.fromkeys(users, "acked")
+
+
+def test_redis_hung_delays_no_critical_event_for_long(fleet: Fleet) -> None:
+    """SIGSTOP: what is published meanwhile is delivered here at once, and kept when Redis goes on."""
+    agent, user = fresh("agent"), fresh("ada")
+    with Valkey() as valkey, Server(1, valkey.url, app=APP, env={"WSAPP_CRITICAL_FIRST": "1"}) as server:
+        ada = watcher(fleet, server, "python", agent, user)
+        valkey.stop_process()
+        try:
+            told = [server.post("/alarm", {"agent": agent}).json() for _ in range(3)]
+            for one in told:
+                await_copies(ada, one["id"], 1)
+            assert {one["status"] for one in told} == {"queued"}
+        finally:
+            valkey.cont()
+        for one in told:
+            await_copies(ada, one["id"], 2)
+            assert ada.request("ack-event", one["id"])["ok"]
+            assert states(server, one["id"]) == {user: "acked"}
+
+
 def test_redis_away_delays_no_critical_event(fleet: Fleet) -> None:
     """Delivered at once, kept when Redis is back (empty), delivered again, acknowledged."""
     agent, user = fresh("agent"), fresh("ada")

@@ -7,7 +7,7 @@ import socket
 import statistics
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -100,11 +100,17 @@ def _frames(text: str, count: int) -> bytes:
     return (bytes([0x81, 0x80 | len(body), 0, 0, 0, 0]) + body) * count
 
 
+def _answer(raw: RawSocket) -> Any:
+    """The next acknowledgement, whichever it is."""
+    packet = raw.packet("43")
+    return json.loads(packet[packet.index("["):])[0]
+
+
 def test_events_over_the_rate_are_told(one: Server) -> None:
     with RawSocket(one, auth("chatty")) as raw:
         for number in range(300):
             raw.send(f'42{number}["host-echo",{number}]')
-        answers = [json.loads(raw.packet(f"43{number}[")[2 + len(str(number)):])[0] for number in range(300)]
+        answers = [_answer(raw) for _ in range(300)]
         refused = [answer["error"] for answer in answers if isinstance(answer, dict)]
         assert 40 <= len(refused) <= 110, "the burst is ten times the rate of 20"
         assert refused[0]["code"] == "rate_limited"
@@ -167,8 +173,7 @@ def test_one_user_with_many_sessions_is_one_user(one: Server, fleet: Fleet) -> N
         for raw in raws:
             for number in range(190):  # each within its own burst of 200, together over the user's 500
                 raw.send(f'42{number}["host-echo",{number}]')
-        refused = sum(isinstance(json.loads(raw.packet(f"43{number}[")[2 + len(str(number)):])[0], dict)
-                      for raw in raws for number in range(190))
+        refused = sum(isinstance(_answer(raw), dict) for raw in raws for _ in range(190))
         assert 100 <= refused <= 265
         for raw in raws:
             raw.close()
@@ -308,9 +313,6 @@ def test_garbage_of_one_is_no_matter_to_others(one: Server, fleet: Fleet) -> Non
             raw.packet("40")
             raw.send(text)
             assert raw.close_code() == 1002, text[:40]
-
-
-Knock = Callable[[str], Reply]
 
 
 def test_rooms_of_a_session(fleet: Fleet) -> None:

@@ -150,8 +150,6 @@ def test_a_hung_redis_costs_no_emit_more_than_its_patience(fleet: Fleet) -> None
         assert max(took) < 0.25
 
 
-@pytest.mark.xfail(strict=True, reason="a publish whose answer was lost is served under an id of the worker's, and was "
-                                       "recorded under another: local watchers see it under both")
 def test_an_answer_that_was_lost_is_not_seen_twice(fleet: Fleet) -> None:
     agent = fresh("agent")
     with Valkey() as valkey, Server(1, valkey.url, RATE, HOST) as server:

@@ -22,6 +22,7 @@ from wsapp.backends.records import base36, check_draft, revoked_message, split_o
 from wsapp.core.api_keys import ApiKeys
 from wsapp.core.events import Draft, Placed, Position, parse_record, publish_draft, strict_dumps, strict_loads
 from wsapp.core.ports import (
+    ANONYMOUS,
     Broker,
     Bus,
     Cluster,
@@ -250,13 +251,15 @@ class MemorySessions:
         self._sessions[session.session_id] = (self._clock(), session)
         self._sessions.move_to_end(session.session_id)
 
-    def take(self, session_id: str, owner: str) -> SavedSession | None:
+    def take(self, session_id: str, owner: str, user_id: str | None = None) -> SavedSession | None:
         """As `SessionStore.take`; the time to live begins anew."""
         boot, _ = split_owner(owner)
         with self._lock:
             stored = self._get(session_id)
             if stored is None:
                 return None
+            if user_id is not None and not stored.user_id.startswith(ANONYMOUS) and stored.user_id != user_id:
+                raise PermissionError("the session is another user's")
             self._put(replace(stored, owner=owner))
         previous, sid = split_owner(stored.owner)
         if previous != boot:

@@ -28,11 +28,14 @@ class RedisSessions:
             session.owner, session.user_id, strict_dumps({room: list(at) for room, at in session.positions.items()}),
             strict_dumps(dict(session.metadata)), self._ttl])
 
-    def take(self, session_id: str, owner: str) -> SavedSession | None:
+    def take(self, session_id: str, owner: str, user_id: str | None = None) -> SavedSession | None:
         """As `SessionStore.take`; the time to live begins anew."""
         split_owner(owner)
         (reply,) = self._pool.ask([SESSION_TAKE.command(
-            [self._pool.keys.session(session_id)], [owner, self._pool.keys.control_channels, self._ttl])])
+            [self._pool.keys.session(session_id)],
+            [owner, self._pool.keys.control_channels, self._ttl, *([] if user_id is None else [user_id])])])
+        if reply == 0:
+            raise PermissionError("the session is another user's")
         return None if reply is None else _session(session_id, reply)
 
     def drop(self, session_id: str, owner: str) -> bool:

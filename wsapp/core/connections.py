@@ -13,7 +13,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 from wsapp.core.events import Profile
-from wsapp.core.ports import SavedSession, SessionStore
+from wsapp.core.ports import ANONYMOUS, SavedSession, SessionStore
 from wsapp.core.registry import Registry
 from wsapp.core.session import Peer, Session, Subscription
 from wsapp.core.throttle import EventThrottler
@@ -64,7 +64,7 @@ class ConnectionManager:
         if sid in self._by_sid:
             raise ValueError(f"{sid} is already connected")
         session_id = session_id or secrets.token_urlsafe(18)
-        user_id = user_id or f"anon:{session_id[:12]}"
+        user_id = user_id or ANONYMOUS + session_id[:12]
         queue = self.throttler.register(user_id, sid, merge=profile is Profile.SDK)
         session = Session(session_id, sid, user_id, self.owner_of(sid), profile, peer, queue, self._clock(),
                           dict(metadata or {}))
@@ -108,14 +108,16 @@ class ConnectionManager:
             del self._by_user[session.user_id]
         return session
 
-    def handle_reconnection(self, session_id: str, sid: str) -> SavedSession | None:
+    def handle_reconnection(self, session_id: str, sid: str, user_id: str | None = None) -> SavedSession | None:
         """Take over the saved state of a session for the connection `sid`, from whichever worker had it; None when
         there is none (never saved, or older than its time to live).  A connection on this worker that still holds
-        the session is closed with `REPLACED`."""
+        the session is closed with `REPLACED`.  `user_id` is who asks ("" for nobody); for the session of another
+        named user PermissionError is raised and nothing changes."""
+        saved = self.store.take(session_id, self.owner_of(sid), user_id)
         holder = self._by_id.get(session_id)
-        if holder is not None and holder.sid != sid:
+        if holder is not None and holder.sid != sid and (saved is not None or user_id in (None, holder.user_id)):
             holder.peer.close(CloseCode.REPLACED, "the session was taken over by a newer connection")
-        return self.store.take(session_id, self.owner_of(sid))
+        return saved
 
     def saved(self, session: Session) -> SavedSession:
         """The session as it is stored."""

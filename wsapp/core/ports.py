@@ -120,6 +120,9 @@ class SavedSession:
     metadata: Mapping[str, object] = field(default_factory=dict)
 
 
+ANONYMOUS = "anon:"  # begins the user ids of those who gave no name
+
+
 class SessionStore(Protocol):
     """Reconnect state, fenced by owner: only the connection that took a session last may save or drop it (G4).
 
@@ -131,9 +134,10 @@ class SessionStore(Protocol):
         False marks the ones refused.  A session that was never saved or has lapsed is created."""
         ...
 
-    def take(self, session_id: str, owner: str) -> SavedSession | None:
+    def take(self, session_id: str, owner: str, user_id: str | None = None) -> SavedSession | None:
         """Make `owner` the owner and return the state as it was saved (with the PREVIOUS owner in `owner`), or None
-        when there is none.  A previous owner on another worker is told on its control channel: `fenced <sid>`."""
+        when there is none.  A previous owner on another worker is told on its control channel: `fenced <sid>`.  With
+        `user_id` ("" for nobody) the session of another named user is left alone, and PermissionError is raised."""
         ...
 
     def drop(self, session_id: str, owner: str) -> bool:

@@ -13,14 +13,14 @@ from dataclasses import dataclass
 from typing import Any, Final
 from urllib.parse import parse_qs
 
-from wsapp.auth import NOBODY, Authenticator, Identity, TokenRefused, auth_mode, revocation
+from wsapp.auth import NOBODY, Authenticator, Identity, TokenRefused, revocation
 from wsapp.core.connections import ConnectionManager
 from wsapp.core.events import packet
 from wsapp.core.ports import Revocations
 from wsapp.core.session import Session
 from wsapp.errors import BrokerUnavailable, CloseCode, ErrorCode, RequestError
 from wsapp.metrics import Metrics
-from wsapp.settings import Settings
+from wsapp.settings import Settings, auth_mode
 from wsapp.transport.frames import Frame
 
 log = logging.getLogger(__name__)

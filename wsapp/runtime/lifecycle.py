@@ -30,7 +30,6 @@ SAVE_BATCH: Final = 500
 SAVE_INTERVAL: Final = 2.0  # seconds until a newly confirmed position is saved at the latest
 SLOT: Final = 0.005  # seconds between two clients' returns after a drain
 MAX_SPREAD: Final = 5.0  # seconds over which the returns are spread at most
-ANONYMOUS: Final = "anon:"
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,13 +111,13 @@ class Lifecycle:
         if hello.session_id is None:
             return None, None
         try:
-            saved = self.connections.handle_reconnection(hello.session_id, sid)
+            saved = self.connections.handle_reconnection(hello.session_id, sid, user_id or "")
         except BrokerUnavailable:
             return None, "unavailable"
+        except PermissionError:
+            return None, "other_user"
         if saved is None:
             return None, "expired"
-        if not saved.user_id.startswith(ANONYMOUS) and user_id != saved.user_id:
-            return None, "other_user"
         return saved, None
 
     def _resume(self, session: Session, hello: Hello, saved: SavedSession, may_read: MayRead) -> Welcome:

@@ -8,8 +8,9 @@ Pure: it is fed with receipts, histories and what clients noted, and judges when
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
+from types import MappingProxyType
 from typing import NamedTuple
 
 
@@ -31,7 +32,7 @@ class Note(NamedTuple):
     epoch: str = ""
     seq: int = 0
     recovered: bool = False
-    rooms: dict[str, tuple[str, int]] = field(default_factory=dict)  # type: ignore[misc]
+    rooms: Mapping[str, tuple[str, int]] = MappingProxyType({})
     first: int = 0
     last: int = 0
 
@@ -209,10 +210,10 @@ class Oracle:
 
     def _order(self, view: View, account: Account) -> None:
         last: dict[str, tuple[tuple[int, int], str]] = {}
-        seen: set[str] = set()
-        for index, (id, seq) in enumerate(zip(view.ids, view.seqs, strict=True)):
-            entry, repeat = self.truth.entries.get(id), id in seen
-            seen.add(id)
+        seen: set[int] = set()
+        for index, (id, seq, token) in enumerate(zip(view.ids, view.seqs, view.tokens, strict=True)):
+            entry, repeat = self.truth.entries.get(id), token in seen
+            seen.add(token)
             if repeat or entry is None or not seq:  # 0: served before it had a number; only numbers are ordered
                 continue
             room = next((room for room, place in entry.places.items() if room in view.rooms and place[1] == seq), None)

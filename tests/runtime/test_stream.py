@@ -1,0 +1,110 @@
+"""Frames to lines, and the id of a stream."""
+
+from __future__ import annotations
+
+import json
+
+import gevent
+import pytest
+
+from wsapp.core.events import Position, packet
+from wsapp.errors import PayloadError
+from wsapp.runtime.stream import Item, StreamPeer, items_of, read_id
+from wsapp.transport.frames import Frame
+
+ROOMS = ("agent:a", "task:t")
+
+
+def meta(**rooms: int) -> dict[str, object]:
+    return {"id": "1", "ts": 1, "epoch": "e", "rooms": {name.replace("_", ":"): seq for name, seq in rooms.items()}}
+
+
+def peer(max_bytes: int = 10_000) -> StreamPeer:
+    made = StreamPeer("sid", ROOMS, max_bytes, lambda: None)
+    made.begin({"missed": 0}, {room: Position("e", 0) for room in ROOMS})
+    return made
+
+
+def lines(made: StreamPeer) -> list[str]:
+    """What is written now."""
+    return next(made.lines(0.001, lambda: None)).decode().split("\n")
+
+
+def test_frames_are_taken_apart_without_touching_the_data() -> None:
+    frame = Frame(b'42["built",{"n":1.50,"t":"\xc3\xbc]"},{"epoch":"e","rooms":{"agent:a":3},"epochs":{"agent:a":"f"}}]')
+    assert items_of(frame) == [Item("built", '{"n":1.50,"t":"ü]"}', (("agent:a", Position("f", 3)),))]
+    batch = Frame(packet("batch", [["a", 1, meta(agent_a=1)], ["b", None, meta(task_t=2)]]))
+    assert [item.event for item in items_of(batch)] == ["a", "b"]
+    assert items_of(Frame(packet("mode", {"mode": "normal"}))) == [Item("mode", '{"mode":"normal"}')]
+    assert items_of(Frame(packet("gone"))) == [Item("gone", "null")]
+    for other in (b"2", b"41", b"430[1]"):
+        assert items_of(Frame(other)) == []
+
+
+def test_the_id_moves_with_what_is_sent() -> None:
+    made = peer()
+    assert lines(made)[:3] == ["retry: 2000", "id: 0@e,0@e", "event: session"]
+    made.push(Frame(packet("x", 1, meta(agent_a=4))))
+    assert lines(made) == ["id: 4@e,0@e", "event: x", "data: 1", "", ""]
+    made.push(Frame(packet("batch", [["y", 1, meta(agent_a=6)], ["z", 2, meta(agent_a=5, task_t=1, other=9)]])))
+    assert lines(made) == ["event: y", "data: 1", "", "id: 6@e,1@e", "event: z", "data: 2", "", ""]
+    made.push(Frame(packet("resync", {"room": "agent:a", "epoch": "f", "seq": 2, "reason": "epoch", "missed": 1})))
+    assert lines(made)[0] == "id: 2@f,1@e"
+    made.push(Frame(packet("shed", {"room": "agent:a"})))
+    assert lines(made)[0] == "event: shed"
+
+
+def test_silence_is_a_comment() -> None:
+    made = peer()
+    lines(made)
+    assert lines(made) == [": ", "", ""]
+
+
+def test_a_close_is_the_last_event() -> None:
+    made = peer()
+    made.push(Frame(packet("server-shutdown", {"retryAfterMs": 70})))
+    made.close(1012, "bye")
+    made.push(Frame(packet("late", 1)))
+    made.close(1000, "again")
+    written = b"".join(made.lines(0.001, lambda: None)).decode()
+    assert "retry: 70\nevent: server-shutdown" in written
+    assert written.endswith('event: session-closed\ndata: {"code":1012,"reason":"bye"}\n\n')
+    assert "late" not in written
+
+
+def test_who_was_told_why_is_not_told_twice() -> None:
+    made = peer()
+    made.push(Frame(packet("session-closed", {"code": 4501, "reason": "token_revoked"})))
+    made.close(4501, "token_revoked")
+    assert b"".join(made.lines(0.001, lambda: None)).count(b"session-closed") == 1
+
+
+def test_a_full_queue_ends_the_stream() -> None:
+    cut: list[bool] = []
+    made = StreamPeer("sid", ROOMS, 1000, lambda: cut.append(True))
+    made.begin({}, {room: Position("e", 0) for room in ROOMS})
+    for _ in range(100):
+        made.push(Frame(packet("x", "y" * 100)))
+    assert made.closed
+    assert made.backlog() < 1500, "nothing more is taken"
+
+
+def test_alive_after_each_write() -> None:
+    made, alive = peer(), []
+    found = made.lines(0.001, lambda: alive.append(True))
+    next(found)
+    assert not alive
+    gevent.spawn(made.push, Frame(packet("x", json.loads("1"))))
+    next(found)
+    assert alive == [True]
+
+
+@pytest.mark.parametrize(("text", "places"), [
+    ("3@e,0@", [Position("e", 3), Position("", 0)]), ("3@e", None), ("3@e,4@e,5@e", None), ("a@e,1@e", None),
+    ("-1@e,1@e", None), ("1@e e,1@e", None), ("", None)])
+def test_ids_are_read_back(text: str, places: list[Position] | None) -> None:
+    if places is None:
+        with pytest.raises(PayloadError):
+            read_id(text, ROOMS)
+    else:
+        assert read_id(text, ROOMS) == dict(zip(ROOMS, places, strict=True))
