@@ -27,7 +27,7 @@ fmt: .venv/.dev  ## sort imports and fix what ruff can fix
 bench: .venv/.dev  ## run the benchmarks (ARGS="--help" for a choice)
 	$(BIN)/python -m benchmarks $(ARGS)
 
-chaos: .venv/.dev  ## long fault runs (ARGS="--help" for a choice)
+chaos: .venv/.dev tests/node_modules/.stamp  ## long fault runs (ARGS="--help" for a choice)
 	$(BIN)/python -m tests.fault $(ARGS)
 
 clean:  ## remove what make installed and what the tools cached

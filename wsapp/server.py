@@ -34,14 +34,12 @@ from wsapp.errors import BrokerUnavailable
 from wsapp.metrics import Metrics, summed, with_average
 from wsapp.runtime.accounting import AccountedFanout
 from wsapp.runtime.admission import TICK, Admission, HostHooks
-from wsapp.runtime.canary import Canary
 from wsapp.runtime.critical import CriticalDelivery
 from wsapp.runtime.delivery import Delivery
 from wsapp.runtime.dispatch import Dispatch, close_all
 from wsapp.runtime.event_blueprint import EventBlueprint, EventHandler
 from wsapp.runtime.fanout import Fanout
 from wsapp.runtime.greenlets import Greenlets
-from wsapp.runtime.heads import Heads
 from wsapp.runtime.hub import Hub
 from wsapp.runtime.inbound import Inbound
 from wsapp.runtime.lifecycle import Lifecycle
@@ -49,6 +47,7 @@ from wsapp.runtime.manager import ClusterManager, StrictJson
 from wsapp.runtime.outlet import Mode, Outlet
 from wsapp.runtime.presence import PresenceKeeper
 from wsapp.runtime.server_api import ServerApi
+from wsapp.runtime.watch import Watch
 from wsapp.schemas import parse_room
 from wsapp.settings import Settings, load_settings
 from wsapp.transport.engine import Engine, EngineOptions, Hooks
@@ -134,10 +133,9 @@ class SocketServer(Acknowledged):
         self.critical_store = self._backend.critical
         self._critical = self._fanout.critical = CriticalDelivery(
             self.critical_store, settings.retry_policy, self.connections, self._fanout.frame, self.metrics)
-        self._heads = Heads(self._delivery)
-        self._canary: Canary | None = None
         self._lifecycle = Lifecycle(self.connections, self._delivery)
         self._outlet = Outlet(self._backend.hasty(PUBLISH_PATIENCE).publish, self._backend, self.metrics)
+        self._watch = Watch(settings, self._backend, self._delivery, self.connections, self._outlet)
         self._outlet.serve, self._outlet.told = self._fanout.serve_unrecorded, self._tell_mode
         self._publisher = Publisher(self._outlet, max_event=settings.max_event)
         self.hub = Hub(settings, self._backend, self.connections, self.throttler, self._delivery, self._lifecycle,
@@ -269,31 +267,8 @@ class SocketServer(Acknowledged):
         every("idle check", IDLE_CHECK, lambda: self._dispatch.close_unjoined(self.engine))
         every("lease", self.settings.heartbeat, self._beat)
         self._beat()
-        self._watch_over()
+        self._watch.start(self.token, self._greenlets)
         log.info("wsapp worker %s is up: %s", self.token, "Redis" if self._backend.shared else "memory, one worker")
-
-    def _watch_over(self) -> None:
-        """What proves that events arrive, and finds those that did not."""
-        settings, backend = self.settings, self._backend
-        if settings.heads_interval:
-            self._greenlets.every("heads", settings.heads_interval, self._check_heads)
-        if settings.beacon:
-            self._greenlets.every("beacon", settings.beacon, self._send_beacon)
-        if settings.canary and backend.shared:
-            self._canary = Canary(self.token, self._delivery, backend.broker, backend.reconnect, self._outlet.lost,
-                                  settings.canary)
-            self._greenlets.run("canary", self._canary.run)
-
-    def _check_heads(self) -> None:
-        if self._outlet.mode is Mode.NORMAL:
-            try:
-                self._heads.check()
-            except BrokerUnavailable as error:
-                self._outlet.lost(error)
-
-    def _send_beacon(self) -> None:
-        if self._outlet.mode is Mode.NORMAL:
-            self._heads.beacon(self.connections.sessions())
 
     def _offer_page(self) -> None:
         assert self._app is not None
@@ -340,9 +315,7 @@ class SocketServer(Acknowledged):
             return "starting"
         if self._draining:
             return "draining"
-        if self._outlet.mode is not Mode.NORMAL:
-            return "Redis is away"
-        return "events do not arrive" if self._canary is not None and self._canary.failing else None
+        return self._watch.trouble()
 
     def drain(self, timeout: float | None = None) -> None:
         """Take no more, tell every client when to come back, save every session, close each at its slot.  Returns
@@ -418,7 +391,7 @@ class SocketServer(Acknowledged):
         return {"totalConnections": connections.total, "activeConnections": connections.get_connection_count(),
                 "peakConnections": connections.peak, "users": connections.get_user_count(),
                 "queuedEvents": self.throttler.get_queue_depth(), "queuedPublishes": self._outlet.waiting(),
-                **self.metrics.facts(), **(self._canary.facts() if self._canary is not None else {})}
+                **self.metrics.facts(), **self._watch.facts()}
 
     def explain(self, session_id: str, id: str) -> dict[str, object]:
         """What became of the event `id` for a session of this worker: `{id, fate, room, seq, why}`; see

@@ -7,7 +7,8 @@ from wsapp.backends.redis_keys import RedisKeys
 def test_every_key_carries_the_hash_tag_of_its_partition() -> None:
     keys = RedisKeys("wsapp:", "3")
     names = [keys.clock, keys.generation, keys.workers, keys.stream("agent:a"), keys.meta("agent:a"),
-             keys.session("s"), keys.worker("b"), keys.result("k"), keys.room_channels, keys.control_channels]
+             keys.session("s"), keys.worker("b"), keys.result("k"), keys.room_channels, keys.control_channels,
+             keys.critical("u"), keys.delivery("i"), keys.due, keys.dead_letters]
     assert all(name.startswith("wsapp:{3}:") for name in names)
     assert len(set(names)) == len(names)
 

@@ -287,7 +287,7 @@ def test_a_hundred_silent_sockets_are_let_go(one: Server, fleet: Fleet) -> None:
 def test_attachments_together(one: Server, fleet: Fleet) -> None:
     """Each within the size of a message, together over it."""
     with undisturbed(one, fleet), RawSocket(one, auth("binary")) as raw:
-        holders = ",".join('{"_placeholder":true,"num":%d}' % number for number in range(4))
+        holders = ",".join(f'{{"_placeholder":true,"num":{number}}}' for number in range(4))
         raw.send(f'454-["host-echo",{holders}]')
         for _ in range(4):
             raw._ws.send_binary(b"x" * 400_000)

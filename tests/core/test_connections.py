@@ -339,3 +339,15 @@ def test_given_parts_are_used() -> None:
     assert throttler.user("ada").receivers == {"s1": True}
     manager.handle_disconnection("s1")
     assert throttler.user("ada").receivers == {}
+
+
+def test_users_and_their_sessions() -> None:
+    manager = ConnectionManager(MemorySessions(Limits(), Clock(), lambda _boot, _message: None), Registry(),
+                                EventThrottler())
+    first = manager.handle_connection("s1", Screen("s1"), "ada")
+    second = manager.handle_connection("s2", Screen("s2"), "ada")
+    manager.handle_connection("s3", Screen("s3"), "bob")
+    assert manager.users() == ["ada", "bob"]
+    assert manager.user_sessions("ada") == [first, second]
+    manager.forget("s3")
+    assert (manager.users(), manager.user_sessions("bob")) == (["ada"], [])

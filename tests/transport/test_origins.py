@@ -51,3 +51,32 @@ def test_headers() -> None:
     preflight = dict(Origins(["*"]).headers(request("https://a.example", method="OPTIONS")))
     assert "POST" in preflight["Access-Control-Allow-Methods"]
     assert "Content-Type" in preflight["Access-Control-Allow-Headers"]
+
+
+@pytest.mark.parametrize(("host", "served"), [
+    ("app.example", True), ("app.example:3001", True), ("APP.example", True), ("a.sub.example", True),
+    ("sub.example", False), ("evil.example", False), ("app.example.evil.example", False), ("", False)])
+def test_only_listed_hosts_are_served(host: str, served: bool) -> None:
+    origins = Origins(["https://app.example"], ["app.example", "*.sub.example"])
+    for more in ({}, {"HTTP_ORIGIN": "https://app.example"}):
+        if served:
+            origins.judge({"HTTP_HOST": host, **more})
+        else:
+            with pytest.raises(PermissionError, match="WSAPP_ALLOWED_HOSTS"):
+                origins.judge({"HTTP_HOST": host, **more})
+
+
+@pytest.mark.parametrize(("peer", "host", "told"), [
+    ("127.0.0.1", "evil.example:3001", False), ("::1", "evil.example", False), ("127.0.0.1", "localhost.evil.example", False),
+    ("127.0.0.1", "localhost:3001", True), ("127.0.0.1", "127.0.0.1:3001", True), ("::1", "[::1]:3001", True),
+    ("127.0.0.1", "app.localhost", True), ("203.0.113.7", "app.example", True)])
+def test_a_rebound_name_is_not_the_same_origin(peer: str, host: str, told: bool) -> None:
+    environ = {"REMOTE_ADDR": peer, "HTTP_HOST": host, "HTTP_ORIGIN": f"http://{host}"}
+    if told:
+        Origins().judge(environ)
+    else:
+        with pytest.raises(PermissionError, match="DNS rebinding"):
+            Origins().judge(environ)
+    Origins(hosts=[host]).judge(environ)
+    Origins(proxied=True).judge(environ)
+    Origins().judge({name: value for name, value in environ.items() if name != "HTTP_ORIGIN"})

@@ -376,7 +376,7 @@ class MemoryBackend:
         self.revocations: Revocations = MemoryRevocations(
             clock, lambda message: self._cluster.send(self._cluster.boot, message))
         self.api_keys: ApiKeys = MemoryApiKeys()
-        self.presence: Presence = MemoryPresence(self._cluster, lambda: self._broker.wanted)
+        self.presence: Presence = MemoryPresence(self._cluster, lambda: self._broker.wanted, clock)
 
     def start(self, boot: str, on_record: Callable[[str, bytes], None], on_gap: Callable[[], None],
               on_bus: Callable[[bytes], None], on_control: Callable[[bytes], None]) -> None:

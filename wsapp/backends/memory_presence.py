@@ -9,11 +9,12 @@ from wsapp.core.ports import Cluster, Watching
 
 
 class MemoryPresence:
-    """`Presence` of one process.  `wanted()` are the rooms whose live channel is followed."""
+    """`Presence` of one process.  `wanted()` are the rooms whose live channel is followed; `clock` gives seconds."""
 
-    def __init__(self, cluster: Cluster, wanted: Callable[[], Collection[str]]) -> None:
-        self._cluster, self._wanted = cluster, wanted
+    def __init__(self, cluster: Cluster, wanted: Callable[[], Collection[str]], clock: Callable[[], float]) -> None:
+        self._cluster, self._wanted, self._clock = cluster, wanted, clock
         self._asks: defaultdict[str, set[str]] = defaultdict(set)
+        self._until: dict[str, float] = {}
         self._watching: dict[str, dict[str, int]] = {}
         self._rooms: defaultdict[str, dict[tuple[str, str], int]] = defaultdict(dict)
 
@@ -27,7 +28,8 @@ class MemoryPresence:
 
     def _forget_dead(self) -> Collection[str]:
         alive = self._cluster.workers()
-        for boot in [boot for boot in self._watching if boot not in alive]:
+        now = self._clock()
+        for boot in [boot for boot in self._watching if boot not in alive or self._until[boot] <= now]:
             del self._watching[boot]
             self._asks.pop(boot, None)
         return alive
@@ -39,6 +41,7 @@ class MemoryPresence:
             self._watching[boot] = {}
         elif boot not in self._watching:
             return None
+        self._until[boot] = self._clock() + ttl
         said = {**self._watching[boot], **counts}
         self._watching[boot] = {room: count for room, count in said.items() if count}
         return frozenset(room for asker, rooms in self._asks.items() if asker in alive for room in rooms)

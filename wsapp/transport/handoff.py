@@ -31,6 +31,7 @@ PEEK_PAUSE: Final = 0.005  # seconds between looks at a request line that has no
 SID: Final = re.compile(rb"[?&]sid=([0-9a-f]{8})[A-Za-z0-9_-]")
 GIVE_PATIENCE: Final = 2.0  # seconds to wait for a colleague whose queue is full
 GIVE_PAUSE: Final = 0.002
+ALONE_FOR: Final = 0.1  # seconds
 RECEIVE_LIMIT: Final = 64  # descriptors taken up per wake-up
 
 
@@ -88,6 +89,7 @@ class Handoff:
         self._path = directory / f"{token}.sock"
         self._inbox: Any = None
         self._watcher: Any = None
+        self._alone, self._look_again = False, 0.0
         self.given = self.taken = 0
 
     def start(self) -> None:
@@ -113,6 +115,14 @@ class Handoff:
             self._directory.rmdir()
         except OSError:
             log.debug("colleagues are still in %s", self._directory)
+
+    def alone(self) -> bool:
+        """Whether there is no colleague to pass anything to; looked up ten times a second at most."""
+        now = time.monotonic()
+        if now >= self._look_again:
+            self._look_again = now + ALONE_FOR
+            self._alone = all(path == self._path for path in self._directory.glob("*.sock"))
+        return self._alone
 
     def owner_of(self, request_line: bytes) -> str | None:
         """The token of the colleague whose session the request names; None when it is ours or nobody's."""

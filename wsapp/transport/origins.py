@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import ipaddress
 from collections.abc import Sequence
-from fnmatch import fnmatchcase
 from typing import Any
 
 Environ = dict[str, Any]
@@ -42,7 +41,7 @@ class Origins:
         if not self._hosts:
             return
         host = environ.get("HTTP_HOST", "").lower()
-        if not any(fnmatchcase(host, name) or fnmatchcase(_bare(host), name) for name in self._hosts):
+        if not any(_serves(name, host) for name in self._hosts):
             raise PermissionError("Forbidden: the Host is not in WSAPP_ALLOWED_HOSTS")
 
     def _listed(self, origin: str, environ: Environ) -> bool:
@@ -75,6 +74,13 @@ class Origins:
                         ("Access-Control-Allow-Headers", "Content-Type, Authorization"),
                         ("Access-Control-Max-Age", "600")]
         return headers
+
+
+def _serves(name: str, host: str) -> bool:
+    """Whether a listed name, with or without a port, is this Host; `*.` stands for one or more labels."""
+    if name.startswith("*."):
+        return _bare(host).endswith(name[1:])
+    return name in (host, _bare(host))
 
 
 def _bare(host: str) -> str:

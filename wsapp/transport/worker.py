@@ -61,6 +61,7 @@ class Service(Protocol):
 class Passes(Protocol):
     """Knows whose a request is, and passes it on."""
 
+    def alone(self) -> bool: ...
     def owner_of(self, request_line: bytes) -> str | None: ...
     def give(self, owner: str, sock: Any, address: Any) -> bool: ...
 
@@ -149,7 +150,7 @@ class Handler(PyWSGIHandler, WebSocketHandler):  # type: ignore[misc]  # neither
 
     def _passed_on(self) -> bool:
         handoff: Passes | None = self.server.handoff
-        if handoff is None or has_buffered(self.rfile):
+        if handoff is None or handoff.alone() or has_buffered(self.rfile):
             return False
         line = peek_request_line(self.socket, self.server.request_timeout)
         owner = handoff.owner_of(line)
@@ -324,6 +325,10 @@ class SeveralHandoffs:
     def __init__(self, handoffs: list[Handoff]) -> None:
         self._own = {handoff.token for handoff in handoffs}
         self._first = handoffs[0]
+
+    def alone(self) -> bool:
+        """Not looked up: several services in one process are rare."""
+        return False
 
     def owner_of(self, request_line: bytes) -> str | None:
         owner = self._first.owner_of(request_line)

@@ -1,0 +1,89 @@
+"""Cross-site WebSocket hijacking and DNS rebinding, as a browser would try them."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+
+import pytest
+import websocket
+
+from tests.clients.fleet import Fleet
+from tests.harness import Server, http
+from tests.tokens import GUARDED, mint
+
+pytestmark = [pytest.mark.cluster, pytest.mark.node]
+
+OURS, EVIL = "https://app.example", "https://evil.example"
+
+
+@pytest.fixture(scope="module")
+def listed() -> Iterator[Server]:
+    """One worker for the pages of one origin, under one name."""
+    env = {**GUARDED, "WEBSOCKET_CORS_ORIGIN": OURS, "WSAPP_ALLOWED_HOSTS": "app.example,127.0.0.1"}
+    with Server(1, app="tests.apps.guarded:app", env=env) as server:
+        yield server
+
+
+def upgraded(server: Server, origin: str, host: str | None = None, cookie: str | None = None) -> int:
+    """The status of an opening handshake."""
+    try:
+        sock = websocket.create_connection(server.socket_url, origin=origin, timeout=20, cookie=cookie, host=host)
+    except websocket.WebSocketBadStatusException as refused:
+        return refused.status_code
+    sock.close()
+    return 101
+
+
+def test_another_sites_page_is_refused_before_the_upgrade(listed: Server, fleet: Fleet) -> None:
+    """The browser sends the victim's cookies along; neither they nor anything else gets a foreign page in."""
+    cookie = f"session=victim; token={mint('victim')}"
+    bystander = fleet.npm(listed, auth={"token": mint()})
+    assert upgraded(listed, EVIL, cookie=cookie) == 403
+    assert upgraded(listed, "null", cookie=cookie) == 403
+    assert upgraded(listed, "https://app.example.evil.example") == 403
+    assert upgraded(listed, "http://app.example") == 403
+    for url in (listed.polling_url, f"{listed.polling_url}&sid=x"):
+        refused = http(url, headers={"Origin": EVIL, "Cookie": cookie})
+        assert refused.status == 403
+        assert "access-control-allow-origin" not in refused.headers
+    assert http(listed.polling_url, method="OPTIONS", headers={"Origin": EVIL}).status == 403
+    assert upgraded(listed, OURS) == 101
+    assert bystander.request("host-echo", 1) == 1
+
+
+def test_even_the_right_page_needs_more_than_cookies(listed: Server) -> None:
+    sock = websocket.create_connection(listed.socket_url, origin=OURS, timeout=20, cookie=f"token={mint('victim')}")
+    sock.recv()
+    sock.send("40")
+    told = sock.recv()
+    assert isinstance(told, str)
+    assert json.loads(told[2:])["data"]["code"] == "token_missing"
+    sock.close()
+
+
+def test_a_name_that_is_not_served(listed: Server) -> None:
+    assert upgraded(listed, OURS, host="evil.example") == 403
+    refused = http(listed.polling_url, headers={"Host": "evil.example"})
+    assert refused.status == 403
+    assert "WSAPP_ALLOWED_HOSTS" in refused.json()["message"]
+    assert http(listed.polling_url, headers={"Host": "app.example"}).status == 200
+
+
+def test_a_rebound_name_on_the_developers_machine(cluster: Server) -> None:
+    """evil.example resolves to 127.0.0.1 by now: for the browser its page and this server are one origin."""
+    host = f"evil.example:{cluster.port}"
+    assert upgraded(cluster, f"http://{host}", host=host) == 403
+    refused = http(cluster.polling_url, headers={"Host": host, "Origin": f"http://{host}"})
+    assert refused.status == 403
+    assert "rebinding" in refused.json()["message"]
+    for host in (f"localhost:{cluster.port}", f"127.0.0.1:{cluster.port}"):
+        assert upgraded(cluster, f"http://{host}", host=host) == 101
+
+
+def test_any_origin_is_without_credentials(fleet: Fleet) -> None:
+    with Server(1, app="tests.apps.guarded:app", env={**GUARDED, "WEBSOCKET_CORS_ORIGIN": "*"}) as server:
+        answer = http(server.polling_url, headers={"Origin": EVIL})
+        assert answer.headers["access-control-allow-origin"] == "*"
+        assert "access-control-allow-credentials" not in answer.headers
+        assert upgraded(server, EVIL) == 101
