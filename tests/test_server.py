@@ -238,3 +238,20 @@ def test_the_cluster_numbers_are_none_while_the_broker_is_away(started: list[Soc
 def test_an_environ_is_kept_without_its_streams() -> None:
     kept = slim({"HTTP_HOST": "h", "wsgi.input": object(), "gunicorn.socket": object(), "n": 1})
     assert kept == {"HTTP_HOST": "h", "n": 1}
+
+
+def test_the_ledger_explains_an_event_when_it_is_kept(started: list[SocketServer]) -> None:
+    app, server = start(started, ledger=True)
+    client = connected(app)
+    client.ask("subscribe-agent", "a")
+    receipt = server.broadcast_agent_thought(THOUGHT)
+    [connection] = server.get_active_connections()
+    told = server.explain(connection.session_id, receipt.id)
+    assert told == {"id": receipt.id, "fate": "delivered", "room": "agent:a", "seq": 1, "why": ""}
+    assert server.explain(connection.session_id, "never")["fate"] == "unknown"
+
+
+def test_without_a_ledger_nothing_is_explained(started: list[SocketServer]) -> None:
+    _, server = start(started)
+    with pytest.raises(RuntimeError, match="WSAPP_LEDGER"):
+        server.explain("session", "id")

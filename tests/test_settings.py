@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from wsapp.errors import SettingsError
-from wsapp.settings import SPECS, Settings, describe, load_settings, mask_url
+from wsapp.settings import SPECS, Settings, describe, load_settings, mask_url, require_decision
 
 ORIGINAL = {"REDIS_URL": None, "WEBSOCKET_PORT": 3001, "WEBSOCKET_CORS_ORIGIN": (), "MAX_CONNECTIONS": 1000,
             "PING_INTERVAL": 25.0, "PING_TIMEOUT": 20.0, "MAX_EVENTS_PER_SEC": 10.0}
@@ -78,6 +78,11 @@ def test_config_of_others_is_left_alone() -> None:
     ({"WEBSOCKET_CORS_ORIGIN": "https://a.example/path"}, "not an origin"),
     ({"WEBSOCKET_CORS_ORIGIN": "*,https://a.example"}, "beside other origins"),
     ({"WSAPP_ACTIVE_WITHIN": "700"}, "WSAPP_STALE_AFTER=600"),
+    ({"WSAPP_AUTH": "basic"}, "anonymous, jwt, host"),
+    ({"WSAPP_ENV": "prod"}, "development, testing, production"),
+    ({"WSAPP_TOKEN_SOURCES": "auth,cookie"}, "auth, header, query"),
+    ({"WSAPP_ALLOWED_HOSTS": "https://app.example"}, "list of hosts"),
+    ({"WSAPP_JWT_ISSUER": "a\nb"}, "not a line"),
 ])
 def test_what_is_wrong_is_told_in_one_line(environ: dict[str, str], told: str) -> None:
     message = refused(environ)
@@ -123,6 +128,39 @@ def test_the_masters_valkey_is_the_redis_of_its_workers() -> None:
     assert (settings.redis_url, settings.sources["redis_url"]) == ("redis://:p@127.0.0.1:5", "embedded")
     both = load_settings({"WSAPP_EMBEDDED_URL": "redis://e", "REDIS_URL": "redis://r"})
     assert (both.redis_url, both.sources["redis_url"]) == ("redis://r", "environment")
+
+
+def test_secrets_are_never_shown() -> None:
+    settings = load_settings({"WSAPP_JWT_SECRET": "hunter2 hunter2"})
+    assert settings.jwt_secret == "hunter2 hunter2"
+    assert "hunter2" not in repr(settings)
+    assert "hunter2" not in str(describe(settings))
+    assert "hunter2" not in refused({"WSAPP_JWT_SECRET": "hunter2\n"})
+
+
+def test_lists() -> None:
+    settings = load_settings({"WSAPP_TOKEN_ROOMS": "agent:*, task:1,", "WSAPP_ALLOWED_HOSTS": "App.example,*.b.example"})
+    assert settings.token_rooms == ("agent:*", "task:1")
+    assert settings.allowed_hosts == ("app.example", "*.b.example")
+    rows = {row.name: row.value for row in describe(settings)}
+    assert (rows["WSAPP_TOKEN_ROOMS"], rows["WSAPP_TOKEN_SOURCES"]) == ("agent:*,task:1", "auth")
+
+
+@pytest.mark.parametrize(("settings", "told"), [
+    (Settings(env="production"), "needs keys"),
+    (Settings(jwt_secret="short"), "too short"),
+    (Settings(jwt_public_key_file="nowhere.pem"), "nowhere.pem"),
+    (Settings(jwt_public_key_file=__file__), "no public key in PEM"),
+])
+def test_a_production_server_is_told_whom_to_let_in(settings: Settings, told: str) -> None:
+    with pytest.raises(SettingsError, match=told):
+        require_decision(settings)
+
+
+def test_decisions() -> None:
+    for settings in (Settings(), Settings(env="production", auth="anonymous"), Settings(env="production", auth="host"),
+                     Settings(env="production", jwt_jwks="https://id.example/keys")):
+        require_decision(settings)
 
 
 def test_describe_shows_the_edge() -> None:

@@ -8,14 +8,14 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import Final
 
-SUMMED: Final = ("totalConnections", "activeConnections", "messagesSent", "messagesReceived", "eventsDelivered",
-                 "eventsDeferred", "eventsShed", "latencySum", "latencyCount", "publishes", "publishFailures",
-                 "resumed", "recoveryRefused", "healed", "canaryLost", "redelivered", "deadLetters",
-                 "handedOff")
-
 # What was refused or closed, by limit; counted by name.
 REFUSALS: Final = ("handshakesRefused", "addressesRefused", "usersRefused", "tokensRefused", "tokensExpired",
                    "tokensRevoked", "forbidden", "inboundRefused", "floodsClosed", "idleClosed", "requestsTimedOut")
+
+SUMMED: Final = (*REFUSALS, "totalConnections", "activeConnections", "messagesSent", "messagesReceived",
+                 "eventsDelivered", "eventsDeferred", "eventsShed", "latencySum", "latencyCount", "publishes", "publishFailures",
+                 "resumed", "recoveryRefused", "healed", "canaryLost", "redelivered", "deadLetters",
+                 "handedOff")
 
 GAUGES: Final = ("active", "canaryDelay", "peak", "average", "users", "workers", "queued")
 
@@ -60,7 +60,7 @@ def with_average(facts: Mapping[str, float]) -> dict[str, float]:
 
 def summed(workers: Iterable[Mapping[str, object]]) -> dict[str, float]:
     """The counters of all workers as one; the peaks are added too, so the cluster's peak is an upper bound."""
-    total = dict.fromkeys((*SUMMED, *REFUSALS, "peakConnections", "users"), 0.0)
+    total = dict.fromkeys((*SUMMED, "peakConnections", "users"), 0.0)
     count = 0
     for facts in workers:
         count += 1

@@ -6,9 +6,9 @@ import logging
 import os
 import sys
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from functools import partial
-from typing import Any, TypeVar
+from typing import Any
 
 from flask import Flask
 from flask_socketio import SocketIO
@@ -33,13 +33,14 @@ from wsapp.emitter import Call, Publisher
 from wsapp.errors import BrokerUnavailable
 from wsapp.metrics import Metrics, summed, with_average
 from wsapp.runtime.accounting import AccountedFanout
-from wsapp.runtime.admission import TICK, Admission, HostHooks
+from wsapp.runtime.admission import TICK, Admission
 from wsapp.runtime.critical import CriticalDelivery
 from wsapp.runtime.delivery import Delivery
 from wsapp.runtime.dispatch import Dispatch, close_all
 from wsapp.runtime.event_blueprint import EventBlueprint, EventHandler
 from wsapp.runtime.fanout import Fanout
 from wsapp.runtime.greenlets import Greenlets
+from wsapp.runtime.hosting import Hosted
 from wsapp.runtime.hub import Hub
 from wsapp.runtime.inbound import Inbound
 from wsapp.runtime.lifecycle import Lifecycle
@@ -62,10 +63,8 @@ IDLE_CHECK = 0.5  # seconds between looks for transports that join nothing
 VACANCY_CHECK = 1.0  # seconds between looks for rooms that nobody is in any more
 LEASE_BEATS = 3.0  # a lease outlives this many beats
 
-Hook = TypeVar("Hook", bound=Callable[..., object])
 
-
-class SocketServer(Acknowledged):
+class SocketServer(Hosted, Acknowledged):
     """The real-time server, as a Flask extension.
 
         server = SocketServer(app)            # or SocketServer() and server.init_app(app)
@@ -78,12 +77,11 @@ class SocketServer(Acknowledged):
     path_prefix = "/socket.io/"
 
     def __init__(self, app: Flask | None = None, **settings: Any) -> None:
+        super().__init__()
         self._given = settings
         self.socketio = SocketIO()
-        self._hooks: dict[str, list[Callable[..., object]]] = {"connect": [], "subscribe": [], "disconnect": []}
         self._blueprints: list[EventBlueprint] = [subscriptions, sessions, tokens, acknowledgements]
         self._handlers: dict[str, EventHandler] = {}
-        self._host = HostHooks()
         self._greenlets = Greenlets()
         self._started = self._draining = False
         self._app: Flask | None = None
@@ -161,11 +159,8 @@ class SocketServer(Acknowledged):
             max_connections=settings.max_connections, outbox_bytes=settings.outbox_bytes,
             outbox_age=settings.outbox_age, deflate=settings.deflate,
             deflate_threshold=settings.deflate_threshold, deflate_level=settings.deflate_level)
-        origins = Origins(settings.cors_origins, settings.allowed_hosts, settings.trusted_proxies > 0)
-        gate = Gate(GateOptions(settings.max_connections_per_address, settings.max_handshakes_per_sec,
-                                settings.trusted_proxies), self.hub.admission.judge_handshake, self.metrics.count)
         hooks = Hooks(self._opened, self._dispatch.read, self._dispatch.handle, self._closed)
-        self.engine = sio.eio = Engine(options, origins, hooks, gate)
+        self.engine = sio.eio = Engine(options, _origins(settings), hooks, _gate(self.hub))
         self._fanout.squeeze = self.engine.squeeze
 
     def _members(self, name: str) -> list[tuple[str, str]]:
@@ -196,42 +191,6 @@ class SocketServer(Acknowledged):
             self._blueprints.append(blueprint)
         else:
             self._register(blueprint)
-
-    # -- hooks of the host application
-
-    def on_connect(self, hook: Hook) -> Hook:
-        """`hook(session, environ, auth)` after a client is admitted.  `ConnectionRefusedError` turns it away."""
-        self._hooks["connect"].append(hook)
-        return hook
-
-    def on_subscribe(self, hook: Hook) -> Hook:
-        """`hook(session, room)` before a client joins a room; False refuses it."""
-        self._hooks["subscribe"].append(hook)
-        return hook
-
-    def on_disconnect(self, hook: Hook) -> Hook:
-        """`hook(session)` after a client has gone."""
-        self._hooks["disconnect"].append(hook)
-        return hook
-
-    def identify(self, hook: Hook) -> Hook:
-        """`hook(auth, environ) -> user id or None` names the user of a connection; the last one registered counts."""
-        self._host.identify = hook  # type: ignore[assignment]
-        return hook
-
-    def authorizer(self, hook: Hook) -> Hook:
-        """`hook(session, action, room) -> bool` decides what is allowed, instead of the token: `read`, `publish` or
-        `presence`.  Asked again when a session is resumed or its token refreshed."""
-        self._host.authorizer = hook  # type: ignore[assignment]
-        return hook
-
-    def revoke(self, **named: Any) -> None:
-        """Refuse `jti=`, `user=` or `session=`, and close what is connected with it on every worker within a second;
-        as `Admission.revoke`."""
-        self.hub.admission.revoke(**named)
-
-    def _identify(self, auth: Any, environ: dict[str, Any]) -> Any:
-        return self._host.identify(auth, environ) if self._host.identify is not None else None
 
     # -- running
 
@@ -413,6 +372,17 @@ class SocketServer(Acknowledged):
         except BrokerUnavailable:
             return {**own, "worker": own, "cluster": None}
         return {**own, "worker": own, "cluster": summed([*others.values(), own])}
+
+
+def _origins(settings: Settings) -> Origins:
+    return Origins(settings.cors_origins, settings.allowed_hosts, settings.trusted_proxies > 0)
+
+
+def _gate(hub: Hub) -> Gate:
+    settings = hub.settings
+    options = GateOptions(settings.max_connections_per_address, settings.max_handshakes_per_sec,
+                          settings.trusted_proxies)
+    return Gate(options, hub.admission.judge_handshake, hub.metrics.count)
 
 
 def _require_our_worker() -> None:

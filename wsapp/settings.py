@@ -362,8 +362,7 @@ def _parsed(spec: Spec, name: str, value: object) -> object:
     try:
         return spec.parse(value, checked)
     except ValueError as error:
-        hidden = spec.parse is _api_keys  # a secret may have been given in place of its hash
-        shown = "***" if hidden else mask_url(value) if spec.secret and isinstance(value, str) else value
+        shown = _masked(spec, str(value)) if spec.secret else value
         raise SettingsError(f"{name}={shown!r} {error}") from None
 
 

@@ -11,7 +11,7 @@ from wsapp.blueprints.api_schemas import Disconnect, HistoryQuerySchema, Publish
 @pytest.mark.parametrize(("value", "written", "fits"), [
     (5, False, True), (5.0, False, True), (5.5, False, False), (True, False, False), ("5", False, False),
     (11, False, False), ("5", True, True), ("05", True, True), ("+5", True, False), ("5_0", True, False),
-    ("٥", True, False), ("", True, False), (5, True, False), (float("nan"), False, False)])
+    ("\N{ARABIC-INDIC DIGIT FIVE}", True, False), ("", True, False), (5, True, False), (float("nan"), False, False)])
 def test_whole(value: object, written: bool, fits: bool) -> None:
     field = Whole(0, 10, written=written)
     if fits:

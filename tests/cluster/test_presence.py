@@ -7,6 +7,7 @@ import time
 from collections.abc import Iterator
 from typing import Any
 
+import jwt
 import pytest
 
 from tests.clients.fleet import fresh
@@ -129,8 +130,9 @@ def test_leaving_the_room_ends_the_events(server: Server) -> None:
     assert view.client.request(json.dumps(["unsubscribe-agent", agent]))["ok"]
     other, _ = watch(server, agent)
     again = View(server, agent)
-    assert again.first["users"] == 2
-    assert view.client.request(json.dumps(["update-metadata", {}]))["ok"]
+    again.until(2)
+    view.client.send('429["update-metadata",{}]')
+    assert view.client.packet("4")[:3] == "439", "and nothing before it"
     for client in (view.client, other, again.client):
         client.close()
 
@@ -163,3 +165,14 @@ def test_publishers_can_ask_whether_anybody_watches(server: Server) -> None:
     wait_until(lambda: not server.emitter.watchers(room), "nobody any more")
     with pytest.raises(PayloadError):
         server.emitter.watchers("nowhere")
+
+
+def test_who_may_read_may_not_always_see_who_is_there() -> None:
+    secret = "s" * 40
+    claims = {"sub": "ann", "exp": time.time() + 3600, "rooms": ["agent:*"]}
+    with Server(1, env={"WSAPP_JWT_SECRET": secret}) as server:
+        client = RawSocket(server, auth={"token": jwt.encode(claims, secret)})
+        assert client.request('["subscribe-agent","a"]')["ok"]
+        refused = client.request('["subscribe-agent",{"id":"a","presence":true}]')
+        assert refused["error"]["code"] == "forbidden"
+        client.close()

@@ -47,7 +47,9 @@ def test_closed_on_both_workers_within_a_second(guarded: Server, fleet: Fleet, k
     presented = auth(**claims)
     bystanders = [fleet.npm(guarded, auth=auth("bystander", jti="other", sid="other")) for _ in range(4)]
     # reconnection off: what comes after the close is told by `refused`
-    clients = [fleet.npm(guarded, auth=presented, reconnection=False) for _ in range(16)]
+    clients = fleet.many(guarded, "npm", "websocket", 16, auth=presented, reconnection=False)
+    while set(spread(clients, guarded)) != set(guarded.worker_pids()) and len(clients) < 90:
+        clients += fleet.many(guarded, "npm", "websocket", 8, auth=presented, reconnection=False)
     assert set(spread(clients, guarded)) == set(guarded.worker_pids())
     began = time.monotonic()
     assert guarded.post("/revoke", {kind: name}).status == 200

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import http.client
 import json
+import time
 from collections.abc import Iterator
 from typing import Any, NamedTuple, Self
 from urllib.parse import urlencode
 
+import jwt
 import pytest
 
 from tests.clients.fleet import fresh, publish
@@ -214,3 +216,25 @@ def test_hooks_of_the_host_decide(host: Server) -> None:
         calls = host.get("/calls").json()
         assert calls[-2:] == ["connect", "subscribe"]
     wait_until(lambda: host.get("/calls").json()[-1] == "disconnect", "told of the end")
+
+
+def test_tokens_and_rights_hold_for_streams() -> None:
+    secret = "s" * 40
+    claims = {"sub": "ann", "exp": time.time() + 3600, "rooms": ["agent:mine*"]}
+    token = jwt.encode(claims, secret)
+    with Server(1, env={"WSAPP_JWT_SECRET": secret, "WSAPP_JWT_LEEWAY": "0"}) as server:
+        missing = ask(f"{server.url}/api/v1/stream?rooms=agent:mine")
+        assert (missing.status, missing.json()["code"]) == (401, "token_missing")
+        query = ask(f"{server.url}/api/v1/stream?rooms=agent:mine&token={token}")
+        assert query.status == 401, "no token in the query unless a setting allows it"
+        bearer = {"Authorization": f"Bearer {token}"}
+        foreign = ask(f"{server.url}/api/v1/stream?rooms=agent:mine,agent:yours", headers=bearer)
+        assert (foreign.status, foreign.json()["code"]) == (403, "forbidden")
+        with Sse(server, "agent:mine", headers=bearer) as stream:
+            stream.first()
+            publish(server, "mine", 1)
+            assert stream.take(1)[0].data["agentId"] == "mine"
+        soon = jwt.encode({**claims, "exp": time.time() + 3}, secret)
+        with Sse(server, "agent:mine", headers={"Authorization": f"Bearer {soon}"}) as stream:
+            last = list(stream.events)[-1]
+            assert (last.event, last.data["code"]) == ("session-closed", 4500)

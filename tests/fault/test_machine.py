@@ -62,6 +62,14 @@ class TestOracle:
     def test_a_broken_order_is_seen(self) -> None:
         assert "came at 2 after" in problems(view(1, 3, 2, 4, 5))[0]
 
+    def test_what_was_told_as_missed_may_come_late(self) -> None:
+        late = view(1)
+        late.note("s", recovered=False, rooms={ROOM: ("e", 3)})
+        for number in (4, 2, 3, 5):
+            late.event(number, f"id{number}", number)
+        account = Oracle(truth()).judge(late)
+        assert (account.problems, account.counts["late, after it was told as missed"]) == ([], 2)
+
     def test_a_double_is_seen(self) -> None:
         double = view(1, 2, 3, 4, 5)
         double.event(6, "id6", 5)

@@ -39,7 +39,8 @@ class Place:
         return self.asked(entries)
 
     def token(self, sub: str = "ann", lasts: float = 60.0, **claims: Any) -> str:
-        return jwt.encode({"sub": sub, "exp": self.now + lasts, "iat": self.now, "rooms": ["agent:*"], **claims}, SECRET)
+        given = {"sub": sub, "exp": self.now + lasts, "iat": self.now, "rooms": ["agent:*"], **claims}
+        return jwt.encode(given, SECRET)
 
     def come(self, sub: str = "ann", lasts: float = 60.0, **claims: Any) -> Session:
         identity = self.admission.identify({"token": self.token(sub, lasts, **claims)}, {})

@@ -102,6 +102,22 @@ def test_an_offset_client_is_not_sent_what_it_has(world: World) -> None:
     assert thoughts(session) == ["2", "3"]
 
 
+def test_an_offset_that_overtook_others_is_not_given(throttled: World) -> None:
+    """What waits behind a more urgent event of another room must not count as received."""
+    old = enter(throttled, {"recovery": "offset"})
+    watch(throttled, old, "agent:a", "agent:b")
+    for number in range(4):
+        throttled.thought(number, agent="a", priority=2)
+    throttled.thought("urgent", agent="b", priority=8)
+    throttled.pass_time(0.6)
+    throttled.throttler.flush()
+    assert thoughts(old) == ["0", "1", "urgent"]
+    offsets = [event[2] for event in peer(old).events if event[0] == "agent-thought" and len(event) == 3]
+    throttled.lifecycle.goodbye(old.sid)
+    session = enter(throttled, {"recovery": "offset", "pid": old.id, "offset": offsets[-1]})
+    assert thoughts(session) == ["2", "3", "urgent"]
+
+
 def test_a_late_disconnect_of_the_old_connection_changes_nothing(world: World) -> None:
     old = enter(world)
     watch(world, old, "agent:a")

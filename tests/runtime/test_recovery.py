@@ -171,6 +171,17 @@ def test_an_offset_leaves_out_what_the_client_has(world: World) -> None:
     assert thoughts(session) == numbers(5, 8)
 
 
+def test_an_offset_from_a_time_without_redis_leaves_nothing_out(world: World) -> None:
+    """The worker served it before it was recorded; what others published meanwhile has an older id and is news."""
+    for number in range(4):
+        world.thought(number)
+    session = world.client(profile=Profile.OFFSET)
+    recovery = world.join(session, {"agent:a": position(world, 0)})
+    recovery.forget_up_to("f" * 14 + "abcdef")
+    recovery.release()
+    assert thoughts(session) == numbers(4)
+
+
 def test_confirmed_stands_where_the_client_said_until_a_pong(world: World) -> None:
     for number in range(4):
         world.thought(number)

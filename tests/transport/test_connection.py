@@ -11,9 +11,10 @@ import gevent
 import pytest
 
 from tests.transport.test_frames import sent
-from wsapp.transport.connection import INBOX_LIMIT, SEPARATOR, Connection, PacketError
+from wsapp.transport.connection import SEPARATOR, Connection, PacketError
 from wsapp.transport.engine import Engine, EngineOptions, Hooks
 from wsapp.transport.frames import BINARY, CLOSE, TEXT, Frame, encode, encode_close
+from wsapp.transport.inbox import INBOX_LIMIT
 from wsapp.transport.origins import Origins
 
 HELLO = Frame(b"0{}")
@@ -181,7 +182,7 @@ def test_too_many_messages_pause_the_reading_until_they_are_handled(inside: Insi
     connection, client = inside.websocket()
     for number in range(INBOX_LIMIT + 1):
         client.send(sent(TEXT, b"4%d" % number))
-    until(lambda: connection._paused)
+    until(lambda: connection._inbox is not None and connection._inbox.paused)
     client.send(sent(TEXT, b"4last"))
     gevent.sleep(0.005)
     assert connection._inbox is not None

@@ -67,7 +67,8 @@ def test_only_listed_hosts_are_served(host: str, served: bool) -> None:
 
 
 @pytest.mark.parametrize(("peer", "host", "told"), [
-    ("127.0.0.1", "evil.example:3001", False), ("::1", "evil.example", False), ("127.0.0.1", "localhost.evil.example", False),
+    ("127.0.0.1", "evil.example:3001", False), ("::1", "evil.example", False),
+    ("127.0.0.1", "localhost.evil.example", False),
     ("127.0.0.1", "localhost:3001", True), ("127.0.0.1", "127.0.0.1:3001", True), ("::1", "[::1]:3001", True),
     ("127.0.0.1", "app.localhost", True), ("203.0.113.7", "app.example", True)])
 def test_a_rebound_name_is_not_the_same_origin(peer: str, host: str, told: bool) -> None:

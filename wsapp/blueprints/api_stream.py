@@ -31,10 +31,8 @@ def stream() -> Response:
     if request.method == "HEAD":
         return Response(content_type="text/event-stream", headers=cors)
     _require_room_for_one(server)
-    scheme, _, token = request.headers.get("Authorization", "").partition(" ")
-    token = token.strip() if scheme.lower() == "bearer" else request.args.get("token", "")
     try:
-        opened = open_stream(server.hub, server.engine, request.environ, {"token": token} if token else {}, rooms,
+        opened = open_stream(server.hub, server.engine, request.environ, _auth(server.settings.token_sources), rooms,
                              since)
     except ConnectionRefusedError as error:
         raise Problem(403, ErrorCode.FORBIDDEN, str(error) or "the connection was refused", dict(cors)) from error
@@ -43,6 +41,15 @@ def stream() -> Response:
     response.headers["X-Accel-Buffering"] = "no"  # nginx would keep the lines until its buffer is full
     response.call_on_close(opened.end)
     return response
+
+
+def _auth(sources: tuple[str, ...]) -> dict[str, str]:
+    """What stands for the `auth` of CONNECT.  A query ends up in logs: a token there counts only where the settings
+    allow it."""
+    scheme, _, token = request.headers.get("Authorization", "").partition(" ")
+    if scheme.lower() != "bearer":
+        token = request.args.get("token", "") if "query" in sources else ""
+    return {"token": token.strip()} if token.strip() else {}
 
 
 def _judged_origin(server: object) -> list[tuple[str, str]]:

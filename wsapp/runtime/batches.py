@@ -13,19 +13,21 @@ from wsapp.core.lanes import Batch
 from wsapp.transport.frames import Frame
 
 
-def batch_frames(batches: list[Batch], profile: Profile) -> Iterator[tuple[Frame, int]]:
-    """Frames and how many publications each delivers.  The sdk profile gets everything in one `batch` frame."""
+def batch_frames(batches: list[Batch], profile: Profile, last: bool = True) -> Iterator[tuple[Frame, int]]:
+    """Frames and how many publications each delivers.  The sdk profile gets everything in one `batch` frame.  Unless
+    these are the `last` that wait the offset profile gets no offsets: what still waits may be older."""
     if profile is Profile.SDK and (len(batches) > 1 or len(batches[0].waits) > 1):
         yield _shared(batches, profile, _sdk_batch), sum(len(batch.waits) for batch in batches)
         return
+    single = Profile.PLAIN if profile is Profile.OFFSET and not last else profile
     for batch in batches:
         if len(batch.waits) == 1 and not batch.merged:
-            yield _single(batch.waits[0].item, profile, batch.room), 1
+            yield _single(batch.waits[0].item, single, batch.room), 1
         elif profile is Profile.PLAIN and batch.event == THOUGHT and batch.lane is not Lane.STATE:
             yield _shared([batch], profile, _plain_thoughts), len(batch.waits)
         else:
             for wait in batch.waits:
-                yield _single(wait.item, profile, batch.room), 1
+                yield _single(wait.item, single, batch.room), 1
 
 
 def _single(publication: Any, profile: Profile, room: str) -> Frame:

@@ -246,7 +246,7 @@ class Fanout:
             return
         if session.untold:
             self._tell_untold(session)
-        for frame, count in batch_frames(batches, session.profile):
+        for frame, count in batch_frames(batches, session.profile, session.lanes() is None):
             session.peer.push(frame)
             session.sent += 1
             self.metrics.sent += 1

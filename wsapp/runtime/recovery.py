@@ -22,6 +22,7 @@ from wsapp.errors import BrokerUnavailable
 from wsapp.runtime.delivery import PAGE, Delivery
 from wsapp.transport.frames import Frame
 
+BROKER_ID: Final = 14  # digits of an id that the broker made; those of workers are longer
 CHUNK: Final = 200  # replayed events between looks at how the client keeps up
 HIGH_WATER: Final = 1_000_000  # bytes that may wait for a client during a replay
 PATIENCE: Final = 0.02  # seconds between those looks
@@ -80,10 +81,14 @@ class Recovery:
 
     def forget_up_to(self, id: str) -> None:
         """Leave out what the client says it has: everything up to and including this id.  In the rooms that contain
-        the event its place counts; ids decide in the others."""
+        the event its place counts; ids decide in the others.  An id that a worker made while Redis was away proves
+        nothing about what was recorded meanwhile, nor the other way round: rather twice than not at all."""
+        if len(id) != BROKER_ID:
+            return
         for room, found in self._found.items():
             at = next((number for number, one in enumerate(found) if one.id == id), None)
-            self._found[room] = found[at + 1:] if at is not None else tuple(one for one in found if one.id > id)
+            self._found[room] = found[at + 1:] if at is not None else tuple(
+                one for one in found if one.id > id or len(one.id) != BROKER_ID)
 
     def _in_order(self) -> list[tuple[str, Publication]]:
         """By id over the rooms, each event once; the order within a room is never changed."""

@@ -11,6 +11,7 @@ import binascii
 import logging
 import time
 from collections import deque
+from functools import partial
 from typing import TYPE_CHECKING, Any, Final, Protocol
 
 import gevent
@@ -19,6 +20,7 @@ from gevent.event import Event
 from wsapp.errors import CloseCode
 from wsapp.transport.frames import TEXT, Frame, Squeeze
 from wsapp.transport.heartbeat import PING_FRAME
+from wsapp.transport.inbox import Inbox
 from wsapp.transport.outbox import Outbox
 from wsapp.transport.websocket import WebSocket
 
@@ -35,8 +37,6 @@ CLOSE_FRAME: Final = Frame(b"1")
 PROBE_ANSWER: Final = Frame(b"3probe")
 
 SLOW_GRACE: Final = 15.0  # seconds in which a client that was cut off may read that it was
-INBOX_LIMIT: Final = 64  # messages that wait before the client is no longer read from
-TURN: Final = 16  # messages of one client before the others get their turn
 INBOX_PAUSE: Final = 0.01  # seconds between looks at a full inbox, while a POST waits
 LINGER: Final = 5.0  # seconds a closed polling session still answers its last poll
 
@@ -81,7 +81,7 @@ class PollQueue:
 class Connection:
     """One transport session.  Satisfies `wsapp.core.session.Peer` and what python-socketio asks of a socket."""
 
-    __slots__ = ("__weakref__", "_inbox", "_inbox_bytes", "_paused", "_poll", "_probe", "_session", "_working",
+    __slots__ = ("__weakref__", "_inbox", "_poll", "_probe", "_session",
                  "attachments", "awaiting_pong", "closed", "connected", "direct", "engine", "held", "pinged_at",
                  "sid", "viewer", "ws")
 
@@ -97,9 +97,7 @@ class Connection:
         self.pinged_at, self.awaiting_pong = 0.0, False
         self._poll: PollQueue | None = None
         self._probe: WebSocket | None = None
-        self._inbox: deque[tuple[Any, int]] | None = None
-        self._inbox_bytes = 0
-        self._working = self._paused = False
+        self._inbox: Inbox | None = None
         self._session: dict[str, Any] | None = None
 
     # -- as python-socketio sees it
@@ -314,7 +312,7 @@ class Connection:
             if len(packets) > self.engine.options.max_packets:
                 raise PacketError(f"a payload may have {self.engine.options.max_packets} packets")
             decoded = [_decode(packet) for packet in packets]
-            while self._inbox_full() and not self.closed:
+            while self._inbox is not None and self._inbox.full and not self.closed:
                 gevent.sleep(INBOX_PAUSE)  # the client feels the backpressure, as on a WebSocket
             for packet in decoded:
                 self.receive(*packet)
@@ -358,33 +356,19 @@ class Connection:
         if item is None:
             return
         if self._inbox is None:
-            self._inbox = deque()
-        self._inbox.append((item, size))
-        self._inbox_bytes += size
-        if not self._working:
-            self._working = True
-            gevent.spawn(self._work)
-        elif self._inbox_full() and self.ws is not None:
-            self._paused = True
-            self.ws.outbox.pause()
+            self._inbox = Inbox(self, partial(self.engine.deliver, self), self.engine.options.inbox_bytes)
+        self._inbox.put(item, size)
 
-    def _inbox_full(self) -> bool:
-        inbox = self._inbox
-        return inbox is not None and (
-            len(inbox) >= INBOX_LIMIT or self._inbox_bytes >= self.engine.options.inbox_bytes)
+    def pause(self) -> bool:
+        """Read no more for now; False where there is nothing to be read (a POST waits by itself)."""
+        if self.ws is None:
+            return False
+        self.ws.outbox.pause()
+        return True
 
-    def _work(self) -> None:
-        turn = 0
-        while self._inbox and not self.closed:
-            item, size = self._inbox.popleft()
-            self._inbox_bytes -= size
-            self.engine.deliver(self, item)
-            turn += 1
-            if turn % TURN == 0:
-                gevent.sleep(0)
-        self._working, self._inbox, self._inbox_bytes = False, None, 0
-        if self._paused and self.ws is not None and not self.closed:
-            self._paused = False
+    def resume(self) -> None:
+        """Read on."""
+        if self.ws is not None:
             self.ws.outbox.resume()
 
 

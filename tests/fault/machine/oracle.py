@@ -7,7 +7,8 @@ Pure: it is fed with receipts, histories and what clients noted, and judges when
 
 from __future__ import annotations
 
-from collections import Counter
+import sys
+from collections import Counter, deque
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from types import MappingProxyType
@@ -211,6 +212,7 @@ class Oracle:
     def _order(self, view: View, account: Account) -> None:
         last: dict[str, tuple[tuple[int, int], str]] = {}
         seen: set[int] = set()
+        jumps: dict[str, _Jumps] = {}
         for index, (id, seq, token) in enumerate(zip(view.ids, view.seqs, view.tokens, strict=True)):
             entry, repeat = self.truth.entries.get(id), token in seen
             seen.add(token)
@@ -223,8 +225,13 @@ class Oracle:
             place = self.truth.ranked(room, *entry.places[room])
             before, other = last.get(room, ((-1, 0), ""))
             if place < before and not view.throttled:
+                if room not in jumps:
+                    jumps[room] = _Jumps(self.truth, view, room)
+                if jumps[room].cover(place):  # told as missed, and replayed after all
+                    account.counts["late, after it was told as missed"] += 1
+                    continue
                 account.problems.append(f"{view.name}: in {room} {id} {place} came at {index} after {other} {before}; "
-                                        f"it was told {_told(view, (room,))}")
+                                        f"it was told {_told(view, tuple(entry.places), index)}; {entry}")
             last[room] = max((before, other), (place, id))
 
     def _missing(self, view: View, account: Account) -> None:
@@ -273,11 +280,11 @@ class Oracle:
                 f"{_told(view, tuple(entry.places))}")
 
 
-def _told(view: View, rooms: tuple[str, ...]) -> str:
-    """The notes that matter for some rooms."""
-    told = []
+def _told(view: View, rooms: tuple[str, ...], until: int = sys.maxsize) -> str:
+    """The notes that matter for some rooms, the last ones up to a delivery."""
+    told: deque[str] = deque(maxlen=14)
     for note in view.notes:
-        if note.kind in ("s", "d") or note.room in rooms:
+        if note.at <= until and (note.kind in ("s", "d") or note.room in rooms):
             places = {room: place for room, place in note.rooms.items() if room in rooms}
             told.append(f"@{note.at} {note.kind} {note.room} {note.epoch}#{note.seq} {note.recovered} {places}")
     return "; ".join(told)
