@@ -13,8 +13,8 @@ REFUSALS: Final = ("handshakesRefused", "addressesRefused", "usersRefused", "tok
                    "tokensRevoked", "forbidden", "inboundRefused", "floodsClosed", "idleClosed", "requestsTimedOut")
 
 SUMMED: Final = (*REFUSALS, "totalConnections", "activeConnections", "messagesSent", "messagesReceived",
-                 "eventsDelivered", "eventsDeferred", "eventsShed", "latencySum", "latencyCount", "publishes", "publishFailures",
-                 "resumed", "recoveryRefused", "healed", "canaryLost", "redelivered", "deadLetters",
+                 "eventsDelivered", "eventsDeferred", "eventsShed", "latencySum", "latencyCount", "publishes",
+                 "publishFailures", "resumed", "recoveryRefused", "healed", "canaryLost", "redelivered", "deadLetters",
                  "handedOff")
 
 GAUGES: Final = ("active", "canaryDelay", "peak", "average", "users", "workers", "queued")

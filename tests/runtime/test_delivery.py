@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 import gevent
 import pytest
 
 from tests.runtime.world import World, eventually, numbers, peer, thoughts
-from wsapp.core.events import Lane, Placed, Profile, Publication, publish_draft
-from wsapp.core.ports import HistoryQuery, Limits
+from wsapp.core.events import Lane, Publication
+from wsapp.core.ports import Limits
 from wsapp.errors import BrokerUnavailable
-from wsapp.runtime.fanout import SLICE, published_ms
 
 
 def test_members_get_everything_in_order_and_others_nothing(world: World) -> None:
@@ -23,19 +20,6 @@ def test_members_get_everything_in_order_and_others_nothing(world: World) -> Non
     assert [data["seq"] for data in peer(one).of("agent-thought")] == list(range(1, 21))
     ids = [data["id"] for data in peer(one).of("agent-thought")]
     assert ids == sorted(set(ids))
-
-
-def test_one_frame_object_serves_all_of_a_profile(world: World) -> None:
-    plain = [world.client("agent:a") for _ in range(3)]
-    sdk = [world.client("agent:a", profile=Profile.SDK) for _ in range(2)]
-    offset = world.client("agent:a", profile=Profile.OFFSET)
-    receipt = world.thought("x")
-    assert len({id(peer(session).frames[0]) for session in plain}) == 1
-    assert len({id(peer(session).frames[0]) for session in sdk}) == 1
-    [[_, data, meta]] = peer(sdk[0]).events
-    assert data["seq"] == 1
-    assert (meta["id"], meta["rooms"]) == (receipt.id, {"agent:a": 1})
-    assert peer(offset).events[0][2] == receipt.id
 
 
 @pytest.mark.parametrize("rooms", [("agent:a", "project:p"), ("project:p", "agent:a"), ("project:p", "task:t")])
@@ -161,51 +145,6 @@ def test_a_hole_past_what_history_keeps_is_told_not_hidden() -> None:
     world.close()
 
 
-def test_a_large_room_is_served_in_slices_without_changing_the_order(world: World) -> None:
-    sessions = [world.client("agent:a") for _ in range(2 * SLICE + 10)]
-    world.run(world.fanout.run)
-    for number in range(5):
-        world.thought(number)
-    eventually(lambda: len(thoughts(sessions[-1])) == 5)
-    assert all(thoughts(session) == numbers(5) for session in sessions)
-
-
-def test_a_small_room_does_not_wait_for_all_of_a_large_one(world: World) -> None:
-    large = [world.client("agent:a") for _ in range(4 * SLICE)]
-    small = world.client("agent:b")
-    for number in range(10):
-        world.thought(number)
-    world.thought("x", agent="b")
-    served: list[int] = []
-    keep = peer(small).push
-    small.peer.push = lambda frame: (served.append(len(peer(large[0]).frames)), keep(frame))  # type: ignore[method-assign]
-    world.run(world.fanout.run)
-    eventually(lambda: len(peer(large[-1]).frames) == 10)
-    assert served == [1]
-
-
-def test_one_room_keeps_its_order_while_its_members_come_and_go(world: World) -> None:
-    sessions = [world.client("agent:a") for _ in range(SLICE + 1)]
-    world.run(world.fanout.run)
-    world.thought(0)
-    late = world.client("agent:a")
-    world.registry.leave(sessions[0], "agent:a")
-    world.thought(1)
-    eventually(lambda: thoughts(late) == ["1"] and len(thoughts(sessions[-1])) == 2)
-    assert thoughts(sessions[0]) in ([], ["0"])
-
-
-def test_a_session_that_has_gone_leaves_nothing_in_the_throttle(throttled: World) -> None:
-    """Its slice comes after it was disconnected."""
-    sessions = [throttled.client("agent:a", user=f"u{number}") for number in range(SLICE + 1)]
-    for number in range(4):
-        throttled.thought(number)
-    throttled.connections.handle_disconnection(sessions[-1].sid)
-    throttled.run(throttled.fanout.run)
-    eventually(lambda: not throttled.registry.rooms["agent:a"].pending)
-    assert throttled.throttler.get_queue_depth(f"u{SLICE}") == 0
-
-
 def test_vacant_rooms_are_not_followed_any_more(world: World) -> None:
     session, stays = world.client("agent:a", "agent:b"), world.client("agent:b")
     world.delivery.close_vacant()
@@ -242,102 +181,3 @@ def test_a_room_that_cannot_be_opened_takes_nobody_in(world: World) -> None:
     world.join(session, {"agent:a": None}).release()
     world.thought("x")
     assert thoughts(session) == ["x"]
-
-
-def test_thoughts_over_the_rate_come_as_one_array_for_plain_clients(throttled: World) -> None:
-    session = throttled.client("agent:a", user="u")
-    for number in range(7):
-        throttled.thought(number)
-    throttled.throttler.flush(throttled.clock() + 1)
-    assert [type(data) for data in peer(session).of("agent-thought")] == [dict, dict, list]
-    assert thoughts(session) == numbers(7)
-    assert [data["seq"] for data in peer(session).of("agent-thought")[2]] == [3, 4, 5, 6, 7]
-
-
-def test_a_task_over_the_rate_comes_as_its_latest(throttled: World) -> None:
-    session = throttled.client("task:t", user="u")
-    for number in range(7):
-        throttled.task(number)
-    throttled.throttler.flush(throttled.clock() + 1)
-    assert [data["progress"] for data in peer(session).of("task-update")] == [0, 1, 6]
-
-
-def test_the_sdk_gets_one_batch_for_all_that_waits(throttled: World) -> None:
-    session = throttled.client("agent:a", "task:t", user="u", profile=Profile.SDK)
-    for number in range(4):
-        throttled.thought(number)
-        throttled.task(number)
-    throttled.throttler.flush(throttled.clock() + 1)
-    assert [event[0] for event in peer(session).events] == ["agent-thought", "task-update", "batch"]
-    [batch] = peer(session).of("batch")
-    assert {name for name, _, _ in batch} == {"agent-thought", "task-update"}
-    assert thoughts(session) == numbers(4)
-    assert all(meta["rooms"] for _, _, meta in batch)
-
-
-def test_waiting_sessions_with_the_same_content_share_the_frame(throttled: World) -> None:
-    one, two = throttled.client("agent:a", user="u"), throttled.client("agent:a", user="v")
-    for number in range(5):
-        throttled.thought(number)
-    throttled.throttler.flush(throttled.clock() + 1)
-    assert peer(one).frames[-1] is peer(two).frames[-1]
-
-
-def test_what_is_shed_is_told_and_adds_up(throttled: World) -> None:
-    session = throttled.client("agent:a", user="u")
-    for number in range(20):
-        throttled.thought(number)
-    throttled.pass_time(1)
-    throttled.throttler.flush(throttled.clock())
-    sheds = peer(session).of("shed")
-    assert {shed["reason"] for shed in sheds} == {"items"}
-    assert sum(shed["count"] for shed in sheds) + len(thoughts(session)) == 20
-    gone = {seq for shed in sheds for seq in range(shed["from"], shed["to"] + 1)}
-    assert gone == set(range(3, 13))
-    assert throttled.metrics.shed == 10
-
-
-def test_critical_events_do_not_wait(throttled: World) -> None:
-    session = throttled.client("agent:a", user="u")
-    for number in range(4):
-        throttled.thought(number)
-    throttled.thought("fire", priority=9)
-    assert thoughts(session) == ["0", "1", "fire"]
-
-
-def test_the_flush_loop_sends_what_waits(throttled: World) -> None:
-    session = throttled.client("agent:a", user="u")
-    throttled.run(throttled.fanout.flush_forever)
-    gevent.sleep(0)
-    for number in range(4):
-        throttled.thought(number)
-    eventually(lambda: len(thoughts(session)) == 4)
-    assert thoughts(session) == numbers(4)
-
-
-def test_an_unrecorded_publication_is_not_sent_again_when_it_is_recorded(world: World) -> None:
-    one, two = world.client("agent:a"), world.client("agent:a", "project:p")
-    draft = world.publisher.thought({"agentId": "a", "thought": "away"}, also_to=["project:p"])
-    draft = replace(draft, id="00000000000001abc")
-    unplaced = tuple(Placed(room, 0, "") for room in draft.rooms)
-    world.fanout.serve_unrecorded(publish_draft(replace(draft, flags="i"), draft.id, unplaced))
-    late = world.client("agent:a")
-    [receipt] = world.backend.broker.publish([draft])
-    world.thought("after")
-    assert receipt.id == draft.id
-    assert thoughts(one) == thoughts(two) == ["away", "after"]
-    assert thoughts(late) == ["away", "after"]
-    first = peer(one).of("agent-thought")[0]
-    assert first["id"] == draft.id
-    assert "seq" not in first
-    assert one.subs["agent:a"].sent == 2
-
-
-def test_the_counters_follow(world: World) -> None:
-    world.client("agent:a")
-    world.client("agent:a")
-    receipt = world.thought("x")
-    assert (world.metrics.sent, world.metrics.delivered, world.metrics.latency_count) == (2, 2, 2)
-    publication = world.broker.read([HistoryQuery("agent:a")])[0].publications[0]
-    assert publication.id == receipt.id
-    assert published_ms(publication) == int(receipt.id, 16) / 1024

@@ -222,6 +222,9 @@ class Oracle:
             if room is None:
                 account.problems.append(f"{view.name} saw {entry} as #{seq}")
                 continue
+            if room != next(name for name in entry.places if name in view.rooms):
+                account.counts["replayed through its second room"] += 1
+                continue  # its order is that of the first one
             place = self.truth.ranked(room, *entry.places[room])
             before, other = last.get(room, ((-1, 0), ""))
             if place < before and not view.throttled:
