@@ -112,6 +112,7 @@ class SocketServer(Hosted, Acknowledged):
     def _compose(self, settings: Settings) -> None:
         self._backend = open_backend(settings.redis_url, settings.limits, channel=settings.channel,
                                      prefix=settings.key_prefix, timeout=settings.broker_timeout)
+        self.store = "Redis" if self._backend.shared else "memory, one worker"
         self.metrics = Metrics()
         self.request_timed_out = partial(self.metrics.count, "requestsTimedOut")
         self.throttler = EventThrottler(settings.max_events_per_sec, settings.flush_interval,
@@ -227,7 +228,6 @@ class SocketServer(Hosted, Acknowledged):
         every("lease", self.settings.heartbeat, self._beat)
         self._beat()
         self._watch.start(self.token, self._greenlets)
-        log.info("wsapp worker %s is up: %s", self.token, "Redis" if self._backend.shared else "memory, one worker")
 
     def _offer_page(self) -> None:
         assert self._app is not None

@@ -48,6 +48,7 @@ class Service(Protocol):
     """What a worker starts and drains: a SocketServer."""
 
     path_prefix: str
+    store: str
 
     @property
     def token(self) -> str: ...
@@ -231,9 +232,13 @@ class Worker(GeventPyWSGIWorker):  # type: ignore[misc]  # gunicorn has no types
             service.start()
         servers = [self._server(sock, hosted) for sock in self.sockets]
         handoffs = self._handoffs(servers, hosted)
+        _tune_collector()
         for server in servers:
             server.start()
-        _tune_collector()
+        if self._balance is not None:
+            self._balance.is_ahead(0)  # from here on the others count on this one
+        for service in hosted:
+            log.info("wsapp worker %s is up: %s", service.token, service.store)
         while self.alive:
             self.notify()
             self._wake.wait(1.0)
