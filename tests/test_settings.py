@@ -139,7 +139,8 @@ def test_secrets_are_never_shown() -> None:
 
 
 def test_lists() -> None:
-    settings = load_settings({"WSAPP_TOKEN_ROOMS": "agent:*, task:1,", "WSAPP_ALLOWED_HOSTS": "App.example,*.b.example"})
+    settings = load_settings({"WSAPP_TOKEN_ROOMS": "agent:*, task:1,",
+                              "WSAPP_ALLOWED_HOSTS": "App.example,*.b.example"})
     assert settings.token_rooms == ("agent:*", "task:1")
     assert settings.allowed_hosts == ("app.example", "*.b.example")
     rows = {row.name: row.value for row in describe(settings)}

@@ -18,6 +18,7 @@ from wsapp.backends.redis_revocations import RedisRevocations
 from wsapp.backends.redis_scripts import HISTORY, PUBLISH, Argument, Command
 from wsapp.backends.redis_sessions import RedisSessions
 from wsapp.backends.redis_wire import RedisAddress, RedisPool
+from wsapp.backends.window import Window
 from wsapp.core.api_keys import ApiKeys
 from wsapp.core.events import AUTO_KEY, Draft, Position, parse_record
 from wsapp.core.ports import (
@@ -43,6 +44,7 @@ class RedisBroker:
     def __init__(self, pool: RedisPool, live: RedisLive, limits: Limits) -> None:
         self._pool, self._live, self._keys = pool, live, pool.keys
         self._nonce = secrets.token_hex(4)
+        self._window = Window(self._publish_now)
         self._bounds: list[Argument] = [
             limits.history_size, limits.history_bytes, milliseconds(limits.history_age), milliseconds(limits.meta_ttl)]
         self._result_ttl = milliseconds(limits.result_ttl)
@@ -50,8 +52,9 @@ class RedisBroker:
 
     def publish(self, drafts: Sequence[Draft]) -> list[Receipt]:
         """As `Broker.publish`.  Raises BrokerUnavailable, and ValueError for a draft that cannot be a record."""
-        if not drafts:
-            return []
+        return self._window.publish(drafts) if drafts else []
+
+    def _publish_now(self, drafts: Sequence[Draft]) -> list[Receipt]:
         replies = self._pool.ask([self._publish(draft) for draft in drafts])
         return [read_receipt(placed.decode(), duplicate == 1) for duplicate, placed in replies]
 

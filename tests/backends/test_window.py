@@ -1,0 +1,157 @@
+"""Bursts leave together; lone publishes do not wait; everybody gets their own answer."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Sequence
+
+import pytest
+
+from wsapp.backends.window import LARGEST, Window
+from wsapp.core.events import Draft, Placed
+from wsapp.core.ports import Receipt
+from wsapp.errors import BrokerUnavailable
+
+
+def draft(name: str) -> Draft:
+    return Draft("built", ("project:p",), name.encode(), 0)
+
+
+class Server:
+    """Answers each draft with its body as the id; the first call waits until it is let go."""
+
+    def __init__(self) -> None:
+        self.calls: list[int] = []
+        self.begun, self.go = threading.Event(), threading.Event()
+        self.away = False
+
+    def send(self, drafts: Sequence[Draft]) -> list[Receipt]:
+        self.calls.append(len(drafts))
+        self.begun.set()
+        assert self.go.wait(10)
+        if self.away:
+            raise BrokerUnavailable("away")
+        if any(one.body == b"bad" for one in drafts):
+            raise ValueError("not a record")
+        return [Receipt(one.body.decode(), (Placed("project:p", 1, "e"),)) for one in drafts]
+
+
+class Crowd:
+    """Callers on threads of their own; the first is under way when the others come."""
+
+    def __init__(self, server: Server, *names: str) -> None:
+        self.window, self.server = Window(server.send), server
+        self.told: dict[str, object] = {}
+        self.threads = [threading.Thread(target=self._call, args=(name,)) for name in names]
+        self.threads[0].start()
+        assert server.begun.wait(10)
+        for thread in self.threads[1:]:
+            thread.start()
+        while len(self.window._waiting) < len(names) - 1:
+            threading.Event().wait(0.001)
+
+    def _call(self, name: str) -> None:
+        try:
+            self.told[name] = self.window.publish([draft(name)])[0].id
+        except Exception as error:
+            self.told[name] = error
+
+    def finish(self) -> None:
+        self.server.go.set()
+        for thread in self.threads:
+            thread.join(10)
+            assert not thread.is_alive()
+
+
+def test_a_lone_publish_leaves_at_once() -> None:
+    server = Server()
+    server.go.set()
+    window = Window(server.send)
+    for name in ("a", "b"):
+        assert window.publish([draft(name)])[0].id == name
+    assert server.calls == [1, 1]
+
+
+def test_those_who_come_meanwhile_leave_together() -> None:
+    server = Server()
+    names = [f"n{number}" for number in range(20)]
+    crowd = Crowd(server, *names)
+    crowd.finish()
+    assert server.calls == [1, 19]
+    assert crowd.told == {name: name for name in names}
+
+
+def test_a_server_that_is_away_is_told_to_all_at_once() -> None:
+    server = Server()
+    server.away = True
+    crowd = Crowd(server, "a", "b", "c")
+    crowd.finish()
+    assert server.calls == [1], "nobody waits for a second time-out"
+    assert all(isinstance(told, BrokerUnavailable) for told in crowd.told.values())
+    server.away = False
+    assert crowd.window.publish([draft("again")])[0].id == "again"
+
+
+def test_a_wrong_draft_is_told_to_its_caller_alone() -> None:
+    server = Server()
+    crowd = Crowd(server, "a", "bad", "c")
+    crowd.finish()
+    assert isinstance(crowd.told.pop("bad"), ValueError)
+    assert crowd.told == {"a": "a", "c": "c"}
+
+
+def test_a_pipeline_has_an_end() -> None:
+    server = Server()
+    server.go.set()
+    window = Window(server.send)
+    assert len(window.publish([draft("many")] * (LARGEST + 1))) == LARGEST + 1
+    assert server.calls == [LARGEST + 1]
+
+
+@pytest.mark.parametrize("threads", [8])
+def test_many_threads_for_a_while(threads: int) -> None:
+    server = Server()
+    server.go.set()
+    window = Window(server.send)
+    wrong: list[str] = []
+
+    def publish(thread: int) -> None:
+        for number in range(200):
+            name = f"{thread}-{number}"
+            if window.publish([draft(name)])[0].id != name:
+                wrong.append(name)
+
+    crowd = [threading.Thread(target=publish, args=(number,)) for number in range(threads)]
+    for one in crowd:
+        one.start()
+    for one in crowd:
+        one.join(30)
+    assert wrong == []
+    assert sum(server.calls) == threads * 200
+
+
+class Interrupted(BaseException):
+    """As KeyboardInterrupt, or gevent's GreenletExit."""
+
+
+def test_who_is_interrupted_takes_nobody_along() -> None:
+    server = Server()
+    crowd = Crowd(server, "a", "b", "c")
+    inner, first = crowd.window._send, []
+
+    def interrupted(drafts: Sequence[Draft]) -> list[Receipt]:
+        if len(drafts) > 1:
+            first.append(len(drafts))
+            raise Interrupted
+        return inner(drafts)
+
+    crowd.window._send = interrupted
+    hook, threading.excepthook = threading.excepthook, lambda _args: None
+    try:
+        crowd.finish()
+    finally:
+        threading.excepthook = hook
+    assert first == [2]
+    assert crowd.told["a"] == "a"
+    assert sum(isinstance(told, BrokerUnavailable) for told in crowd.told.values()) == 1
+    assert crowd.window.publish([draft("later")])[0].id == "later"
