@@ -293,7 +293,7 @@ class Settings:
                                            "per worker; 0: no limit", 0, 1e6)
     max_connections_per_address: int = _count(500, "WSAPP_MAX_CONNECTIONS_PER_ADDRESS", "connections",
                                               "per worker, not for the loopback; 0: no limit", 0, 1e6)
-    max_handshakes_per_sec: float = _setting(1000.0, "WSAPP_MAX_HANDSHAKES_PER_SEC", "handshakes/s", _number,
+    max_handshakes_per_sec: float = _setting(3000.0, "WSAPP_MAX_HANDSHAKES_PER_SEC", "handshakes/s", _number,
                                              "per worker; more get a 503; 0: no limit", 0, 1e6)
     request_timeout: float = _seconds(15.0, "WSAPP_REQUEST_TIMEOUT", "for the head of a request, and for its body",
                                       0.1, 3600)
@@ -465,7 +465,7 @@ def _shown(spec: Spec, value: object) -> str:
     if isinstance(value, bool):
         return "on" if value else "off"
     if isinstance(value, tuple):
-        return ",".join(map(str, value)) or ("-" if spec.secret else "same origin")
+        return ",".join(map(str, value)) or ("same origin" if spec.parse is _origins else "-")
     if isinstance(value, float):
         return f"{value / spec.scale:.10g}"
     return _masked(spec, str(value)) if spec.secret else str(value)
