@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import logging
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Final
 
 import gevent
@@ -116,24 +116,34 @@ class PresenceKeeper:
 
     def settle(self) -> None:
         """Work off what has changed.  Raises BrokerUnavailable; the rest is then still to be done."""
-        while self._moved_rooms:
-            room = next(iter(self._moved_rooms))
-            self._prune(room)
+        self._work_off(self._moved_rooms, self._say_anew)
+        self._work_off(self._over, self._unask)
+        self._work_off(self._changed_rooms, self._look_again)
+
+    def _work_off(self, rooms: set[str], task: Callable[[str], object]) -> None:
+        """A room is taken out before it is worked on: what changes meanwhile puts it in again."""
+        while rooms:
+            room = rooms.pop()
+            try:
+                task(room)
+            except BrokerUnavailable:
+                rooms.add(room)
+                raise
+
+    def _say_anew(self, room: str) -> None:
+        self._prune(room)
+        with self._lock:
+            self._say(room)
+
+    def _unask(self, room: str) -> None:
+        with self._lock:
+            if room not in self._asking:
+                self._presence.unask(self.boot, room)
+
+    def _look_again(self, room: str) -> None:
+        if room in self._asking:
             with self._lock:
-                self._say(room)
-            self._moved_rooms.discard(room)
-        while self._over:
-            room = next(iter(self._over))
-            with self._lock:
-                if room not in self._asking:
-                    self._presence.unask(self.boot, room)
-            self._over.discard(room)
-        while self._changed_rooms:
-            room = next(iter(self._changed_rooms))
-            if room in self._asking:
-                with self._lock:
-                    self._look(room)
-            self._changed_rooms.discard(room)
+                self._look(room)
 
     def _prune(self, room: str) -> None:
         """Those who left do not ask any more."""
