@@ -21,16 +21,15 @@ def batch_frames(batches: list[Batch], profile: Profile, last: bool = True) -> I
         return
     single = Profile.PLAIN if profile is Profile.OFFSET and not last else profile
     for batch in batches:
-        if len(batch.waits) == 1 and not batch.merged:
-            yield _single(batch.waits[0].item, single, batch.room), 1
-        elif profile is Profile.PLAIN and batch.event == THOUGHT and batch.lane is not Lane.STATE:
+        if profile is Profile.PLAIN and batch.event == THOUGHT and len(batch.waits) > 1:
             yield _shared([batch], profile, _plain_thoughts), len(batch.waits)
         else:
             for wait in batch.waits:
-                yield _single(wait.item, single, batch.room), 1
+                yield single_frame(wait.item, single, batch.room), 1
 
 
-def _single(publication: Any, profile: Profile, room: str) -> Frame:
+def single_frame(publication: Any, profile: Profile, room: str) -> Frame:
+    """The frame of one publication that all clients of a profile share who get it through a room."""
     key = (profile, room)
     frame: Frame | None = publication.texts.get(key)
     if frame is None:

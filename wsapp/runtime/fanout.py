@@ -21,7 +21,7 @@ from wsapp.core.registry import Registry, Room
 from wsapp.core.session import Session, State, Subscription
 from wsapp.core.throttle import EventThrottler
 from wsapp.metrics import Metrics
-from wsapp.runtime.batches import batch_frames
+from wsapp.runtime.batches import batch_frames, single_frame
 from wsapp.runtime.critical import CriticalDelivery
 from wsapp.transport.frames import Frame, Squeeze
 from wsapp.transport.outbox import RELIEVED
@@ -211,11 +211,7 @@ class Fanout:
 
     def frame(self, publication: Publication, profile: Profile, room: str) -> Frame:
         """The shared frame of a publication for all clients of a profile that get it through a room."""
-        key = (profile, room)
-        frame: Frame | None = publication.texts.get(key)
-        if frame is None:
-            frame = publication.texts[key] = Frame(publication.text(profile, room))
-        return frame
+        return single_frame(publication, profile, room)
 
     def _defer(self, sub: Subscription, publication: Publication, seq: int, now: float) -> None:
         self.metrics.deferred += 1

@@ -234,6 +234,3 @@ def require_rooms_left(session: Session, limit: int) -> None:
     """Raises RequestError when the session is in as many rooms as it may."""
     if len(session.subs) >= limit:
         raise RequestError(ErrorCode.LIMIT, f"a session may be in {limit} rooms (WSAPP_MAX_ROOMS)")
-
-
-Hook = Callable[..., object]
