@@ -18,6 +18,6 @@ USER wsapp
 EXPOSE 3001
 # Alive, not ready: an orchestrator that restarts a container because Redis is away makes things worse.
 HEALTHCHECK --interval=10s --timeout=3s --start-period=10s CMD ["python", "-c", \
-    "import os, urllib.request as u; u.urlopen(f\"http://127.0.0.1:{os.environ.get('WEBSOCKET_PORT', '3001')}/healthz\", timeout=2)"]
+    "import os, ssl, urllib.request as u; e = os.environ; u.urlopen(f\"http{'s' * bool(e.get('WSAPP_TLS_CERTIFICATE'))}://127.0.0.1:{e.get('WEBSOCKET_PORT', '3001')}/healthz\", timeout=2, context=ssl._create_unverified_context())"]
 # exec form: gunicorn is process 1 and gets SIGTERM itself, so that it drains.
 CMD ["gunicorn", "-c", "gunicorn.conf.py", "app:app"]

@@ -1,6 +1,6 @@
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help run test lint types fmt bench chaos clean
+.PHONY: help run test lint types fmt bench chaos fuzz audit clean
 
 BIN := .venv/bin
 
@@ -12,6 +12,9 @@ run: .venv/.run  ## start the server and its live page on http://localhost:3001/
 
 test: .venv/.dev tests/node_modules/.stamp  ## lint, types and the whole test suite
 	@.ci/setup chromium
+	@.ci/setup redis
+	@.ci/setup proxies
+	@.ci/setup clocks
 	@$(MAKE) --no-print-directory lint types
 	$(BIN)/python -m pytest $(ARGS)
 
@@ -28,10 +31,18 @@ bench: .venv/.dev  ## run the benchmarks (ARGS="--help" for a choice)
 	$(BIN)/python -m benchmarks $(ARGS)
 
 chaos: .venv/.dev tests/node_modules/.stamp  ## long fault runs (ARGS="--help" for a choice)
+	@.ci/setup clocks
 	$(BIN)/python -m tests.fault $(ARGS)
 
+fuzz: .venv/.dev  ## long fuzz runs, a minute per target (ARGS="--seconds 600 --target frames")
+	$(BIN)/python -m tests.fuzz $(ARGS)
+
+audit: .venv/.dev  ## known vulnerabilities of what requirements.txt installs (asks the network)
+	$(BIN)/pip install --quiet --disable-pip-version-check 'pip-audit>=2.10,<3'
+	$(BIN)/pip-audit --strict --requirement requirements.txt $(ARGS)
+
 clean:  ## remove what make installed and what the tools cached
-	rm -rf .venv tests/node_modules build *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf .venv tests/node_modules .cache build *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
 
 # Stamps: the second time is instant, a changed list of packages installs again.
 .venv/.run: requirements.txt pyproject.toml

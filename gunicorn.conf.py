@@ -8,11 +8,12 @@ from wsapp.launch import (
     on_exit,
     on_reload,
     on_starting,
+    ssl_context,
     when_ready,
     worker_count,
 )
 
-__all__ = ["on_exit", "on_reload", "on_starting", "when_ready"]
+__all__ = ["on_exit", "on_reload", "on_starting", "ssl_context", "when_ready"]
 
 _settings = boot_settings()
 
@@ -33,5 +34,9 @@ keepalive = 15
 
 # The heartbeat file: on a disk a slow sync can look like a hung worker.
 worker_tmp_dir = "/dev/shm" if os.path.isdir("/dev/shm") else None  # noqa: S108
+
+# Read by the master, which hands what it made of them to `ssl_context`.
+certfile = _settings.tls_certificate
+keyfile = _settings.tls_key or certfile
 
 loglevel = _settings.log_level

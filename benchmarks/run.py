@@ -94,7 +94,7 @@ def main(argv: list[str] | None = None) -> int:
     rows, failures = carry_out(cases, given.runs)
     if rows:
         results = medians(rows)
-        path = save(rows, {name: str(value) for name, value in vars(given).items()}, given.out)
+        path = save(rows, {name: str(value) for name, value in vars(given).items() if name != "out"}, given.out)
         print(table(results))
         print(f"\nraw: {path}")
         drawn = plot(results, path.with_suffix(".png"))

@@ -9,6 +9,7 @@ import json
 import os
 import signal
 import socket
+import ssl
 import subprocess
 import sys
 import tempfile
@@ -51,11 +52,12 @@ class Reply(NamedTuple):
 
 
 def http(url: str, data: bytes | None = None, *, method: str | None = None, timeout: float = DEADLINE,
-         headers: Mapping[str, str] | None = None) -> Reply:
-    """GET, or POST when there is data; a refusal is an answer, not an exception."""
+         headers: Mapping[str, str] | None = None, ca: Path | None = None) -> Reply:
+    """GET, or POST when there is data; a refusal is an answer, not an exception.  `ca` is trusted for https."""
     request = urllib.request.Request(url, data=data, headers=dict(headers or {}), method=method)
+    context = ssl.create_default_context(cafile=ca) if ca is not None else None
     try:
-        with urllib.request.urlopen(request, timeout=timeout) as answer:
+        with urllib.request.urlopen(request, timeout=timeout, context=context) as answer:
             return Reply(answer.status, {k.lower(): v for k, v in answer.headers.items()}, answer.read())
     except urllib.error.HTTPError as refused:
         with refused:
@@ -83,13 +85,14 @@ def free_port() -> int:
 
 class Server:
     """One gunicorn with `workers` workers.  Without `redis_url` it gets a Valkey of its own in `valkey`; with
-    an empty one it is left to start its private one."""
+    an empty one it is left to start its private one.  `ca` signed its certificate, if it speaks TLS."""
 
     live: ClassVar[list[Server]] = []
 
     def __init__(self, workers: int = 2, redis_url: str | None = None, env: Mapping[str, str] | None = None,
-                 app: str = "app:app", port: int | None = None) -> None:
-        self.workers, self.app = workers, app
+                 app: str = "app:app", port: int | None = None, ca: Path | None = None,
+                 config: str = "gunicorn.conf.py") -> None:
+        self.workers, self.app, self.ca, self.config = workers, app, ca, config
         self.port = port or free_port()
         self.valkey = Valkey().start() if redis_url is None else None
         self.redis_url = self.valkey.url if self.valkey else str(redis_url)
@@ -114,12 +117,12 @@ class Server:
 
     @property
     def url(self) -> str:
-        return f"http://127.0.0.1:{self.port}"
+        return f"http{'s' if self.ca else ''}://127.0.0.1:{self.port}"
 
     @property
     def socket_url(self) -> str:
         """Where a bare websocket client goes."""
-        return f"ws://127.0.0.1:{self.port}/socket.io/?EIO=4&transport=websocket"
+        return f"ws{'s' if self.ca else ''}://127.0.0.1:{self.port}/socket.io/?EIO=4&transport=websocket"
 
     @property
     def polling_url(self) -> str:
@@ -139,7 +142,7 @@ class Server:
         if self._emitter is None:
             limits: dict[str, Any] = {
                 name.removeprefix("WSAPP_").lower(): value for name, value in self.env.items()
-                if name.startswith("WSAPP_HISTORY_")}
+                if name.startswith(("WSAPP_HISTORY_", "WSAPP_PARTITIONS"))}
             self._emitter = Emitter(self.redis_url or None, websocket_port=self.port, timeout=5.0, **limits)
         return self._emitter
 
@@ -152,7 +155,7 @@ class Server:
         with self.log.open("ab") as log:
             self._log_start = log.tell()
             self._process = subprocess.Popen(
-                [sys.executable, "-m", "gunicorn", "-c", "gunicorn.conf.py", self.app], cwd=ROOT, env=env,
+                [sys.executable, "-m", "gunicorn", "-c", self.config, self.app], cwd=ROOT, env=env,
                 stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True)
         if wait:
             wait_until(self._started, f"{self.app} ready on {self.port}", START_DEADLINE)
@@ -171,11 +174,11 @@ class Server:
             return log.read().count(b" is up: ")
 
     def get(self, path: str, timeout: float = DEADLINE) -> Reply:
-        return http(self.url + path, timeout=timeout)
+        return http(self.url + path, timeout=timeout, ca=self.ca)
 
     def post(self, path: str, value: object, timeout: float = DEADLINE) -> Reply:
         return http(self.url + path, json.dumps(value).encode(), timeout=timeout,
-                    headers={"Content-Type": "application/json"})
+                    headers={"Content-Type": "application/json"}, ca=self.ca)
 
     def ready(self) -> bool:
         """Whether /readyz says 200."""

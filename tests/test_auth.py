@@ -248,6 +248,9 @@ def test_keys_of_a_set_that_are_left_out() -> None:
     ({"jwt_secret": "short"}, "WSAPP_JWT_SECRET is too short"),
     ({"jwt_public_key_file": "no-such-file.pem"}, "WSAPP_JWT_PUBLIC_KEY_FILE='no-such-file.pem' No such file"),
     ({"auth": "jwt"}, "needs a key"),
+    ({"jwt_issuer": "https://id.example"}, "WSAPP_JWT_ISSUER is of no use without a key"),
+    ({"jwt_audience": "wsapp"}, "WSAPP_JWT_AUDIENCE is of no use"),
+    ({"token_rooms": ("agent:*",)}, "WSAPP_TOKEN_ROOMS is of no use"),
     ({"env": "production"}, "needs keys"),
 ])
 def test_what_stops_the_boot(settings: dict[str, Any], told: str) -> None:
@@ -263,6 +266,17 @@ def test_a_private_key_or_a_weak_one_is_no_public_key(tmp_path: Path) -> None:
         path.write_text(text)
         with pytest.raises(SettingsError, match="WSAPP_JWT_PUBLIC_KEY_FILE"):
             open_authenticator(Settings(jwt_public_key_file=str(path)))
+
+
+def test_a_key_set_without_a_key_of_use(tmp_path: Path) -> None:
+    path = tmp_path / "keys.json"
+    for keys in ([], [jwk("RS256", "weak", rsa.generate_private_key(65537, 1024))]):
+        path.write_text(json.dumps({"keys": keys}))
+        with pytest.raises(SettingsError, match="has no key of use"):
+            open_authenticator(Settings(jwt_jwks=str(path)))
+    path.write_text(json.dumps({"keys": [jwk("ES256", "good")]}))
+    assert open_authenticator(Settings(jwt_jwks=str(path))) is not None
+    assert open_authenticator(Settings(jwt_jwks="https://id.example/keys")) is not None
 
 
 def test_modes() -> None:

@@ -16,6 +16,7 @@ from urllib.parse import urlsplit
 import pytest
 import redis
 
+from tests.certificate import Authority
 from tests.harness import OURS, ROOT, free_port, wait_until
 from wsapp.backends.embedded import find_embedded
 from wsapp.launch import bind_address, boot_settings, worker_count
@@ -101,6 +102,21 @@ def test_a_wrong_setting_ends_the_master(tmp_path: Path, masters: list[Master]) 
     masters.append(master := Master(tmp_path, PING_INTERVAL="soon"))
     assert master.process.wait(30) == 1
     assert re.fullmatch(r"wsapp: PING_INTERVAL='soon' .*\n", master.log.read_text())
+
+
+def test_a_certificate_that_cannot_be_used_ends_the_master(tmp_path: Path, masters: list[Master]) -> None:
+    authority = Authority(tmp_path)
+    certificate, key = authority.sign("one").certificate, authority.sign("other").key
+    masters.append(master := Master(tmp_path, WSAPP_TLS_CERTIFICATE=str(certificate), WSAPP_TLS_KEY=str(key)))
+    assert master.process.wait(30) == 1
+    assert re.fullmatch(r"(\[.*\n)*wsapp: WSAPP_TLS_KEY='.*' is not the key of .*\n", master.log.read_text())
+
+
+def test_an_expired_certificate_is_told(tmp_path: Path, masters: list[Master]) -> None:
+    certificate, key = Authority(tmp_path).sign("old", -1)
+    masters.append(master := Master(tmp_path, WSAPP_TLS_CERTIFICATE=str(certificate), WSAPP_TLS_KEY=str(key),
+                                    REDIS_URL="redis://127.0.0.1:1/0"))
+    wait_until(lambda: "has expired: clients will refuse it" in master.log.read_text(), "the warning")
 
 
 def alive(url: str) -> bool:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 
-from wsapp.metrics import REFUSALS, SUMMED, Metrics, prometheus, summed, with_average
+from wsapp.metrics import NAMED, SUMMED, Metrics, prometheus, summed, with_average
 
 
 def test_a_fresh_worker_counts_zero() -> None:
@@ -15,13 +15,13 @@ def test_a_fresh_worker_counts_zero() -> None:
 
 def test_each_counter_has_its_own_name() -> None:
     metrics = Metrics()
-    plain = [name for name in Metrics.__slots__ if name != "_refusals"]
+    plain = [name for name in Metrics.__slots__ if name != "_named"]
     for number, name in enumerate(plain, 1):
         setattr(metrics, name, number)
-    for number, name in enumerate(REFUSALS, len(plain) + 1):
+    for number, name in enumerate(NAMED, len(plain) + 1):
         for _ in range(number):
             metrics.count(name)
-    assert sorted(metrics.facts().values()) == list(range(1, len(plain) + len(REFUSALS) + 1))
+    assert sorted(metrics.facts().values()) == list(range(1, len(plain) + len(NAMED) + 1))
 
 
 def test_the_average_is_over_all_deliveries() -> None:

@@ -215,7 +215,8 @@ def test_away_and_back_is_told_and_recorded(started: list[SocketServer]) -> None
         assert server.broadcast_agent_thought({"agentId": "a", "thought": "0"}).status == "accepted"
         valkey.kill()
         queued = server.broadcast_agent_thought({"agentId": "a", "thought": "1"})
-        assert (queued.status, server.mode, server.not_ready()) == ("queued", "degraded", "Redis is away")
+        assert (queued.status, server.mode) == ("queued", "degraded")
+        assert "see that it runs" in str(server.not_ready())
         valkey.start(valkey.port)
         eventually(lambda: server.mode == "normal", within=10)
         assert server.not_ready() is None

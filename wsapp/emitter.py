@@ -149,7 +149,8 @@ def open_from(settings: Settings, *, timeout: float | None = None) -> Backend:
     """The backend that publishers use.  Connects on first use; raises SettingsError as `broker_url` does."""
     from wsapp.backends import open_backend
     return open_backend(broker_url(settings), settings.limits, channel=settings.channel,
-                        prefix=settings.key_prefix, timeout=timeout or settings.broker_timeout)
+                        prefix=settings.key_prefix, timeout=timeout or settings.broker_timeout,
+                        partitions=settings.partitions)
 
 
 class Emitter(Publisher, Acknowledged):

@@ -104,6 +104,12 @@ class SettingsError(WsappError):
 
 
 class BrokerUnavailable(WsappError):
-    """Redis was not reached in time.  Nothing is known to have been published unless the receipt says so."""
+    """Redis was not reached in time.  Nothing is known to have been published unless the receipt says so.  `partition`
+    is the one that was not reached."""
 
     code = ErrorCode.BROKER_UNAVAILABLE
+    partition = 0
+
+
+class PartitionMismatch(BrokerUnavailable):
+    """The data in Redis are divided into another number of partitions than this process was told (WSAPP_PARTITIONS)."""

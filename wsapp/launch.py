@@ -2,7 +2,7 @@
 
 The functions named like gunicorn's server hooks are made to be imported into any gunicorn configuration:
 
-    from wsapp.launch import on_exit, on_reload, on_starting, when_ready
+    from wsapp.launch import on_exit, on_reload, on_starting, ssl_context, when_ready
 
 The master checks the settings, so that a wrong one stops the boot once, in one line, instead of once per worker in a
 traceback.  With REDIS_URL unset it owns the private Valkey that all workers share: started before the first fork,
@@ -12,12 +12,14 @@ stopped after the last worker, its address handed down in WSAPP_EMBEDDED_URL.
 from __future__ import annotations
 
 import os
+import ssl
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, NoReturn
 
 from wsapp.backends.embedded import Embedded, EmbeddedUnavailable, publish_location, start_embedded
+from wsapp.certificates import server_context, trouble_with
 from wsapp.errors import SettingsError
 from wsapp.settings import Settings, load_settings, require_decision
 
@@ -30,6 +32,7 @@ class _Owned:
 
     embedded: Embedded | None = None
     one_worker: bool = False
+    tls: ssl.SSLContext | None = None
 
 
 _owned = _Owned()
@@ -50,12 +53,25 @@ def boot_settings(environ: Mapping[str, str] | None = None) -> Settings:
 
 
 def _require_keys(settings: Settings) -> None:
-    """A production server was told whom to let in.  Where `WSAPP_AUTH=jwt` stands alone the keys are the application's,
-    which says so itself when it has none."""
+    """A production server was told whom to let in, and its keys are of use.  Where `WSAPP_AUTH=jwt` stands alone the
+    keys are the application's, which says so itself when it has none."""
     try:
         require_decision(settings)
     except SettingsError as error:
         _stop_boot(str(error))
+
+
+def _load_certificate(arbiter: Any, settings: Settings) -> None:
+    _owned.tls = server_context(settings)
+    trouble = trouble_with(settings)
+    if trouble is not None:
+        arbiter.log.warning("wsapp: %s", trouble)
+
+
+def ssl_context(_config: Any, default: Callable[[], ssl.SSLContext]) -> ssl.SSLContext:
+    """gunicorn hook: the context that the master made of WSAPP_TLS_CERTIFICATE, or gunicorn's own where another
+    configuration names other files."""
+    return _owned.tls or default()
 
 
 def worker_count(environ: Mapping[str, str] | None = None) -> int:
@@ -77,6 +93,10 @@ def on_starting(arbiter: Any) -> None:
     """gunicorn hook: check the settings and, with REDIS_URL unset, start the private Valkey or settle for memory."""
     settings = boot_settings()
     _require_keys(settings)
+    try:
+        _load_certificate(arbiter, settings)
+    except SettingsError as error:
+        _stop_boot(str(error))
     if settings.redis_url is not None:
         arbiter.log.info("wsapp: broker %s", "is the private Valkey of the master before this one"
                          if settings.sources["redis_url"] == "embedded" else "is REDIS_URL")
@@ -95,14 +115,23 @@ def _use_memory(arbiter: Any, why: Exception) -> None:
     arbiter.log.warning("wsapp: REDIS_URL is unset and there is no private Valkey here (%s): using the memory backend "
                         "with one worker; other processes cannot publish to it", why)
     _owned.one_worker = True
-    on_reload(arbiter)
+    _allow_one_worker(arbiter)
 
 
-def on_reload(arbiter: Any) -> None:
-    """gunicorn hook: a reload has read the number of workers again; the memory backend allows one."""
+def _allow_one_worker(arbiter: Any) -> None:
     if _owned.one_worker:
         arbiter.cfg.set("workers", 1)
         arbiter.num_workers = 1
+
+
+def on_reload(arbiter: Any) -> None:
+    """gunicorn hook: a renewed certificate is read, a wrong one refused while the last one goes on.  And a reload has
+    read the number of workers again; the memory backend allows one."""
+    try:
+        _load_certificate(arbiter, boot_settings())
+    except SettingsError as error:
+        arbiter.log.error("wsapp: the certificate from before the reload stays in use: %s", error)
+    _allow_one_worker(arbiter)
 
 
 def when_ready(arbiter: Any) -> None:

@@ -8,11 +8,17 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import Final
 
-# What was refused or closed, by limit; counted by name.
+# What was refused or closed, by limit.
 REFUSALS: Final = ("handshakesRefused", "addressesRefused", "usersRefused", "tokensRefused", "tokensExpired",
-                   "tokensRevoked", "forbidden", "inboundRefused", "floodsClosed", "idleClosed", "requestsTimedOut")
+                   "tokensRevoked", "forbidden", "inboundRefused", "floodsClosed", "idleClosed", "requestsTimedOut",
+                   "answersUnread")
 
-SUMMED: Final = (*REFUSALS, "totalConnections", "activeConnections", "messagesSent", "messagesReceived",
+# What became of clients that do not read as fast as they are sent, one name for each step down.
+LADDER: Final = ("slowJoined", "slowDeferred", "slowSnapshots", "slowCut")
+
+NAMED: Final = (*REFUSALS, *LADDER)  # counted by name
+
+SUMMED: Final = (*NAMED, "totalConnections", "activeConnections", "messagesSent", "messagesReceived",
                  "eventsDelivered", "eventsDeferred", "eventsShed", "latencySum", "latencyCount", "publishes",
                  "publishFailures", "resumed", "recoveryRefused", "healed", "canaryLost", "redelivered", "deadLetters",
                  "handedOff")
@@ -23,7 +29,7 @@ GAUGES: Final = ("active", "canaryDelay", "peak", "average", "users", "workers",
 class Metrics:
     """The counters of one worker.  `latency_sum` is in milliseconds, from publish to the socket."""
 
-    __slots__ = ("_refusals", "canary_lost", "dead_letters", "deferred", "delivered", "healed", "latency_count",
+    __slots__ = ("_named", "canary_lost", "dead_letters", "deferred", "delivered", "healed", "latency_count",
                  "latency_sum", "publish_failures", "publishes", "received", "recovery_refused", "redelivered",
                  "resumed", "sent", "shed")
 
@@ -34,11 +40,11 @@ class Metrics:
         self.redelivered = self.dead_letters = 0
         self.latency_sum = 0.0
         self.latency_count = 0
-        self._refusals = dict.fromkeys(REFUSALS, 0)
+        self._named = dict.fromkeys(NAMED, 0)
 
     def count(self, name: str) -> None:
-        """One more of `REFUSALS`."""
-        self._refusals[name] += 1
+        """One more of `NAMED`."""
+        self._named[name] += 1
 
     def facts(self) -> dict[str, float]:
         """The counters under their wire names."""
@@ -48,7 +54,7 @@ class Metrics:
                 "publishFailures": self.publish_failures, "resumed": self.resumed,
                 "recoveryRefused": self.recovery_refused, "healed": self.healed, "canaryLost": self.canary_lost,
                 "redelivered": self.redelivered, "deadLetters": self.dead_letters,
-                **self._refusals}
+                **self._named}
 
 
 def with_average(facts: Mapping[str, float]) -> dict[str, float]:

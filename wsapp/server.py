@@ -26,17 +26,20 @@ from wsapp.core.connections import Connection, ConnectionManager
 from wsapp.core.critical import Acknowledged
 from wsapp.core.events import Draft, packet
 from wsapp.core.ledger import Ledger
-from wsapp.core.ports import Receipt, Watching
+from wsapp.core.partitions import room_in
+from wsapp.core.ports import Backend, Broker, Receipt, Watching
 from wsapp.core.registry import Registry
 from wsapp.core.throttle import EventThrottler
 from wsapp.emitter import Call, Publisher
-from wsapp.errors import BrokerUnavailable
+from wsapp.errors import BrokerUnavailable, PartitionMismatch
 from wsapp.metrics import Metrics, summed, with_average
 from wsapp.runtime.accounting import AccountedFanout
 from wsapp.runtime.admission import TICK, Admission
+from wsapp.runtime.canary import ROOM as CANARY_ROOM
 from wsapp.runtime.critical import CriticalDelivery
 from wsapp.runtime.delivery import Delivery
 from wsapp.runtime.dispatch import Dispatch, close_all
+from wsapp.runtime.drain import VERB, Drain
 from wsapp.runtime.event_blueprint import EventBlueprint, EventHandler
 from wsapp.runtime.fanout import Fanout
 from wsapp.runtime.greenlets import Greenlets
@@ -46,14 +49,18 @@ from wsapp.runtime.inbound import Inbound
 from wsapp.runtime.lifecycle import Lifecycle
 from wsapp.runtime.manager import ClusterManager, StrictJson
 from wsapp.runtime.outlet import Mode, Outlet
+from wsapp.runtime.outlets import Outlets
+from wsapp.runtime.partitioned_watch import PartitionedWatch
 from wsapp.runtime.presence import PresenceKeeper
 from wsapp.runtime.server_api import ServerApi
+from wsapp.runtime.spread import AccountedSpreadFanout, SpreadFanout
 from wsapp.runtime.watch import Watch
 from wsapp.schemas import parse_room
 from wsapp.settings import Settings, load_settings
 from wsapp.transport.engine import Engine, EngineOptions, Hooks
 from wsapp.transport.frames import Frame
 from wsapp.transport.gate import Gate, GateOptions
+from wsapp.transport.guest import GuestOptions
 from wsapp.transport.origins import Origins
 
 log = logging.getLogger(__name__)
@@ -64,7 +71,39 @@ VACANCY_CHECK = 1.0  # seconds between looks for rooms that nobody is in any mor
 LEASE_BEATS = 3.0  # a lease outlives this many beats
 
 
-class SocketServer(Hosted, Acknowledged):
+class Broadcasts:
+    """The broadcasts of a server, checked, and over its outbox."""
+
+    _publisher: Publisher
+
+    def broadcast_agent_thought(self, thought: Mapping[str, Any], **options: Any) -> Receipt:
+        """`{agentId, thought, timestamp?, taskId?, projectId?, ...}` to `agent:{agentId}`, on every worker.
+
+        Options: `priority` 0-10, `also_to`, `key`, `critical` (see `wsapp.emitter.Publisher`).  Raises PayloadError.
+        While Redis is away this worker's clients are served at once and the receipt says `queued` or `local_only`.
+        """
+        return self._publisher.broadcast_agent_thought(thought, **options)
+
+    def broadcast_task_update(self, update: Mapping[str, Any], **options: Any) -> Receipt:
+        """`{taskId, status, progress?, message?, timestamp?, ...}` to `task:{taskId}`; otherwise as above."""
+        return self._publisher.broadcast_task_update(update, **options)
+
+    def broadcast_project_event(self, project_id: object, event: str, data: object = None,
+                                **options: Any) -> Receipt:
+        """`data` (any JSON) under the name `event` to `project:{project_id}`; otherwise as above."""
+        return self._publisher.broadcast_project_event(project_id, event, data, **options)
+
+    def draft(self, call: Call) -> Draft:
+        """Check one call of `publish_many` without publishing it.  Raises PayloadError."""
+        return self._publisher.draft(call)
+
+    def publish_many(self, calls: Iterable[Call]) -> list[Receipt]:
+        """Several broadcasts in order: `("agent-thought", {...})`, `("task-update", {...})`, `("project-event",
+        project_id, event, data)`, each with an optional dict of options at the end, or drafts; otherwise as above."""
+        return self._publisher.publish_many(calls)
+
+
+class SocketServer(Broadcasts, Hosted, Acknowledged):
     """The real-time server, as a Flask extension.
 
         server = SocketServer(app)            # or SocketServer() and server.init_app(app)
@@ -83,7 +122,7 @@ class SocketServer(Hosted, Acknowledged):
         self._blueprints: list[EventBlueprint] = [subscriptions, sessions, tokens, acknowledgements]
         self._handlers: dict[str, EventHandler] = {}
         self._greenlets = Greenlets()
-        self._started = self._draining = False
+        self._started = False
         self._app: Flask | None = None
         if app is not None:
             self.init_app(app)
@@ -98,6 +137,9 @@ class SocketServer(Hosted, Acknowledged):
         _require_our_worker()
         self.settings = load_settings(os.environ, {**app.config, **self._given, **settings})
         self._app, self.request_timeout = app, self.settings.request_timeout
+        self.guests = GuestOptions(self.settings.host_max_message, self.settings.outbox_age, self.settings.deflate,
+                                   self.settings.deflate_level)
+        self.drain_timeout = self.settings.drain_timeout
         self._compose(self.settings)
         app.extensions["wsapp"] = self
         for blueprint in self._blueprints:
@@ -111,10 +153,12 @@ class SocketServer(Hosted, Acknowledged):
 
     def _compose(self, settings: Settings) -> None:
         self._backend = open_backend(settings.redis_url, settings.limits, channel=settings.channel,
-                                     prefix=settings.key_prefix, timeout=settings.broker_timeout)
+                                     prefix=settings.key_prefix, timeout=settings.broker_timeout,
+                                     partitions=settings.partitions)
         self.store = "Redis" if self._backend.shared else "memory, one worker"
         self.metrics = Metrics()
         self.request_timed_out = partial(self.metrics.count, "requestsTimedOut")
+        self.write_timeout, self.dawdler_cut_off = settings.outbox_age, partial(self.metrics.count, "answersUnread")
         self.throttler = EventThrottler(settings.max_events_per_sec, settings.flush_interval,
                                         max_items=settings.queue_items, max_bytes=settings.queue_bytes)
         registry = Registry()
@@ -122,20 +166,26 @@ class SocketServer(Hosted, Acknowledged):
             self._backend.sessions, registry, self.throttler,
             active_within=settings.active_within, stale_after=settings.stale_after)
         self.ledger = Ledger() if settings.ledger else None
-        self._fanout = (Fanout(registry, self.throttler, self.metrics) if self.ledger is None else
-                        AccountedFanout(self.ledger, registry, self.throttler, self.metrics))
+        self._fanout = _fanout(self._backend, self.ledger, registry, self.throttler, self.metrics)
         if self.ledger is not None:
             self._hooks["disconnect"].append(self.ledger.left_by)
         self._delivery = Delivery(registry, self._fanout, self._backend.broker, self.metrics,
                                   max_replay=settings.max_replay)
+        self._delivery.pace, self._delivery.partitions = settings.pace, len(self._backend.parts) or 1
         self._fanout.session_of = self.connections.session
         self.critical_store = self._backend.critical
         self._critical = self._fanout.critical = CriticalDelivery(
             self.critical_store, settings.retry_policy, self.connections, self._fanout.frame, self.metrics)
+        if isinstance(self._fanout, AccountedFanout):
+            self._critical.on_copy = self._fanout.again
         self._lifecycle = Lifecycle(self.connections, self._delivery)
-        self._outlet = Outlet(self._backend.hasty(PUBLISH_PATIENCE).publish, self._backend, self.metrics)
-        self._watch = Watch(settings, self._backend, self._delivery, self.connections, self._outlet)
+        hasty = self._backend.hasty(PUBLISH_PATIENCE)
+        self._outlet = _outlet(self._backend, hasty, self.metrics)
+        self._watch = (PartitionedWatch if self._backend.parts else Watch)(
+            settings, self._backend, self._delivery, self.connections, self._outlet)
+        self._watch.warm = partial(hasty.heads, _one_in_each(self._backend))
         self._outlet.serve, self._outlet.told = self._fanout.serve_unrecorded, self._tell_mode
+        self._outlet.arrived = self._delivery.arrived
         self._publisher = Publisher(self._outlet, max_event=settings.max_event)
         self.hub = Hub(settings, self._backend, self.connections, self.throttler, self._delivery, self._lifecycle,
                        self.metrics, self._identify, self._hooks, self._critical,
@@ -160,9 +210,12 @@ class SocketServer(Hosted, Acknowledged):
             max_connections=settings.max_connections, outbox_bytes=settings.outbox_bytes,
             outbox_age=settings.outbox_age, deflate=settings.deflate,
             deflate_threshold=settings.deflate_threshold, deflate_level=settings.deflate_level)
-        hooks = Hooks(self._opened, self._dispatch.read, self._dispatch.handle, self._closed)
+        hooks = Hooks(self._opened, self._dispatch.read, self._dispatch.handle, self._closed, self.metrics.count)
         self.engine = sio.eio = Engine(options, _origins(settings), hooks, _gate(self.hub))
         self._fanout.squeeze = self.engine.squeeze
+        self._drain = Drain(settings, self._lifecycle, self.engine,
+                            lambda: close_all(list(self.engine.sockets.values())))
+        self.api.calls.offer(VERB, self._drain.answer)
 
     def _members(self, name: str) -> list[tuple[str, str]]:
         room = self.connections.registry.rooms.get(name)
@@ -204,6 +257,7 @@ class SocketServer(Hosted, Acknowledged):
         """Begin to work in this process: called by the worker before it accepts, after any fork."""
         if self._started:
             return
+        require_partitions(self._backend)
         self._started = True
         self.engine.renew_token()
         self.connections.boot = self.token
@@ -216,7 +270,7 @@ class SocketServer(Hosted, Acknowledged):
         self.engine.start()
         run, every = self._greenlets.run, self._greenlets.every
         run("outbox", self._outlet.run)
-        run("fan-out", self._fanout.run)
+        run("fan-out", self._fanout.turns.run)
         run("throttle", self._fanout.flush_forever)
         run("session saving", self._lifecycle.save_forever)
         self._critical.start(run)
@@ -260,6 +314,8 @@ class SocketServer(Hosted, Acknowledged):
         return str(self._outlet.mode)
 
     def _tell_mode(self, mode: Mode) -> None:
+        if mode is not Mode.DEGRADED:
+            self._lifecycle.save_soon()
         frame = Frame(packet("mode", {"mode": str(mode)}))
         for session in self.connections.sessions():
             session.peer.push(frame)
@@ -268,23 +324,27 @@ class SocketServer(Hosted, Acknowledged):
         """Engine.IO connections of this worker, those that have not yet joined a namespace included."""
         return len(self.engine.sockets)
 
+    @property
+    def draining(self) -> bool:
+        """Whether this worker takes nobody in: it leaves, or an operator has drained it."""
+        return self.engine.draining
+
     def not_ready(self) -> str | None:
         """Why this worker should get no traffic now; None when it should."""
         if not self._started:
             return "starting"
-        if self._draining:
+        if self.draining:
             return "draining"
         return self._watch.trouble()
 
     def drain(self, timeout: float | None = None) -> None:
         """Take no more, tell every client when to come back, save every session, close each at its slot.  Returns
         within `timeout` seconds (WSAPP_DRAIN_TIMEOUT)."""
-        if self._draining or not self._started:
+        if not self._started:
             return
-        self._draining = self.engine.draining = True
         timeout = self.settings.drain_timeout if timeout is None else timeout
         deadline = time.monotonic() + timeout
-        self._lifecycle.drain(timeout)
+        self._drain.run(timeout)
         left = self._outlet.flush(deadline)
         self._critical.flush()
         if left:
@@ -302,34 +362,6 @@ class SocketServer(Hosted, Acknowledged):
             except BrokerUnavailable as error:
                 log.info("the lease runs out by itself: %s", error)
         self._backend.close()
-
-    # -- publishing
-
-    def broadcast_agent_thought(self, thought: Mapping[str, Any], **options: Any) -> Receipt:
-        """`{agentId, thought, timestamp?, taskId?, projectId?, ...}` to `agent:{agentId}`, on every worker.
-
-        Options: `priority` 0-10, `also_to`, `key`, `critical` (see `wsapp.emitter.Publisher`).  Raises PayloadError.
-        While Redis is away this worker's clients are served at once and the receipt says `queued` or `local_only`.
-        """
-        return self._publisher.broadcast_agent_thought(thought, **options)
-
-    def broadcast_task_update(self, update: Mapping[str, Any], **options: Any) -> Receipt:
-        """`{taskId, status, progress?, message?, timestamp?, ...}` to `task:{taskId}`; otherwise as above."""
-        return self._publisher.broadcast_task_update(update, **options)
-
-    def broadcast_project_event(self, project_id: object, event: str, data: object = None,
-                                **options: Any) -> Receipt:
-        """`data` (any JSON) under the name `event` to `project:{project_id}`; otherwise as above."""
-        return self._publisher.broadcast_project_event(project_id, event, data, **options)
-
-    def draft(self, call: Call) -> Draft:
-        """Check one call of `publish_many` without publishing it.  Raises PayloadError."""
-        return self._publisher.draft(call)
-
-    def publish_many(self, calls: Iterable[Call]) -> list[Receipt]:
-        """Several broadcasts in order: `("agent-thought", {...})`, `("task-update", {...})`, `("project-event",
-        project_id, event, data)`, each with an optional dict of options at the end, or drafts; otherwise as above."""
-        return self._publisher.publish_many(calls)
 
     # -- asking
 
@@ -374,8 +406,37 @@ class SocketServer(Hosted, Acknowledged):
         return {**own, "worker": own, "cluster": summed([*others.values(), own])}
 
 
+def _fanout(backend: Backend, ledger: Ledger | None, *parts: Any) -> Fanout:
+    if backend.parts:
+        count = len(backend.parts)
+        return (SpreadFanout(*parts, partitions=count) if ledger is None else
+                AccountedSpreadFanout(ledger, *parts, partitions=count))
+    return Fanout(*parts) if ledger is None else AccountedFanout(ledger, *parts)
+
+
+def _one_in_each(backend: Backend) -> list[str]:
+    """A room of each partition, in which nothing is ever published."""
+    count = len(backend.parts) or 1
+    return [room_in(f"{CANARY_ROOM}nobody", number, count) for number in range(count)]
+
+
+def _outlet(backend: Backend, hasty: Broker, metrics: Metrics) -> Outlet | Outlets:
+    return (Outlets(hasty.publish, backend.parts, metrics) if backend.parts else
+            Outlet(hasty.publish, backend, metrics))
+
+
+def require_partitions(backend: Backend) -> None:
+    """Raises PartitionMismatch when Redis is there and says that its rooms are divided otherwise than here."""
+    try:
+        backend.ping()
+    except PartitionMismatch:
+        raise
+    except BrokerUnavailable as error:
+        log.warning("whether the partitions are right is seen when Redis is there: %s", error)
+
+
 def _origins(settings: Settings) -> Origins:
-    return Origins(settings.cors_origins, settings.allowed_hosts, settings.trusted_proxies > 0)
+    return Origins(settings.cors_origins, settings.allowed_hosts, settings.trusted_proxies)
 
 
 def _gate(hub: Hub) -> Gate:

@@ -10,24 +10,34 @@ from __future__ import annotations
 
 import dataclasses
 import difflib
+import json
 import math
 import re
 from collections.abc import Callable, Iterable, Mapping
+from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any, Final, NamedTuple
-from urllib.parse import urlsplit, urlunsplit
+from urllib.parse import unquote, urlsplit, urlunsplit
 
 from wsapp.core.api_keys import ApiKey, parse_key
+from wsapp.core.catch_up import Pace
 from wsapp.core.critical import RetryPolicy
+from wsapp.core.partitions import MOST_PARTITIONS
 from wsapp.core.ports import Limits
 from wsapp.errors import SettingsError
+from wsapp.public_keys import load_public_key
 
 MIN_SECRET: Final = 32  # bytes of an HS256 key: no shorter than the hash (RFC 7518 section 3.2)
+_KINDS: Final = ("agent", "task", "project")
+MIN_DIFFERENT: Final = 8  # characters of a secret
 OWN_PREFIX: Final = "WSAPP_"
 _TRUE: Final = frozenset({"1", "true", "yes", "on"})
 _FALSE: Final = frozenset({"0", "false", "no", "off"})
 _LEVELS: Final = ("debug", "info", "warning", "error", "critical")
 _SCHEMES: Final = ("redis", "rediss", "unix")
+_SENTINELS: Final = re.compile(r"rediss?\+sentinel://(?:[^/?]*@)?[^/?@]+/[^?/]+(?:/[^?/]+)?/?(?:\?.*)?")
+_CLUSTER: Final = re.compile(r"rediss?\+cluster://(?:[^/?]*@)?[^/?@]+(?:/0?)?(?:\?.*)?")
+_FILES: Final = re.compile(r"[?&](ssl_ca_certs|ssl_certfile|ssl_keyfile)=([^&]*)")
 _UNPRINTABLE: Final = re.compile(r"[\x00-\x20\x7f-\x9f]")
 
 
@@ -124,6 +134,15 @@ def _list(value: object, _spec: Spec) -> tuple[str, ...]:
     return tuple(dict.fromkeys(str(item).strip() for item in value if str(item).strip()))
 
 
+def _patterns(value: object, spec: Spec) -> tuple[str, ...]:
+    patterns = _list(value, spec)
+    for pattern in patterns:
+        kind, colon, _ = pattern.partition(":")
+        if not any(fnmatchcase(known, kind) for known in _KINDS) or not (colon or pattern.endswith("*")):
+            raise ValueError(f"has a pattern that no room fits: {pattern}; like agent:*,project:7 or *")
+    return patterns
+
+
 def _sources(value: object, spec: Spec) -> tuple[str, ...]:
     sources = _list(value, spec)
     if not sources or not set(sources) <= {"auth", "header", "query"}:
@@ -139,19 +158,28 @@ def _hosts(value: object, spec: Spec) -> tuple[str, ...]:
 
 
 def _url(value: object, _spec: Spec) -> str:
-    shape = "is not redis://[:password@]host[:port][/db], rediss://... or unix:///path"
+    shape = ("is not redis://[:password@]host[:port][/db], rediss://..., unix:///path,"
+             " redis+sentinel://host:port,host:port/service[/db] or redis+cluster://host:port,host:port")
     if not isinstance(value, str):
         raise ValueError(shape)
-    url = re.sub(r"^valkey(s?)://", r"redis\1://", value.strip())
+    url = re.sub(r"^valkey(s?)(\+sentinel|\+cluster)?://", r"redis\1\2://", value.strip())
+    if not _SENTINELS.fullmatch(url) and not _CLUSTER.fullmatch(url) and not _names_a_server(url):
+        raise ValueError(shape)
+    for name, path in _FILES.findall(url):
+        try:
+            Path(unquote(path)).open("rb").close()
+        except OSError as error:
+            raise ValueError(f"names a file that cannot be read: {name}={unquote(path)}: {error.strerror}") from None
+    return url
+
+
+def _names_a_server(url: str) -> bool:
     try:
         parts = urlsplit(url)
         place = parts.path if parts.scheme == "unix" else parts.hostname
-        usable = parts.scheme in _SCHEMES and bool(place) and parts.port != 0
+        return parts.scheme in _SCHEMES and bool(place) and parts.port != 0
     except ValueError:
-        usable = False
-    if not usable:
-        raise ValueError(shape)
-    return url
+        return False
 
 
 def _origin(text: str) -> str:
@@ -243,9 +271,15 @@ class Settings:
     outbox_age: float = _seconds(30.0, "WSAPP_OUTBOX_AGE", "how long a byte may stay unsent", 0.05, 3600)
     max_message: int = _count(1_000_000, "WSAPP_MAX_MESSAGE", "bytes", "largest message taken from a client",
                               1024, 2**30)
+    host_max_message: int = _count(16_777_216, "WSAPP_HOST_MAX_MESSAGE", "bytes",
+                                   "largest message on a WebSocket of the host app's own routes", 125, 2**30)
     max_event: int = _count(256_000, "WSAPP_MAX_EVENT", "bytes", "largest event published", 256, 2**28)
     max_rooms: int = _count(200, "WSAPP_MAX_ROOMS", "rooms", "per session", 1, 100_000)
     max_replay: int = _count(10_000, "WSAPP_MAX_REPLAY", "events", "replayed per room on recovery", 0, 1e7)
+    catch_up_limit: int = _count(1000, "WSAPP_CATCH_UP_LIMIT", "events",
+                                 "missed in a room: more are not all replayed; 0: always", 0, 1e7)
+    catch_up_tail: int = _count(200, "WSAPP_CATCH_UP_TAIL", "events", "the newest of those, which are replayed",
+                                0, 1e7)
     broker_timeout: float = _millis(0.25, "WSAPP_BROKER_TIMEOUT", "longest wait for Redis in one call", 1, 250)
     drain_timeout: float = _seconds(8.0, "WSAPP_DRAIN_TIMEOUT", "time to say goodbye on SIGTERM", 0, 3600)
     heartbeat: float = _seconds(2.0, "WSAPP_HEARTBEAT", "between two renewals of a worker's lease", 0.05, 300)
@@ -253,6 +287,8 @@ class Settings:
                                      0, 300)
     beacon: float = _seconds(10.0, "WSAPP_BEACON", "between two beacons to sdk clients; 0: none", 0, 3600)
     canary: float = _seconds(2.0, "WSAPP_CANARY", "between two probes of the worker's own delivery; 0: none", 0, 300)
+    recovery: bool = _setting(True, "WSAPP_RECOVERY", "", _switch,
+                              "off: no session event, no pid, nobody resumes: bare Socket.IO")
     ledger: bool = _setting(False, "WSAPP_LEDGER", "", _switch, "debug: account for every event of every session")
     api_keys: tuple[ApiKey, ...] = _setting((), "WSAPP_API_KEYS", "", _api_keys, secret=True,
                                             help="of the server API: comma list of name:scope+scope:sha256hex")
@@ -260,11 +296,19 @@ class Settings:
     channel: str = _setting("flask-socketio", "WSAPP_CHANNEL", "", _text,
                             "channel of the stock message queue", high=200)
     key_prefix: str = _setting("wsapp:", "WSAPP_KEY_PREFIX", "", _text, "of every key in Redis", high=100)
+    partitions: int = _count(1, "WSAPP_PARTITIONS", "partitions",
+                             "over which rooms are divided; the same in all processes", 1, MOST_PARTITIONS)
     log_level: str = _setting("info", "WSAPP_LOG_LEVEL", "", _level, ", ".join(_LEVELS))
     deflate: bool = _setting(False, "WSAPP_DEFLATE", "", _switch, "permessage-deflate: on or off")
     deflate_threshold: int = _count(1024, "WSAPP_DEFLATE_THRESHOLD", "bytes", "smaller frames stay plain", 0, 2**30)
     deflate_level: int = _count(1, "WSAPP_DEFLATE_LEVEL", "", "zlib level", 1, 9)
     bind: str = _setting("0.0.0.0", "WSAPP_BIND", "", _text, "address to listen on", high=255)  # noqa: S104
+    tls_certificate: str | None = _setting(None, "WSAPP_TLS_CERTIFICATE", "", _line,
+                                           "PEM file, the chain included: the port speaks https and wss", high=4096)
+    tls_key: str | None = _setting(None, "WSAPP_TLS_KEY", "", _line, "PEM file; unset: in the certificate's", high=4096)
+    tls_client_ca: str | None = _setting(None, "WSAPP_TLS_CLIENT_CA", "", _line,
+                                         "PEM file: only clients with a certificate of these", high=4096)
+    hsts: int = _count(0, "WSAPP_HSTS", "s", "Strict-Transport-Security of answers over TLS; 0: none", 0, 63_072_000)
 
     env: str = _setting("development", "WSAPP_ENV", "", _one_of("development", "testing", "production"),
                         "production refuses to start without keys or an explicit WSAPP_AUTH")
@@ -280,7 +324,7 @@ class Settings:
     jwt_leeway: float = _seconds(5.0, "WSAPP_JWT_LEEWAY", "how far clocks may differ", 0, 600)
     token_sources: tuple[str, ...] = _setting(("auth",), "WSAPP_TOKEN_SOURCES", "", _sources,
                                               "where a token may stand: comma list of auth, header, query")
-    token_rooms: tuple[str, ...] = _setting((), "WSAPP_TOKEN_ROOMS", "", _list,
+    token_rooms: tuple[str, ...] = _setting((), "WSAPP_TOKEN_ROOMS", "", _patterns,
                                             "patterns that a token without `rooms` may read; * for all")
     token_warning: float = _seconds(30.0, "WSAPP_TOKEN_WARNING", "token-expiring comes so long before", 0, 86_400)
     revocation_ttl: float = _seconds(2_592_000.0, "WSAPP_REVOCATION_TTL", "how long a revocation without `until` holds",
@@ -317,6 +361,11 @@ class Settings:
         return Limits(history_size=self.history_size, history_bytes=self.history_bytes,
                       history_age=self.history_age, session_ttl=self.session_ttl, result_ttl=self.result_ttl,
                       critical_ttl=self.critical_ttl, critical_items=self.critical_items)
+
+    @property
+    def pace(self) -> Pace:
+        """How much of a long absence is replayed."""
+        return Pace(self.catch_up_limit, self.catch_up_tail)
 
     @property
     def retry_policy(self) -> RetryPolicy:
@@ -386,6 +435,9 @@ def _cross_check(settings: Settings) -> None:
     if settings.active_within > settings.stale_after:
         raise SettingsError(f"WSAPP_ACTIVE_WITHIN={settings.active_within:g} is more than "
                             f"WSAPP_STALE_AFTER={settings.stale_after:g}")
+    for name in ("tls_key", "tls_client_ca"):
+        if getattr(settings, name) is not None and settings.tls_certificate is None:
+            raise SettingsError(f"{SPECS[name].env} is of no use without WSAPP_TLS_CERTIFICATE")
 
 
 def load_settings(environ: Mapping[str, str], overrides: Mapping[str, object] | None = None) -> Settings:
@@ -426,18 +478,39 @@ def auth_mode(settings: Settings) -> str:
 
 def require_decision(settings: Settings) -> None:
     """Raises SettingsError when a production server would let anybody in without somebody having said so, and for keys
-    that can be seen to be of no use.  Loads no cryptography: gunicorn's master asks, before anything is patched."""
+    that are of no use.  gunicorn's master asks: nothing here may load `ssl`, which gevent has yet to patch."""
     if settings.env == "production" and settings.auth is None and not has_keys(settings):
         raise SettingsError("WSAPP_ENV=production needs keys (WSAPP_JWT_SECRET, WSAPP_JWT_PUBLIC_KEY_FILE or "
                             "WSAPP_JWT_JWKS) or a decision: WSAPP_AUTH=jwt, host or anonymous")
     if settings.jwt_secret is not None and len(settings.jwt_secret.encode()) < MIN_SECRET:
         raise SettingsError(f"WSAPP_JWT_SECRET is too short: HS256 needs {MIN_SECRET} bytes (openssl rand -base64 48)")
-    path = settings.jwt_public_key_file
+    if settings.jwt_secret is not None and "-----BEGIN" in settings.jwt_secret:
+        raise SettingsError("WSAPP_JWT_SECRET is a key in PEM: name the file of the public one in "
+                            "WSAPP_JWT_PUBLIC_KEY_FILE")
+    if settings.jwt_secret is not None and len(set(settings.jwt_secret)) < MIN_DIFFERENT:
+        raise SettingsError("WSAPP_JWT_SECRET can be guessed: it has fewer than "
+                            f"{MIN_DIFFERENT} different characters (openssl rand -base64 48)")
+    if settings.jwt_public_key_file is not None:
+        load_public_key(settings.jwt_public_key_file)
+    if settings.jwt_jwks is not None:
+        _require_set(settings.jwt_jwks)
+
+
+def _require_set(place: str) -> None:
+    """A key set in a file has to be there; one behind a URL may come later."""
+    if place.startswith(("https://", "http://")):
+        if not urlsplit(place).hostname:
+            raise SettingsError(f"WSAPP_JWT_JWKS={place!r} names no host")
+        return
     try:
-        if path is not None and b"PUBLIC KEY-----" not in Path(path).read_bytes():
-            raise SettingsError(f"WSAPP_JWT_PUBLIC_KEY_FILE={path!r} is no public key in PEM")
+        told = json.loads(Path(place.removeprefix("file://")).read_bytes())
     except OSError as error:
-        raise SettingsError(f"WSAPP_JWT_PUBLIC_KEY_FILE={path!r} {error.strerror}") from None
+        raise SettingsError(f"WSAPP_JWT_JWKS={place!r} {error.strerror}: give the path of a file, or "
+                            "https://...") from None
+    except ValueError:
+        told = None
+    if not isinstance(told, dict) or not isinstance(told.get("keys"), list):
+        raise SettingsError(f"WSAPP_JWT_JWKS={place!r} is no JWK set: an object with a list `keys`")
 
 
 def mask_url(url: str) -> str:

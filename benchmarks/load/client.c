@@ -40,7 +40,7 @@ struct histogram {
 };
 
 static struct {
-    uint64_t deliveries, frames, bytes, payload, pings, errors, refused, closed, recovered, compressed;
+    uint64_t deliveries, frames, reads, bytes, payload, pings, errors, refused, closed, recovered, compressed;
     uint64_t codes[5000];
     uint64_t since;
 } stat_;
@@ -340,6 +340,7 @@ static void receive(struct conn *c) {
     ssize_t n = recv(c->fd, inbox + have, INBOX - have, 0);
     if (n > 0) {
         stat_.bytes += (uint64_t)n;
+        stat_.reads++;
         consume(c, inbox, have + (size_t)n);
     } else if (n == 0 || (errno != EAGAIN && errno != EINTR)) {
         lost(c);
@@ -381,9 +382,9 @@ static void report(void) {
     uint64_t now = now_ns(), waiting = 0;
     for (int i = 0; i < total; i++)
         if (conns[i].echo_open && conns[i].state == LIVE && now - conns[i].echo_at > waiting) waiting = now - conns[i].echo_at;
-    printf("{\"event\":\"report\",\"live\":%d,\"deliveries\":%llu,\"frames\":%llu,\"bytes\":%llu,\"payloadBytes\":%llu,\"compressed\":%llu,"
+    printf("{\"event\":\"report\",\"live\":%d,\"deliveries\":%llu,\"frames\":%llu,\"reads\":%llu,\"bytes\":%llu,\"payloadBytes\":%llu,\"compressed\":%llu,"
            "\"pings\":%llu,\"errors\":%llu,\"refused\":%llu,\"closed\":%llu,\"recovered\":%llu,\"seconds\":%.4f,\"echoWaitingUs\":%.1f",
-           live, (unsigned long long)stat_.deliveries, (unsigned long long)stat_.frames, (unsigned long long)stat_.bytes,
+           live, (unsigned long long)stat_.deliveries, (unsigned long long)stat_.frames, (unsigned long long)stat_.reads, (unsigned long long)stat_.bytes,
            (unsigned long long)stat_.payload, (unsigned long long)stat_.compressed, (unsigned long long)stat_.pings,
            (unsigned long long)stat_.errors, (unsigned long long)stat_.refused, (unsigned long long)stat_.closed,
            (unsigned long long)stat_.recovered, (double)(now - stat_.since) / 1e9, (double)waiting / 1000.0);

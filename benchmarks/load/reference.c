@@ -5,7 +5,8 @@
  *   clock: events of its own, at --rate per second, or as fast as the clients take them with --window events open;
  *   redis: frames what arrives on one Redis channel ("<room> <text>") and sends it, so that a latency can be compared
  *          over the same path.
- * Options: --port --workers --frame FILE --feed clock|redis --rate --window --clients --rooms --shared --redis PORT
+ * --join sends so many events to a connection in one piece.
+ * Options: --port --workers --frame FILE --join --feed clock|redis --rate --window --clients --rooms --shared --redis PORT
  */
 #include "wire.h"
 
@@ -34,7 +35,7 @@ static struct room members[MAX_ROOM];
 static struct shared *shared;
 static int epoll_fd, listener, redis_fd = -1, clients, room_count;
 static double rate;
-static uint64_t window;
+static uint64_t window, join;
 static uint8_t *frame, *inbox;
 static size_t frame_length;
 static char *stamp; /* the digits after benchNs inside `frame` */
@@ -131,6 +132,9 @@ static void load_frame(const char *path) {
     size_t head = frame_header(frame, 0x81, n, 0);
     memcpy(frame + head, text, n);
     frame_length = head + n;
+    frame = realloc(frame, frame_length * join);
+    if (!frame) die("realloc");
+    for (uint64_t i = 1; i < join; i++) memcpy(frame + i * frame_length, frame, frame_length);
     stamp = memmem(frame, frame_length, "benchNs", 7);
     if (!stamp) die("no benchNs in the frame");
     stamp += 7;
@@ -141,9 +145,9 @@ static void load_frame(const char *path) {
 static void send_event(void) {
     char digits[32];
     snprintf(digits, sizeof digits, "%0*llu", stamp_width, (unsigned long long)now_ns());
-    memcpy(stamp, digits, (size_t)stamp_width);
-    deliver(1 + (int)(sent_events % (uint64_t)room_count), frame, frame_length);
-    sent_events++;
+    for (uint64_t i = 0; i < join; i++) memcpy(stamp + i * frame_length, digits, (size_t)stamp_width);
+    deliver(1 + (int)(sent_events % (uint64_t)room_count), frame, frame_length * join);
+    sent_events += join;
 }
 
 /* Sends what is due; returns the ms to sleep. */
@@ -156,7 +160,7 @@ static int clock_feed(void) {
     }
     if (now >= shared->stop_ns) return 10;
     if (window) {
-        if (sent_events >= window + (shared->delivered - began_delivered) / (uint64_t)clients) return 1;
+        if (sent_events + join > window + (shared->delivered - began_delivered) / (uint64_t)clients) return 1;
         send_event();
         return 0;
     }
@@ -269,6 +273,7 @@ int main(int argc, char **argv) {
     int redis_port = strcmp(option(argc, argv, "--feed", "clock"), "redis") ? 0 : atoi(option(argc, argv, "--redis", "6379"));
     rate = atof(option(argc, argv, "--rate", "10"));
     window = strtoull(option(argc, argv, "--window", "0"), NULL, 10);
+    join = strtoull(option(argc, argv, "--join", "1"), NULL, 10);
     clients = atoi(option(argc, argv, "--clients", "1000"));
     room_count = atoi(option(argc, argv, "--rooms", "1"));
     shared = map_shared(option(argc, argv, "--shared", "shared"));

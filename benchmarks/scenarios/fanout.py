@@ -35,17 +35,29 @@ def _measure(options: Options, scenario: str, clients: int, workers: int, stage:
         with (running(target, stage, workers, options.env) as server,
               LoadClient(stage.folder, server.port, clients, stage.page, capture=frame, spin=spin) as client):
             raws[target] = window(stage, target, server, client, load)
-    with (reference(stage, workers, frame=frame, clients=clients, **pace) as server,
-          LoadClient(stage.folder, server.port, clients, stage.page, spin=spin) as client):
-        raws["reference"] = reference_window(stage, server, client, load)
+    joins = {"reference": 1}
+    if scenario == "saturated" and "wsapp" in raws:
+        # wsapp sends a member in one piece what was published since it sent to it last; so does this reference.
+        joins["reference, joined"] = _joined(raws["wsapp"])
+    for name, join in joins.items():
+        with (reference(stage, workers, frame=frame, clients=clients, join=join, **pace) as server,
+              LoadClient(stage.folder, server.port, clients, stage.page, spin=spin) as client):
+            raws[name] = reference_window(stage, server, client, load)
     base = raws["reference"]["cpu"]["cpu"] / raws["reference"]["client"]["deliveries"]
     return [Row(scenario, case, target, run, _figures(raw, base), raw) for target, raw in raws.items()]
+
+
+def _joined(raw: dict[str, Any]) -> int:
+    """How many events came in one read, rounded."""
+    client = raw["client"]
+    return max(1, min(WINDOW, round(client["deliveries"] / max(1, client["reads"]))))
 
 
 def _figures(raw: dict[str, Any], base: float) -> dict[str, float]:
     client, cpu = raw["client"], raw["cpu"]
     each = cpu["cpu"] / max(1, client["deliveries"])
     return {"ratio": each / base, "us/delivery": each * 1e6, "deliveries/s": client["deliveries"] / raw["seconds"],
-            "frame bytes": client["bytes"] / max(1, client["frames"]), "p50 ms": client["latencyUs"]["p50"] / 1e3,
+            "frame bytes": client["bytes"] / max(1, client["frames"]),
+            "events/read": client["deliveries"] / max(1, client["reads"]), "p50 ms": client["latencyUs"]["p50"] / 1e3,
             "p99 ms": client["latencyUs"]["p99"] / 1e3, "missing": raw["expected"] - client["deliveries"],
             "kernel %": 100 * cpu["system"] / max(1e-9, cpu["cpu"])}

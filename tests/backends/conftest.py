@@ -9,8 +9,9 @@ from collections.abc import Callable, Iterator
 import pytest
 
 from tests.valkey import Valkey
+from tests.valkey_cluster import ValkeyCluster
+from wsapp.backends import open_backend
 from wsapp.backends.memory import MemoryBackend
-from wsapp.backends.redis_broker import RedisBackend
 from wsapp.core.events import Draft, Publication, parse_record
 from wsapp.core.ports import Backend, Limits
 
@@ -60,8 +61,8 @@ class Listener:
 class World:
     """Opens backends of one family that belong together, and lets time pass for them."""
 
-    def __init__(self, url: str | None) -> None:
-        self.url = url
+    def __init__(self, url: str | None, partitions: int = 1) -> None:
+        self.url, self.partitions = url, partitions
         self.prefix = f"test{next(PREFIXES)}:"
         self.now = 1_000_000.0
         self._opened: list[Backend] = []
@@ -71,8 +72,8 @@ class World:
         if self.url is None:
             self._memory = self._memory or MemoryBackend(limits, clock=lambda: self.now)
             return self._memory
-        backend = RedisBackend(self.url, limits or Limits(), channel=self.prefix + "stock", prefix=self.prefix,
-                               timeout=1.0)
+        backend = open_backend(self.url, limits or Limits(), channel=self.prefix + "stock", prefix=self.prefix,
+                               timeout=1.0, partitions=self.partitions)
         self._opened.append(backend)
         return backend
 
@@ -96,6 +97,13 @@ def valkey() -> Iterator[Valkey]:
     """One server for all tests that do not hurt it; each test has a prefix of its own."""
     with Valkey() as server:
         yield server
+
+
+@pytest.fixture(scope="session")
+def valkeys() -> Iterator[ValkeyCluster]:
+    """Three primaries for all tests that do not hurt them; tests that move slots move them back."""
+    with ValkeyCluster(primaries=3) as cluster:
+        yield cluster
 
 
 @pytest.fixture

@@ -336,6 +336,12 @@ class TestSessions:
         assert sessions.take("sess", "w1:s3") == self.session("w1:s2")
         assert sessions.take("other", "w1:s2") is None
 
+    def test_what_few_sessions_have_is_kept_and_forgotten_again(self, world: World) -> None:
+        sessions = world.open().sessions
+        for changes in ({"watching": (A,), "seen": ("id1", "id2")}, {"seen": ("id2",)}, {}):
+            sessions.save([self.session(**changes)])
+            assert sessions.take("sess", "w1:s1") == self.session(**changes)
+
     def test_only_the_owner_saves_and_drops(self, world: World) -> None:
         sessions = world.open().sessions
         sessions.save([self.session()])

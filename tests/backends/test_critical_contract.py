@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from tests.backends.conftest import World, eventually
-from wsapp.core.ports import CriticalStore, Due, Fate, Kept, Limits, Retry, UserDelivery
+from wsapp.core.ports import Buried, CriticalStore, DeadLetter, Due, Fate, Kept, Limits, Retry, UserDelivery
 
 ID, LATER = "0000000000000a", "0000000000000b"
 SOON, LEASE = 0.05, 0.1
@@ -172,6 +172,19 @@ def test_dead_letters_are_listed_oldest_first_and_bounded(world: World) -> None:
     assert [int(letter.id, 16) for letter in store.dead(10)] == [2, 3, 4]
     assert [int(letter.id, 16) for letter in store.dead(2)] == [2, 3]
     assert store.dead(0) == []
+
+
+def test_dead_letters_come_in_pages_that_a_removal_does_not_shift(world: World) -> None:
+    store = world.open(Limits(critical_items=1)).critical
+    for id in [f"{number:014x}" for number in range(6)]:
+        keep(store, "ada", "bob", id=id, delay=60.0)
+    all_of_them = store.dead(100)
+    assert len(all_of_them) == 10
+    seen: list[DeadLetter] = []
+    while page := store.dead(3, Buried(seen[-1].died, seen[-1].user, seen[-1].id) if seen else None):
+        seen += page
+        assert store.drop(page[-1].user, page[-1].id), "the place that the next page starts from is gone"
+    assert seen == all_of_them
 
 
 def test_a_full_user_gets_dead_letters(world: World) -> None:

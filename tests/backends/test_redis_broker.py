@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator
 
 import pytest
@@ -109,6 +110,24 @@ class TestForeignState:
         assert (new.places[0].seq, following.places[0].seq) == (1, 2)
         assert new.places[0].epoch != old.places[0].epoch
         assert new.id > old.id
+        backend.close()
+
+
+    def test_ids_are_not_given_again_though_the_clock_is_behind(self, own_valkey: Valkey) -> None:
+        """Flushed, or failed over with a lost tail, to a server whose time is earlier."""
+        backend = RedisBackend(own_valkey.url, Limits(), channel="stock", timeout=1.0)
+        ahead = (int(time.time()) + 3600) * 1000 * 1024
+        with redis.Redis.from_url(own_valkey.url) as client:
+            client.set(backend.broker._keys.clock, ahead)  # as if its time had been an hour later until now
+            lost = backend.broker.publish([draft() for _ in range(50)])
+            client.set(backend.broker._keys.clock, ahead)  # the replica has not heard of them
+            client.hset(backend.broker._keys.generation, "run", "another")
+            RedisBackend(own_valkey.url, Limits(), channel="stock", timeout=1.0).ping()
+            (promoted,) = backend.broker.publish([draft()])
+            assert promoted.id > lost[-1].id
+            client.flushall()
+            (flushed,) = backend.broker.publish([draft()])
+            assert flushed.id > promoted.id
         backend.close()
 
 

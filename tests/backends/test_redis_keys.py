@@ -1,7 +1,9 @@
 from __future__ import annotations
 
+import pytest
+
 from tests.backends.conftest import draft
-from wsapp.backends.redis_keys import RedisKeys
+from wsapp.backends.redis_keys import RedisKeys, partition_tags, slot_of
 
 
 def test_every_key_carries_the_hash_tag_of_its_partition() -> None:
@@ -31,3 +33,17 @@ def test_long_idempotency_keys_are_hashed() -> None:
     assert keys.result("k" * 64).endswith("k" * 64)
     assert len(keys.result("k" * 1000)) < 80
     assert keys.result("k" * 1000) != keys.result("k" * 1001)
+
+
+@pytest.mark.parametrize("count", [1, 2, 3, 4, 7, 16, 64])
+def test_partitions_are_spread_over_the_slots(count: int) -> None:
+    tags = partition_tags(count)
+    assert tags[0] == "0", "where everything was before there were several"
+    assert sorted(slot_of(tag) * count // 16384 for tag in tags) == list(range(count))
+
+
+def test_the_tag_decides_the_slot_of_keys_and_channels() -> None:
+    """Redis Cluster specification, "Keys hash tags": CRC16 of what is between the braces, modulo 16384."""
+    keys = RedisKeys(partition="123456789")
+    assert keys.slot == 0x31C3 % 16384
+    assert "{123456789}" in keys.room_channels

@@ -50,7 +50,7 @@ def test_every_worker_is_told(world: World) -> None:
 
     def told() -> bool:  # until the live connection stands, nobody hears
         listener.backend.revocations.revoke(A, at, at + 60)
-        return f"revoked {A} {at!r}".encode() in listener.control
+        return f"revoked {A} {at!r} {at + 60!r}".encode() in listener.control
     eventually(told)
 
 
@@ -62,7 +62,7 @@ def test_every_worker_of_a_cluster(shared_world: World) -> None:
 
     def told() -> bool:
         shared_world.open().revocations.revoke(B, at, at + 60)
-        return all(f"revoked {B} {at!r}".encode() in listener.control for listener in listeners)
+        return all(f"revoked {B} {at!r} {at + 60!r}".encode() in listener.control for listener in listeners)
     eventually(told)
 
 

@@ -7,7 +7,7 @@ import redis
 
 from tests.valkey import Valkey
 from wsapp.backends import redis_scripts
-from wsapp.backends.redis_scripts import SCRIPTS, Script
+from wsapp.backends.redis_scripts import BY_SHA, PUBLISH, SCRIPTS, Script, publish_in, scripts_in
 
 
 def test_every_file_is_a_script() -> None:
@@ -26,3 +26,14 @@ def test_in_full_is_the_same_call() -> None:
     command = script.command(["k"], [1, b"x"])
     assert command == ("EVALSHA", script.sha, 1, "k", 1, b"x")
     assert script.in_full(command) == ("EVAL", script.text, 1, "k", 1, b"x")
+
+
+def test_a_partition_has_a_publish_of_its_own() -> None:
+    assert publish_in(1, 0, sharded=False) is PUBLISH
+    assert scripts_in(1, 0, sharded=False) == SCRIPTS
+    texts = {publish_in(4, number, sharded).text for number in range(4) for sharded in (False, True)}
+    assert len(texts) == 8
+    sharded = publish_in(4, 3, sharded=True)
+    assert "local STEP, PLACE, SEND = 4, 3, 'SPUBLISH'" in sharded.text
+    assert BY_SHA[sharded.sha] is publish_in(4, 3, sharded=True)
+    assert sharded in scripts_in(4, 3, sharded=True)

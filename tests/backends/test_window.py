@@ -52,7 +52,7 @@ class Crowd:
 
     def _call(self, name: str) -> None:
         try:
-            self.told[name] = self.window.publish([draft(name)])[0].id
+            self.told[name] = self.window.ask([draft(name)])[0].id
         except Exception as error:
             self.told[name] = error
 
@@ -68,7 +68,7 @@ def test_a_lone_publish_leaves_at_once() -> None:
     server.go.set()
     window = Window(server.send)
     for name in ("a", "b"):
-        assert window.publish([draft(name)])[0].id == name
+        assert window.ask([draft(name)])[0].id == name
     assert server.calls == [1, 1]
 
 
@@ -89,7 +89,7 @@ def test_a_server_that_is_away_is_told_to_all_at_once() -> None:
     assert server.calls == [1], "nobody waits for a second time-out"
     assert all(isinstance(told, BrokerUnavailable) for told in crowd.told.values())
     server.away = False
-    assert crowd.window.publish([draft("again")])[0].id == "again"
+    assert crowd.window.ask([draft("again")])[0].id == "again"
 
 
 def test_a_wrong_draft_is_told_to_its_caller_alone() -> None:
@@ -104,7 +104,7 @@ def test_a_pipeline_has_an_end() -> None:
     server = Server()
     server.go.set()
     window = Window(server.send)
-    assert len(window.publish([draft("many")] * (LARGEST + 1))) == LARGEST + 1
+    assert len(window.ask([draft("many")] * (LARGEST + 1))) == LARGEST + 1
     assert server.calls == [LARGEST + 1]
 
 
@@ -118,7 +118,7 @@ def test_many_threads_for_a_while(threads: int) -> None:
     def publish(thread: int) -> None:
         for number in range(200):
             name = f"{thread}-{number}"
-            if window.publish([draft(name)])[0].id != name:
+            if window.ask([draft(name)])[0].id != name:
                 wrong.append(name)
 
     crowd = [threading.Thread(target=publish, args=(number,)) for number in range(threads)]
@@ -154,4 +154,4 @@ def test_who_is_interrupted_takes_nobody_along() -> None:
     assert first == [2]
     assert crowd.told["a"] == "a"
     assert sum(isinstance(told, BrokerUnavailable) for told in crowd.told.values()) == 1
-    assert crowd.window.publish([draft("later")])[0].id == "later"
+    assert crowd.window.ask([draft("later")])[0].id == "later"

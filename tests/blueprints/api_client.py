@@ -9,14 +9,14 @@ from flask.testing import FlaskClient
 from werkzeug.test import TestResponse
 
 from tests.blueprints.conftest import Place
-from wsapp.core.api_keys import make_key
+from wsapp.core.api_keys import SCOPES, make_key
 
 
 class ApiClient:
     """Calls with a key that has all scopes, or those that are given."""
 
     def __init__(self, place: Place, *scopes: str) -> None:
-        key, self.secret = make_key("+".join(scopes) or "all", scopes or ["publish", "read", "admin"], time.time())
+        key, self.secret = make_key("-".join(scopes) or "all", scopes or SCOPES, time.time())
         place.server.hub.backend.api_keys.add(key)
         place.server.api.keys._read_at = None  # a new key is noticed within a second: no test waits for it
         self._http: FlaskClient = place.app.test_client()

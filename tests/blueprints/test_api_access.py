@@ -66,3 +66,16 @@ def test_long_answers_are_compressed_for_who_asks(place: Place) -> None:
         assert json.loads(body)["openapi"] == "3.1.0"
         assert "Accept-Encoding" in reply.headers["Vary"]
     assert "Content-Encoding" not in api.get("/nowhere", headers={"Accept-Encoding": "gzip"}).headers
+
+
+def test_what_is_refused_is_noted_down_without_secrets(place: Place, caplog: pytest.LogCaptureFixture) -> None:
+    api = ApiClient(place, "read")
+    http = place.app.test_client()
+    http.get("/api/v1/stats")
+    http.get("/api/v1/stats", headers={"X-API-Key": "wsapp_not-a-key"})
+    assert api.post("/revoke", {"jti": "j"}).status_code == 403
+    assert [line.getMessage() for line in caplog.records if line.name == "wsapp.audit"] == [
+        "refused: nobody from '127.0.0.1' asks for GET '/api/v1/stats'",
+        "refused: an unknown API key from '127.0.0.1' asks for GET '/api/v1/stats'",
+        "denied: key='read' has not the scope admin for POST '/api/v1/revoke'"]
+    assert api.secret not in caplog.text and "wsapp_not-a-key" not in caplog.text

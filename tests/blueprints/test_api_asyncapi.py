@@ -1,23 +1,62 @@
-"""The AsyncAPI document; its messages are held against real traffic in tests/cluster/test_api.py."""
+"""The AsyncAPI document; its messages are held against real traffic in tests/cluster/test_asyncapi.py."""
 
 from __future__ import annotations
 
-import jsonschema
+import json
+from typing import Any
 
+import jsonschema
+import pytest
+
+from tests.harness import ROOT
+from wsapp.blueprints.acknowledgements import acknowledgements
 from wsapp.blueprints.api_asyncapi import asyncapi
+from wsapp.blueprints.sessions import sessions
 from wsapp.blueprints.subscriptions import subscriptions
+from wsapp.blueprints.tokens import tokens
+from wsapp.core.events import RESERVED_EVENTS
+
+SPECIFICATION = ROOT / "tests/node_modules/@asyncapi/specs/schemas/3.0.0.json"
+SOCKET_IO = {"connect", "connect_error", "disconnect", "disconnecting", "newListener", "removeListener"}
+
+
+@pytest.mark.skipif(not SPECIFICATION.exists(), reason="the npm package @asyncapi/specs is not installed")
+def test_it_is_what_the_specification_asks_for() -> None:
+    jsonschema.Draft7Validator(json.loads(SPECIFICATION.read_text())).validate(asyncapi())
+
+
+def _references(told: Any) -> list[str]:
+    found, left = [], [told]
+    while left:
+        one = left.pop()
+        if isinstance(one, dict):
+            found += [one["$ref"]] if isinstance(one.get("$ref"), str) else []
+            left += one.values()
+        elif isinstance(one, list):
+            left += one
+    return found
 
 
 def test_every_reference_leads_somewhere() -> None:
     told = asyncapi()
-    messages = told["components"]["messages"]
-    assert set(told["channels"]["root"]["messages"]) == set(messages)
-    for operation in told["operations"].values():
-        for message in operation["messages"] + operation.get("reply", {}).get("messages", []):
-            assert message["$ref"].rpartition("/")[2] in messages
-    for message in messages.values():
-        jsonschema.Draft202012Validator.check_schema(message["payload"])
+    references = _references(told)
+    assert len(references) > 50
+    for reference in references:
+        place: Any = told
+        for part in reference.removeprefix("#/").split("/"):
+            place = place[part]
 
 
-def test_every_request_about_rooms_is_described() -> None:
-    assert set(subscriptions.events) <= set(asyncapi()["operations"])
+def test_every_payload_is_a_schema() -> None:
+    for message in asyncapi()["components"]["messages"].values():
+        jsonschema.Draft7Validator.check_schema(message["payload"])
+
+
+def test_every_request_and_every_event_is_described() -> None:
+    operations = asyncapi()["operations"]
+    requests = {name for part in (subscriptions, sessions, tokens, acknowledgements) for name in part.events}
+    assert requests <= operations.keys()
+    assert {operations[name]["action"] for name in requests} == {"receive"}
+    told = RESERVED_EVENTS - SOCKET_IO - {"ack-wanted"}
+    assert {name for name, operation in operations.items() if operation["action"] == "send"} == {
+        *told, "agent-thought", "task-update", "project-event", "stream"}

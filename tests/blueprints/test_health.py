@@ -42,7 +42,7 @@ def test_not_ready_while_the_broker_is_away(place: Place) -> None:
     place.server._outlet.lost(BrokerUnavailable("away"))
     answer = place.app.test_client().get("/readyz")
     assert (answer.status_code, answer.json) == (
-        503, {"status": "not ready", "mode": "degraded", "reason": "Redis is away"})
+        503, {"status": "not ready", "mode": "degraded", "reason": "Redis is away: away"})
 
 
 def test_the_metrics_are_prometheus_text(place: Place) -> None:

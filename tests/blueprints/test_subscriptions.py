@@ -76,12 +76,29 @@ def test_rooms_are_limited_but_not_joining_again(place: Place) -> None:
     assert client.ask("subscribe-agent", "0")["ok"] is True
 
 
-def test_a_hook_may_refuse(place: Place) -> None:
+def test_a_hook_may_refuse(place: Place, caplog: pytest.LogCaptureFixture) -> None:
     place.server.on_subscribe(lambda _session, room: room != "agent:secret")
     client = place.client()
     assert code(client.ask("subscribe-agent", "secret")) == "forbidden"
     assert client.ask("subscribe-agent", "a")["ok"] is True
     assert place.server.connections.get_room_connections("agent:secret") == []
+    [line] = [line.getMessage() for line in caplog.records if line.name == "wsapp.audit"]
+    assert line.endswith("action=read room='agent:secret': by a hook")
+
+
+def test_a_client_that_is_gone_before_it_could_be_saved_is_no_fault(place: Place, monkeypatch: pytest.MonkeyPatch,
+                                                                    caplog: pytest.LogCaptureFixture) -> None:
+    client = place.client()
+    [session] = place.server.connections.sessions()
+
+    def gone(_session: object) -> None:
+        place.server.connections.forget(session.sid)
+        raise BrokerUnavailable("away")
+
+    monkeypatch.setattr(place.server.hub.lifecycle, "save", gone)
+    assert code(client.ask("subscribe-agent", "a")) == "broker_unavailable"
+    assert not session.subs
+    assert "failed" not in caplog.text
 
 
 def test_a_subscription_that_could_not_be_saved_is_none(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 import sys
@@ -12,6 +13,7 @@ import pytest
 
 from tests.browser.chrome import Chrome, find_chromium
 from tests.harness import OURS, ROOT, Server
+from tests.tokens import GUARDED, mint
 
 CHROMIUM = find_chromium()
 pytestmark = [
@@ -150,3 +152,78 @@ def test_history_is_there_when_the_page_opens(server: Server, chrome: Chrome) ->
     assert chrome.js(LINES) == ["0", "1", "2", "3", "4"]
     chrome.wait(TASK.format(status="in_progress") + ".includes('4 %')")
     assert "number=4" in chrome.js("document.querySelector('#events li').textContent")
+
+
+# -- tokens
+
+SHOWN = "!document.getElementById('identity').hidden && document.getElementById('identity-why').textContent"
+GIVE = "document.getElementById('token').value = {token}; document.getElementById('identify').requestSubmit()"
+
+
+@pytest.fixture(scope="module")
+def guarded() -> Iterator[Server]:
+    with Server(workers=2, env={**GUARDED, "WSAPP_TOKEN_WARNING": "60", "WSAPP_JWT_LEEWAY": "0"}) as running:
+        yield running
+
+
+def give(chrome: Chrome, token: str) -> None:
+    chrome.js(GIVE.format(token=json.dumps(token)))
+
+
+def test_a_token_is_asked_for_and_kept_by_the_tab_alone(guarded: Server, chrome: Chrome, tmp_path: Path) -> None:
+    chrome.open(f"{guarded.url}/#agent:mine")
+    assert "A token is needed" in chrome.wait(SHOWN)
+    assert "refused" in chrome.js(STATE)
+    assert chrome.screenshot(tmp_path / "asked.png").stat().st_size > 10_000
+    give(chrome, "garbage")
+    chrome.wait(f"{SHOWN} && {SHOWN}.includes('token_invalid')")
+    give(chrome, mint("ann", rooms=["agent:mine"]))
+    chrome.wait(JOINED.format(count=1))
+    assert chrome.js("document.getElementById('identity').hidden") is True
+    assert chrome.js("document.getElementById('identity-open').textContent") == "token of ann"
+    assert chrome.js("[sessionStorage.length, localStorage.length, document.cookie]") == [1, 0, ""]
+    guarded.emitter.broadcast_agent_thought({"agentId": "mine", "thought": "for ann"})
+    chrome.wait(f"{LINES}.length === 1")
+    chrome.js("document.getElementById('room').value = 'agent:yours';"
+              "document.getElementById('subscribe').requestSubmit()")
+    assert "not allowed in agent:yours" in chrome.wait("document.getElementById('notices').textContent")
+    chrome.js("document.getElementById('forget').click()")
+    assert "A token is needed" in chrome.wait(SHOWN)
+    assert chrome.js("sessionStorage.length") == 0
+    assert chrome.errors == []
+
+
+def test_a_link_may_bring_the_token(guarded: Server, chrome: Chrome) -> None:
+    chrome.open(f"{guarded.url}/#agent:linked&token={mint('bob', rooms=['agent:*'])}")
+    chrome.wait(JOINED.format(count=1))
+    assert chrome.js("location.hash") == "#agent:linked"
+    assert chrome.js("performance.getEntriesByType('resource').some((entry) => entry.name.includes('eyJ'))") is False
+    assert "eyJ" not in guarded.log_tail(), "no token in the log"
+    chrome.js("location.reload()")
+    chrome.wait(JOINED.format(count=1))
+
+
+def test_an_ending_token_is_renewed_on_the_same_connection(guarded: Server, chrome: Chrome) -> None:
+    chrome.open(f"{guarded.url}/#agent:kept,agent:lost&token={mint('cleo', 50.0)}")
+    chrome.wait(JOINED.format(count=2))
+    assert "ends in" in chrome.wait(SHOWN)
+    session = chrome.js("document.getElementById('facts').textContent")
+    give(chrome, mint("cleo", -60))
+    chrome.wait(f"{SHOWN} && {SHOWN}.includes('token_expired')")
+    give(chrome, mint("cleo", 300.0, rooms=["agent:kept"]))
+    chrome.wait("document.getElementById('identity').hidden")
+    chrome.wait("document.querySelectorAll('.room[data-joined=refused]').length === 1")
+    assert "agent:lost: not allowed any more" in chrome.js("document.getElementById('notices').textContent")
+    assert chrome.js("document.getElementById('facts').textContent") == session
+    give(chrome, mint("dora"))  # somebody else: a session of her own
+    chrome.wait("document.getElementById('identity-open').textContent === 'token of dora'")
+    chrome.wait(JOINED.format(count=2))
+
+
+def test_what_ended_for_good_is_said_and_stays_so(guarded: Server, chrome: Chrome, tmp_path: Path) -> None:
+    chrome.open(f"{guarded.url}/#agent:a&token={mint('eve', 2.5)}")
+    chrome.wait(JOINED.format(count=1))
+    chrome.wait(f"{SHOWN} && {SHOWN}.includes('token expired')")
+    assert chrome.js(STATE) == "closed: token expired"
+    chrome.screenshot(tmp_path / "expired.png")
+    assert chrome.errors == []

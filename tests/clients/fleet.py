@@ -42,7 +42,7 @@ class Fleet:
 
     def npm(self, server: Server, transport: str = "websocket", **options: Any) -> NodeClient:
         """One npm client, connected and told its session."""
-        client = self._node.open(server.url, transport, **options)
+        client = self._node.open(server.url, transport, **_trusting(server), **options)
         self._clients.append(client)
         client.wait_for("connect")
         client.wait_session()
@@ -50,7 +50,7 @@ class Fleet:
 
     def python(self, server: Server, transport: str = "websocket", **options: Any) -> PythonClient:
         """One python client, connected and told its session."""
-        client = PythonClient(server.url, transport, **options)
+        client = PythonClient(server.url, transport, ca=server.ca, **options)
         self._clients.append(client)
         client.wait_session()
         return client
@@ -62,6 +62,10 @@ class Fleet:
     def many(self, server: Server, kind: str, transport: str, count: int, **options: Any) -> list[Recorder]:
         """`count` of them, opened side by side."""
         return self.each(range(count), lambda _: self.open(server, kind, transport, **options))
+
+
+def _trusting(server: Server) -> dict[str, Any]:
+    return {"ca": server.ca.read_text()} if server.ca else {}
 
 
 def publish(server: Server, agent: str, count: int, start: int = 0) -> list[str]:

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import socket
+from pathlib import Path
 from typing import Any
 
 import engineio
+import requests
 import socketio
 
 from tests.clients.recorder import DEADLINE, TRANSPORTS, Recorder
@@ -30,9 +32,12 @@ class PythonClient(Recorder):
     """A socketio.Client that presents `sessionId` when it comes back, as docs/protocol.md tells clients to."""
 
     def __init__(self, url: str, transport: str = "websocket", auth: dict[str, Any] | None = None,
-                 resume: bool = True, **options: Any) -> None:
+                 resume: bool = True, ca: Path | None = None, **options: Any) -> None:
         super().__init__()
         self._auth, self._resume = dict(auth or {}), resume
+        if ca is not None:
+            options["http_session"] = session = requests.Session()
+            session.verify, session.trust_env = str(ca), False  # REQUESTS_CA_BUNDLE would win otherwise
         self._client = _Client(**{"reconnection_delay": 0.05, "reconnection_delay_max": 0.5,
                                   "randomization_factor": 0.04, "handle_sigint": False, **options})
         self._client.on("connect", lambda: self.record("connect", self._client.get_sid()))

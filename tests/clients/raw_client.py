@@ -22,6 +22,7 @@ class RawSocket:
         self._ws = websocket.create_connection(server.socket_url, timeout=DEADLINE, **options)
         self.opened: dict[str, Any] = json.loads(self._text()[1:])
         self.told: dict[str, Any] = {}
+        self.closed_with: int | None = None
         if connect:
             self.send("40" + (json.dumps(auth) if auth else ""))
             self.told = json.loads(self.packet("40")[2:])
@@ -34,6 +35,12 @@ class RawSocket:
 
     def close(self) -> None:
         self._ws.close(timeout=1)
+
+    @property
+    def local_port(self) -> int:
+        """Our end of the TCP connection."""
+        assert self._ws.sock is not None
+        return int(self._ws.sock.getsockname()[1])
 
     def send(self, text: str) -> None:
         """One text frame, masked as it should be."""
@@ -57,6 +64,23 @@ class RawSocket:
         body = text.encode()
         assert len(body) < 126
         self.bytes(struct.pack("!BB", 0x81, len(body)) + body)
+
+    def binary(self, data: bytes) -> None:
+        """One binary frame, masked."""
+        self._ws.send_binary(data)
+
+    def frame(self, opcode: int, data: bytes, last: int = 1) -> None:
+        """One frame as told, masked."""
+        self._ws.send_frame(websocket.ABNF(last, 0, 0, 0, opcode, 1, data))
+
+    def anything(self, or_close: bool = False) -> str | bytes:
+        """The next packet, whatever it is; with `or_close` an empty one when it is a close frame."""
+        opcode, data = self._ws.recv_data()
+        if opcode == CLOSE:
+            self.closed_with = _code(data)
+            assert or_close, f"closed with {self.closed_with}"
+            return ""
+        return bytes(data).decode() if opcode == websocket.ABNF.OPCODE_TEXT else bytes(data)
 
     def _text(self) -> str:
         opcode, data = self._ws.recv_data()
@@ -91,6 +115,14 @@ class RawSocket:
             opcode, data = self._ws.recv_data()
             if opcode == CLOSE:
                 return _code(data)
+
+
+def close_code(ws: websocket.WebSocket) -> int:
+    """Read until the close frame of a bare socket; its code."""
+    while True:
+        opcode, data = ws.recv_data()
+        if opcode == CLOSE:
+            return _code(data)
 
 
 def _code(data: bytes) -> int:

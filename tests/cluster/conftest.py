@@ -8,9 +8,23 @@ import pytest
 
 from tests.clients.fleet import Fleet
 from tests.clients.node_client import Node
+from tests.clients.python_client import PythonClient
 from tests.harness import Server, show_server_logs
 
 pytest_runtest_makereport = show_server_logs
+
+
+class Witness:
+    """Bystanders of the conformance server."""
+
+    def __init__(self, clients: list[PythonClient]) -> None:
+        self._clients = clients
+
+    def undisturbed(self) -> None:
+        """They are answered, and were never disconnected."""
+        for client in self._clients:
+            assert client.request("message-with-ack", {"n": 1}) == {"n": 1}
+            assert not client.all("disconnect")
 
 
 @pytest.fixture(scope="session")
@@ -39,3 +53,21 @@ def host() -> Iterator[Server]:
     """A host app with events, hooks and routes of its own on one worker, shared."""
     with Server(workers=1, app="tests.apps.host:app") as server:
         yield server
+
+
+@pytest.fixture(scope="session")
+def conformance() -> Iterator[Server]:
+    """Echoes on two workers, bare Socket.IO, a quick heartbeat; shared."""
+    env = {"PING_INTERVAL": "1000", "PING_TIMEOUT": "1500", "WSAPP_RECOVERY": "off", "WSAPP_DEFLATE": "on",
+           "WSAPP_CONNECT_TIMEOUT": "4", "WSAPP_LOG_LEVEL": "debug"}
+    with Server(workers=2, app="tests.apps.conformance:app", env=env) as server:
+        yield server
+
+
+@pytest.fixture(scope="session")
+def witness(conformance: Server) -> Iterator[Witness]:
+    """A bystander on each transport who must never notice what others do."""
+    clients = [PythonClient(conformance.url, transport) for transport in ("websocket", "polling")]
+    yield Witness(clients)
+    for client in clients:
+        client.close()

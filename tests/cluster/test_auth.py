@@ -4,19 +4,23 @@ from __future__ import annotations
 
 import json
 import os
+import socket
 import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
 import websocket
+from cryptography.hazmat.primitives.asymmetric import rsa
+from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
 from tests.clients.fleet import Fleet, fresh, publish, spread
 from tests.clients.raw_client import RawPolling, RawSocket
-from tests.harness import OURS, ROOT, Server, http, wait_until
-from tests.tokens import GUARDED, auth, mint
+from tests.harness import OURS, ROOT, Server, free_port, http, wait_until
+from tests.tokens import GUARDED, SECRET, auth, mint
 
 pytestmark = [pytest.mark.cluster, pytest.mark.node]
 
@@ -27,13 +31,25 @@ def guarded() -> Iterator[Server]:
     env = {**GUARDED, "WSAPP_TOKEN_WARNING": "30", "WSAPP_JWT_LEEWAY": "0"}
     with Server(2, app="tests.apps.guarded:app", env=env) as server:
         yield server
+        tells_no_secret(server)
 
 
 @pytest.fixture(scope="module")
 def headed() -> Iterator[Server]:
     """One worker that takes tokens before the upgrade, too."""
-    with Server(1, app="tests.apps.guarded:app", env={**GUARDED, "WSAPP_TOKEN_SOURCES": "header,query"}) as server:
+    env = {**GUARDED, "WSAPP_TOKEN_SOURCES": "header,query", "WSAPP_LOG_LEVEL": "debug"}
+    with Server(1, app="tests.apps.guarded:app", env=env) as server:
         yield server
+        tells_no_secret(server)
+
+
+def tells_no_secret(server: Server) -> None:
+    """Whatever the tests of a module did: no token, no key is in any line of the log."""
+    server.marked = 0
+    log = server.log_tail(1_000_000)
+    assert " is up: " in log, "this is the log"
+    for secret in (SECRET, "eyJ"):
+        assert secret not in log
 
 
 def refusal(server: Server, presented: dict[str, Any] | None, cookie: str | None = None) -> dict[str, Any]:
@@ -233,8 +249,15 @@ def test_the_hosts_own_identify_and_authorizer(fleet: Fleet) -> None:
     ({}, "wsapp: WSAPP_ENV=production needs keys"),
     ({"WSAPP_JWT_SECRET": "short"}, "wsapp: WSAPP_JWT_SECRET is too short"),
     ({"WSAPP_JWT_PUBLIC_KEY_FILE": "nowhere.pem"}, "wsapp: WSAPP_JWT_PUBLIC_KEY_FILE='nowhere.pem'"),
+    ({"WSAPP_JWT_PUBLIC_KEY_FILE": "{weak}"}, "wsapp: WSAPP_JWT_PUBLIC_KEY_FILE="),
+    ({"WSAPP_JWT_JWKS": "README.md"}, "wsapp: WSAPP_JWT_JWKS='README.md' is no JWK set"),
+    ({"WSAPP_AUTH": "basic"}, "wsapp: WSAPP_AUTH='basic'"),
 ])
-def test_production_does_not_start_open(env: dict[str, str], told: str) -> None:
+def test_production_does_not_start_open(env: dict[str, str], told: str, tmp_path: Path) -> None:
+    weak = tmp_path / "weak.pem"
+    weak.write_bytes(rsa.generate_private_key(65537, 1024).public_key().public_bytes(
+        Encoding.PEM, PublicFormat.SubjectPublicKeyInfo))
+    env = {name: value.format(weak=weak) for name, value in env.items()}
     clean = {name: value for name, value in os.environ.items() if not name.startswith(OURS)}
     done = subprocess.run([sys.executable, "-m", "gunicorn", "-c", "gunicorn.conf.py", "app:app"], cwd=ROOT, timeout=30,
                           env={**clean, "WSAPP_ENV": "production", "REDIS_URL": "redis://127.0.0.1:1", **env},
@@ -242,6 +265,28 @@ def test_production_does_not_start_open(env: dict[str, str], told: str) -> None:
     assert done.returncode != 0
     [line] = [line for line in done.stderr.splitlines() if line.startswith("wsapp: ")]
     assert line.startswith(told)
+    assert "Traceback" not in done.stderr
+
+
+@pytest.mark.parametrize("arguments", [("run", "--agent", "a", "--", "true"), ("config",), ("serve",)])
+def test_every_command_says_what_is_wrong_in_a_line(arguments: tuple[str, ...]) -> None:
+    clean = {name: value for name, value in os.environ.items() if not name.startswith(OURS)}
+    done = subprocess.run([sys.executable, "-m", "wsapp", *arguments], cwd=ROOT, timeout=30, text=True, check=False,
+                          env={**clean, "WSAPP_AUTH": "basic"}, capture_output=True)
+    assert done.returncode != 0
+    lines = [line for line in done.stderr.splitlines() if "WSAPP_AUTH" in line]
+    assert lines == ["wsapp: WSAPP_AUTH='basic' is none of anonymous, jwt, host"]
+    assert "Traceback" not in done.stderr
+
+
+def test_an_applications_own_wrong_key_is_a_line_too() -> None:
+    """What a worker finds in `app.config` ends the server as well: without a traceback, and for good."""
+    clean = {name: value for name, value in os.environ.items() if not name.startswith(OURS)}
+    done = subprocess.run([sys.executable, "-m", "gunicorn", "-c", "gunicorn.conf.py", "tests.apps.misconfigured:app"],
+                          cwd=ROOT, timeout=60, capture_output=True, text=True, check=False,
+                          env={**clean, "REDIS_URL": "redis://127.0.0.1:1", "WEBSOCKET_PORT": str(free_port())})
+    assert done.returncode != 0
+    assert done.stderr.count("wsapp: WSAPP_JWT_SECRET is too short") == 1
     assert "Traceback" not in done.stderr
 
 
@@ -257,3 +302,11 @@ def test_refusals_are_counted(guarded: Server) -> None:
         refusal(guarded, None)
     wait_until(lambda: refused() > 0, "a refusal counted")
     assert "wsapp_tokens_refused" in guarded.get("/metrics").text
+
+
+@pytest.mark.parametrize("ending", ["HTTP/9.9", "HTTP/1.1\r\nno colon", "HTTP/1.1\r\nHost: x\r\nContent-Length: x"])
+def test_a_malformed_request_leaves_no_token_in_the_log(headed: Server, ending: str) -> None:
+    """The fixture looks at the whole log in the end."""
+    with socket.create_connection(("127.0.0.1", headed.port), 30) as sock:
+        sock.sendall(f"GET /socket.io/?EIO=4&transport=polling&token={mint()} {ending}\r\n\r\n".encode())
+        assert sock.recv(100).startswith(b"HTTP/1.1 400 ")

@@ -2,14 +2,156 @@
 
 from __future__ import annotations
 
+import json
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
 import pytest
 import websocket
 
 from tests.clients.fleet import Fleet, fresh, publish
 from tests.clients.raw_client import RawPolling, RawSocket
-from tests.harness import Server, http, wait_until
+from tests.cluster.bystander import undisturbed
+from tests.harness import ROOT, Server, http, wait_until
+from tests.tokens import GUARDED, auth, mint
+from wsapp.settings import SPECS
 
 pytestmark = [pytest.mark.cluster, pytest.mark.node]
+
+# Where each limit of the settings is driven to its end: what is told, to whom, and what it costs the others.
+TESTS = {
+    "MAX_CONNECTIONS": "cluster/test_limits.py::test_connections_beyond_the_limit_get_503",
+    "MAX_EVENTS_PER_SEC": "runtime/test_fanout.py", "WSAPP_HISTORY_SIZE": "backends/test_contract.py",
+    "WSAPP_HISTORY_BYTES": "backends/test_contract.py", "WSAPP_HISTORY_AGE": "backends/test_contract.py",
+    "WSAPP_CRITICAL_ITEMS": "backends/test_critical_contract.py::test_a_full_user_gets_dead_letters",
+    "WSAPP_CRITICAL_ATTEMPTS": "cluster/test_api.py::test_dead_letters_are_listed_requeued_and_discarded",
+    "WSAPP_QUEUE_ITEMS": "cluster/test_asyncapi.py::test_everything_is_as_described",
+    "WSAPP_QUEUE_BYTES": "core/test_lanes.py",
+    "WSAPP_OUTBOX_BYTES": "cluster/test_flood.py::test_who_asks_for_much_and_reads_nothing_is_closed",
+    "WSAPP_OUTBOX_AGE": "cluster/test_stream.py::test_answers_that_are_not_read_are_cut_off",
+    "WSAPP_MAX_MESSAGE": "cluster/test_limits.py::test_giants_close_and_cost_nobody_anything",
+    "WSAPP_MAX_EVENT": "cluster/test_api.py::test_wrong_bodies_are_told",
+    "WSAPP_MAX_ROOMS": "cluster/test_flood.py::test_rooms_of_a_session",
+    "WSAPP_MAX_REPLAY": "runtime/test_recovery.py",
+    "WSAPP_API_MAX_BODY": "cluster/test_api.py::test_wrong_bodies_are_told",
+    "WSAPP_MAX_CONNECTIONS_PER_USER": "cluster/test_flood.py::test_connections_of_a_user",
+    "WSAPP_MAX_CONNECTIONS_PER_ADDRESS": "cluster/test_flood.py::test_connections_of_an_address",
+    "WSAPP_MAX_HANDSHAKES_PER_SEC": "cluster/test_flood.py::test_handshakes_per_second",
+    "WSAPP_REQUEST_TIMEOUT": "cluster/test_flood.py::test_a_slow_body_is_cut_off",
+    "WSAPP_CONNECT_TIMEOUT": "cluster/test_flood.py::test_a_transport_that_joins_nothing_is_closed",
+    "WSAPP_MAX_INBOUND_PER_SEC": "cluster/test_flood.py::test_events_over_the_rate_are_told",
+    "WSAPP_MAX_INBOUND_PER_USER": "cluster/test_flood.py::test_one_user_with_many_sessions_is_one_user",
+    "WSAPP_INBOX_BYTES": "cluster/test_flood.py::test_big_messages_wait_unhandled_up_to_a_limit",
+}
+OF_CLIENTS = re.compile(r"(?:WSAPP_)?(?:MAX_|OUTBOX_|INBOX_|QUEUE_|HISTORY_(?!TTL)|REQUEST_TIMEOUT|CONNECT_TIMEOUT"
+                        r"|API_MAX|CRITICAL_(?:ITEMS|ATTEMPTS))")
+
+
+def test_every_limit_has_a_test() -> None:
+    limits = {spec.env for spec in SPECS.values() if OF_CLIENTS.match(spec.env)}
+    assert limits == TESTS.keys()
+    for place in TESTS.values():
+        file, _, function = place.partition("::")
+        assert f"def {function or 'test_'}" in (ROOT / "tests" / Path(file)).read_text(), place
+
+
+@pytest.fixture(scope="module")
+def guarded() -> Iterator[Server]:
+    """One worker with the limits it has by default, which the misbehaving share with a bystander."""
+    with Server(1, app="tests.apps.guarded:app", env=GUARDED) as server:
+        yield server
+
+
+LONG, DEEP = "x" * 201, "[" * 65 + "]" * 65
+REFUSED: list[tuple[str, Any, str]] = [
+    ("update-metadata", {"a": "x" * 8200}, "at most 8192 bytes"),
+    ("update-metadata", [1], "must be an object"),
+    ("subscribe-agent", LONG, "at most 200 characters"),
+    ("subscribe-task", {"id": LONG}, "at most 200 characters"),
+    ("subscribe-agent", "", "must not be empty"),
+    ("subscribe-agent", "a\nb", "control characters"),
+    ("subscribe-agent", {"id": "a", "since": -1}, "must be a seq"),
+    ("subscribe-agent", {"id": "a", "more": 1}, "Unknown field"),
+    ("history", {"room": "agent:a", "limit": 1001}, "must be 1 to 1000"),
+    ("history", {"room": "nowhere:a"}, "is no room"),
+    ("set-rate", {"rate": 1e9}, "must be more than 0"),
+    ("ack-event", LONG, "at most 200 characters"),
+    ("refresh-token", "x" * 8193, "must have 1 to 8192 characters"),
+]
+
+
+@pytest.mark.parametrize(("event", "payload", "told"), REFUSED)
+def test_what_is_too_much_is_named_and_costs_nobody_anything(guarded: Server, fleet: Fleet, event: str, payload: Any,
+                                                             told: str) -> None:
+    text = json.dumps([event, payload])
+    with undisturbed(guarded, fleet), RawSocket(guarded, auth(fresh("clumsy"))) as raw:
+        for _ in range(100):
+            answer = raw.request(text)
+            error = answer["error"]
+            assert (answer["ok"], error["code"], error["retryable"]) == (False, "bad_payload", False)
+            assert told in error["message"]
+        assert raw.request('["host-echo",1]') == 1, "and it goes on"
+
+
+@pytest.mark.parametrize(("event", "code"), [("no-such-event", "unknown_event"), ("connect", "reserved_event"),
+                                             ("disconnect", "reserved_event"), ("x" * 5000, "unknown_event")])
+def test_names_that_are_none(guarded: Server, fleet: Fleet, event: str, code: str) -> None:
+    with undisturbed(guarded, fleet), RawSocket(guarded, auth(fresh("clumsy"))) as raw:
+        for _ in range(100):
+            assert raw.request(json.dumps([event, 1]))["error"]["code"] == code
+        assert raw.request('["host-echo",1]') == 1
+
+
+@pytest.mark.parametrize(("frames", "code"), [
+    pytest.param([b"\x81\xff" + (2**40).to_bytes(8, "big") + b"mask only the header"], 1009, id="a giant's header"),
+    pytest.param([("42" + "x" * 1_100_000).encode()], 1009, id="a message"),
+    pytest.param([f'42["host-echo",{DEEP}]'.encode()], 1002, id="nesting"),
+    pytest.param([b'4517-["host-echo"]'], 1002, id="attachments"),
+    pytest.param([b'452-["host-echo",{"_placeholder":true,"num":0},{"_placeholder":true,"num":1}]',
+                  *[bytes(600_000)] * 2], 1002, id="attachments together"),
+    pytest.param([b'451-["host-echo",{"_placeholder":true,"num":7}]', b"x"], 1002, id="a placeholder of nothing"),
+])
+def test_giants_close_and_cost_nobody_anything(guarded: Server, fleet: Fleet, frames: list[bytes], code: int) -> None:
+    with undisturbed(guarded, fleet):
+        for _ in range(10):
+            with RawSocket(guarded, auth(fresh("giant"))) as raw:
+                if frames[0].startswith(b"\x81"):
+                    raw.bytes(frames[0])
+                else:
+                    _send(raw, frames)
+                assert raw.close_code() == code
+
+
+def _send(raw: RawSocket, frames: list[bytes]) -> None:
+    try:
+        for frame in frames:
+            raw.send(frame.decode()) if frame.startswith(b"4") else raw._ws.send_binary(frame)
+    except OSError:
+        return  # closed while the rest was on its way
+
+
+def test_posts_that_are_too_much(guarded: Server, fleet: Fleet) -> None:
+    packets = "\x1e".join(['42["host-echo",1]'] * 5001)
+    with undisturbed(guarded, fleet):
+        for body, status in (("4" + "x" * 1_100_000, 413), (packets, 400), ("42" + "[" * 70, 400)):
+            for _ in range(5):
+                polling = RawPolling(guarded)
+                polling.post("40" + json.dumps(auth(fresh("poster"))))
+                polling.get()
+                assert polling.post(body).status == status
+
+
+def test_tokens_that_are_too_much(guarded: Server, fleet: Fleet) -> None:
+    patterns = mint(rooms=[f"agent:{number}" for number in range(1001)])
+    with undisturbed(guarded, fleet):
+        for token in ("x" * 8193, patterns, mint(fresh("u") + "x" * 200)):
+            for _ in range(20):
+                raw = RawSocket(guarded, connect=False)
+                raw.send("40" + json.dumps({"token": token}))
+                assert json.loads(raw.packet("44")[2:])["data"]["code"] == "token_invalid"
+                raw.close()
 
 
 def test_oversize_message_closes_1009(cluster: Server) -> None:
@@ -52,20 +194,27 @@ def test_broken_frames_close_with_the_code_of_the_rfc(cluster: Server, frame: by
 
 
 def test_connections_beyond_the_limit_get_503(fleet: Fleet) -> None:
-    with Server(1, env={"MAX_CONNECTIONS": "3"}) as server:
-        held = [RawSocket(server) for _ in range(3)]
-        with pytest.raises(websocket.WebSocketBadStatusException) as refused:
-            RawSocket(server)
-        assert refused.value.status_code == 503
-        polling = http(server.polling_url)
-        assert polling.status == 503
-        assert int(polling.headers["retry-after"]) > 0
-        assert server.get("/healthz").status == 200, "HTTP has room"
+    env = {**GUARDED, "MAX_CONNECTIONS": "4", "WSAPP_CONNECT_TIMEOUT": "60"}
+    with Server(1, app="tests.apps.guarded:app", env=env) as server:
+        held: list[RawSocket] = []
+        with undisturbed(server, fleet):
+            held += [RawSocket(server, auth(fresh("one"))) for _ in range(3)]
+            for _ in range(20):
+                with pytest.raises(websocket.WebSocketBadStatusException) as refused:
+                    RawSocket(server, auth("another"))
+                assert refused.value.status_code == 503
+                polling = http(server.polling_url)
+                assert polling.status == 503
+                assert int(polling.headers["retry-after"]) > 0
+                stream = http(f"{server.url}/api/v1/stream?rooms=agent:a",
+                              headers={"Authorization": f"Bearer {mint('another')}"})
+                assert (stream.status, stream.json()["code"]) == (503, "limit")
+            assert server.get("/healthz").status == 200, "HTTP has room"
         held.pop().close()
         agent = fresh("agent")
         client = wait_until(lambda: _opened(server), "room for one")
         client.close()
-        late = fleet.npm(server)
+        late = fleet.npm(server, auth=auth("late"))
         late.subscribe("agent", agent)
         late.wait_ids(publish(server, agent, 1))
         for raw in held:
@@ -74,7 +223,7 @@ def test_connections_beyond_the_limit_get_503(fleet: Fleet) -> None:
 
 def _opened(server: Server) -> RawSocket | None:
     try:
-        return RawSocket(server)
+        return RawSocket(server, auth("another"))
     except websocket.WebSocketBadStatusException:
         return None
 

@@ -13,6 +13,7 @@ import pytest
 from tests.clients.fleet import fresh
 from tests.clients.raw_client import RawSocket
 from tests.harness import Server, wait_until
+from tests.tokens import SECRET
 from wsapp.errors import PayloadError
 
 pytestmark = [pytest.mark.cluster]
@@ -168,7 +169,7 @@ def test_publishers_can_ask_whether_anybody_watches(server: Server) -> None:
 
 
 def test_who_may_read_may_not_always_see_who_is_there() -> None:
-    secret = "s" * 40
+    secret = SECRET
     claims = {"sub": "ann", "exp": time.time() + 3600, "rooms": ["agent:*"]}
     with Server(1, env={"WSAPP_JWT_SECRET": secret}) as server:
         client = RawSocket(server, auth={"token": jwt.encode(claims, secret)})

@@ -65,7 +65,7 @@ def test_sigterm_tells_everybody_and_they_come_back(fleet: Fleet) -> None:
 def test_killed_worker_loses_nothing(fleet: Fleet) -> None:
     """kill -9 in the middle of a stream: its clients come back, and after dedupe by id nothing is missing."""
     agent = fresh("agent")
-    with Server(2, env={"MAX_EVENTS_PER_SEC": "500"}) as server:
+    with Server(2, env={"MAX_EVENTS_PER_SEC": "500", "WSAPP_CATCH_UP_LIMIT": "0"}) as server:
         clients = [*fleet.many(server, "npm", "websocket", 20), *fleet.many(server, "python", "websocket", 10)]
         fleet.each(clients, lambda client: client.subscribe("agent", agent))
         held = spread(clients, server)

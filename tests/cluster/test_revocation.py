@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 import time
+import urllib.request
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pytest
@@ -12,20 +14,23 @@ import redis
 
 from tests.clients.fleet import Fleet, fresh, publish, spread
 from tests.clients.raw_client import RawSocket
-from tests.harness import Server, wait_until
+from tests.harness import Reply, Server, http, wait_until
 from tests.tokens import GUARDED, auth, mint
 from wsapp.auth import revocation
 from wsapp.backends.redis_keys import RedisKeys
+from wsapp.core.api_keys import make_key
 
 pytestmark = [pytest.mark.cluster, pytest.mark.node]
 
 WITHIN = 1.0  # seconds, of the issue
+KEY, SECRET = make_key("operator", ["admin"], 0.0)
+SETTING = f"{KEY.name}:admin:{KEY.digest}"
 
 
 @pytest.fixture(scope="module")
 def guarded() -> Iterator[Server]:
     """Two workers that ask for tokens."""
-    with Server(2, app="tests.apps.guarded:app", env=GUARDED) as server:
+    with Server(2, app="tests.apps.guarded:app", env={**GUARDED, "WSAPP_API_KEYS": SETTING}) as server:
         yield server
 
 
@@ -67,6 +72,60 @@ def test_closed_on_both_workers_within_a_second(guarded: Server, fleet: Fleet, k
     for client in bystanders:
         client.wait_ids(ids)
         assert not client.all("disconnect")
+
+
+def call(server: Server, path: str, value: object) -> Reply:
+    """A request of the server API."""
+    headers = {"Content-Type": "application/json", "Authorization": f"Bearer {SECRET}"}
+    return http(f"{server.url}/api/v1{path}", json.dumps(value).encode(), headers=headers)
+
+
+@pytest.mark.parametrize("kind", ["jti", "userId", "session", "public"])
+def test_through_the_api_on_both_workers_within_a_second(guarded: Server, kind: str) -> None:
+    """By raw sockets: what takes long is then the server's doing, not that of a client's process."""
+    name = fresh(kind)
+    presented = auth(**{"jti": {"jti": name}, "userId": {"sub": name}, "session": {"sid": name}, "public": {
+        "sub": name}}[kind])
+    clients = [RawSocket(guarded, presented) for _ in range(6)]
+    workers = {guarded.worker_of(client.local_port) for client in clients}
+    while workers != set(guarded.worker_pids()) and len(clients) < 90:
+        clients.append(RawSocket(guarded, presented))
+        workers.add(guarded.worker_of(clients[-1].local_port))
+    bystander = RawSocket(guarded, auth("bystander", jti="another"))
+    if kind == "public":
+        listed = http(f"{guarded.url}/api/v1/sessions?user={name}", headers={"X-API-Key": SECRET}).json()["sessions"]
+        assert len(listed) == len(clients)
+        bodies = [{"session": one["session"]} for one in listed]
+    else:
+        bodies = [{kind: name, "ttl": 60}]
+    with ThreadPoolExecutor(len(clients)) as pool:  # each notes by itself when it was closed
+        closed = [pool.submit(lambda client=client: (client.close_code(), time.monotonic())) for client in clients]
+        began = time.monotonic()
+        for body in bodies:
+            assert call(guarded, "/revoke", body).status == 200
+        assert {future.result()[0] for future in closed} == {4501}
+        assert max(future.result()[1] for future in closed) - began < WITHIN * len(bodies)
+    if kind != "public":
+        assert refused(guarded, presented) == "token_revoked"
+    assert bystander.request('["host-echo",1]') == 1
+    bystander.close()
+
+
+def test_a_revocation_is_over_when_its_time_is(guarded: Server) -> None:
+    presented = auth(jti=(jti := fresh("jti")))
+    assert call(guarded, "/revoke", {"jti": jti, "ttl": 1}).status == 200
+    assert refused(guarded, presented) == "token_revoked"
+    for _ in range(4):  # whichever worker accepts: the one that was asked remembers, too
+        wait_until(lambda: refused(guarded, presented) == "", "it is let in again")
+
+
+def test_a_stream_is_closed_too(guarded: Server) -> None:
+    token = mint(fresh("user"), jti=(jti := fresh("jti")))
+    with urllib.request.urlopen(urllib.request.Request(
+            f"{guarded.url}/api/v1/stream?rooms=agent:a", headers={"Authorization": f"Bearer {token}"})) as stream:
+        assert b"retry" in stream.readline()
+        assert call(guarded, "/revoke", {"jti": jti}).status == 200
+        assert b'event: session-closed\ndata: {"code":4501' in stream.read()
 
 
 def _kept(server: Server, entry: str) -> int:

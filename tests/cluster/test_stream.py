@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import http.client
 import json
+import re
+import socket
 import time
 from collections.abc import Iterator
 from typing import Any, NamedTuple, Self
@@ -15,8 +17,13 @@ import pytest
 from tests.clients.fleet import fresh, publish
 from tests.harness import DEADLINE, Server, wait_until
 from tests.harness import http as ask
+from tests.tokens import GUARDED, SECRET, mint
+from wsapp.core.api_keys import make_key
 
 pytestmark = [pytest.mark.cluster]
+
+KEY, READER = make_key("reader", ["read"], 0.0)
+SETTING = f"{KEY.name}:read:{KEY.digest}"
 
 
 class Told(NamedTuple):
@@ -84,7 +91,9 @@ def test_live_events_as_curl_sees_them(cluster: Server) -> None:
         assert stream.reply.status == 200
         assert stream.reply.headers["content-type"].startswith("text/event-stream")
         assert "no-store" in stream.reply.headers["cache-control"]
-        assert stream.first() == {"recovered": True, "missed": 0, "rooms": {f"agent:{agent}": {"epoch": "", "seq": 0}}}
+        told = stream.first()
+        assert len(told.pop("sessionId")) >= 24
+        assert told == {"recovered": True, "missed": 0, "rooms": {f"agent:{agent}": {"epoch": "", "seq": 0}}}
         assert stream.retry > 0
         ids = publish(cluster, agent, 3)
         came = stream.take(3)
@@ -202,6 +211,173 @@ def test_who_does_not_read_is_cut_off_and_costs_others_nothing() -> None:
         deaf.close()
 
 
+def critical(server: Server, project: str) -> str:
+    return server.emitter.broadcast_project_event(project, "deployed", [1], critical=True).id
+
+
+def reply_to(server: Server, verb: str, value: object, **headers: str) -> Any:
+    return ask(f"{server.url}/api/v1/stream/{verb}", json.dumps(value).encode(),
+               headers={"Content-Type": "application/json", **headers})
+
+
+def state(server: Server, id: str) -> list[tuple[str, int]]:
+    return [(at["state"], at["attempts"]) for at in server.emitter.delivery_status(id)["users"].values()]
+
+
+@pytest.fixture(scope="module")
+def impatient() -> Iterator[Server]:
+    """Two workers that send critical events again soon, and take tokens."""
+    env = {**GUARDED, "WSAPP_CRITICAL_FIRST": "0.3", "WSAPP_CRITICAL_ATTEMPTS": "3"}
+    with Server(2, env=env) as server:
+        yield server
+
+
+def test_a_stream_acknowledges_by_its_token_on_any_worker(impatient: Server) -> None:
+    project, user = fresh("project"), fresh("user")
+    bearer = {"Authorization": f"Bearer {mint(user)}"}
+    with Sse(impatient, f"project:{project}", headers=bearer) as stream:
+        stream.first()
+        ids = [critical(impatient, project) for _ in range(6)]
+        asked = stream.take(6, "ack-wanted")
+        assert [(told.data["id"], told.data["event"]) for told in asked] == [(id, "deployed") for id in ids]
+        for id in ids:  # whichever worker accepts
+            stranger = reply_to(impatient, "ack", {"id": id}, Authorization=f"Bearer {mint('another')}")
+            assert (stranger.status, stranger.json()["code"]) == (404, "not_found")
+            assert reply_to(impatient, "ack", {"id": id}, **bearer).json() == {"id": id}
+            assert [one for one, _ in state(impatient, id)] == ["acked"]
+
+
+def test_a_stream_refuses_and_gets_it_again(impatient: Server) -> None:
+    project = fresh("project")
+    bearer = {"Authorization": f"Bearer {mint(fresh('user'))}"}
+    with Sse(impatient, f"project:{project}", headers=bearer) as stream:
+        stream.first()
+        id = critical(impatient, project)
+        for _ in range(3):
+            assert stream.take(1, "deployed")[0].data == [1]
+            assert stream.take(1, "ack-wanted")[0].data["id"] == id
+            told = reply_to(impatient, "nack", {"id": id}, **bearer).json()
+            if told["attempts"] == 3:
+                break
+        wait_until(lambda: state(impatient, id) == [("dead", 3)], "given up")
+        again = reply_to(impatient, "nack", {"id": id}, **bearer)
+        assert again.status == 404
+
+
+def test_what_a_stream_missed_is_waiting_for_its_user(impatient: Server) -> None:
+    project = fresh("project")
+    bearer = {"Authorization": f"Bearer {mint(fresh('user'))}"}
+    with Sse(impatient, f"project:{project}", headers=bearer) as stream:
+        stream.first()
+        id = critical(impatient, project)
+        stream.take(1, "ack-wanted")
+    with Sse(impatient, f"project:{project}", headers=bearer) as again:  # says nothing about where it stood
+        again.first()
+        assert again.take(1, "ack-wanted")[0].data["id"] == id
+
+
+def test_who_has_no_token_acknowledges_by_the_streams_secret(cluster: Server) -> None:
+    project = fresh("project")
+    with Sse(cluster, f"project:{project}") as stream:
+        secret = stream.first()["sessionId"]
+        ids = [critical(cluster, project) for _ in range(4)]
+        stream.take(4, "ack-wanted")
+        for wrong in ({"id": ids[0]}, {"id": ids[0], "sessionId": secret[:12] + "x" * 12}):
+            assert reply_to(cluster, "ack", wrong).status == 401
+        for id in ids:
+            assert reply_to(cluster, "ack", {"id": id, "sessionId": secret}).status == 200
+            assert [one for one, _ in state(cluster, id)] == ["acked"]
+
+
+@pytest.mark.parametrize(("value", "status"), [
+    ({}, 422), ({"id": 7}, 422), ({"id": "x", "more": 1}, 422), ([], 422), ({"id": "nothing"}, 404)])
+def test_wrong_acknowledgements(impatient: Server, value: object, status: int) -> None:
+    bearer = {"Authorization": f"Bearer {mint('ann')}"}
+    assert reply_to(impatient, "ack", value, **bearer).status == status
+    assert reply_to(impatient, "ack", value).json()["code"] == "token_missing"
+    assert reply_to(impatient, "ack", value, Authorization="Bearer x").json()["code"] == "token_invalid"
+
+
+def test_pages_from_elsewhere_acknowledge_only_where_they_may() -> None:
+    page = {"Origin": "https://app.example"}
+    with Server(1, env={"WEBSOCKET_CORS_ORIGIN": page["Origin"]}) as server:
+        url = f"{server.url}/api/v1/stream/ack"
+        asked = ask(url, method="OPTIONS", headers=page)
+        assert (asked.status, asked.headers["access-control-allow-origin"]) == (204, page["Origin"])
+        assert "authorization" in asked.headers["access-control-allow-headers"].lower()
+        refused = reply_to(server, "ack", {"id": "x"}, **page)
+        assert (refused.status, refused.headers["access-control-allow-origin"]) == (401, page["Origin"])
+        assert ask(url, method="OPTIONS", headers={"Origin": "https://evil.example"}).status == 403
+
+
+def test_presence_of_streams_and_for_streams(cluster: Server) -> None:
+    agent = fresh("agent")
+    room = f"agent:{agent}"
+    with Sse(cluster, room, presence="true") as one:
+        told = one.first()["presence"][room]
+        assert (told["users"], told["connections"], len(told["members"])) == (1, 1, 1)
+        other = Sse(cluster, room)
+        other.first()
+        [came] = one.take(1, "presence")
+        assert (came.data["room"], len(came.data["joined"]), came.data["users"]) == (room, 1, 2)
+        other.close()
+        [left] = one.take(1, "presence")
+        assert (left.data["left"], left.data["users"]) == (came.data["joined"], 1)
+
+
+def test_presence_needs_the_right(impatient: Server) -> None:
+    for presence, status in (("true", 403), ("maybe", 422)):
+        told = ask(f"{impatient.url}/api/v1/stream?rooms=agent:a&presence={presence}",
+                   headers={"Authorization": f"Bearer {mint('ann')}"})
+        assert told.status == status
+    bearer = {"Authorization": f"Bearer {mint('ann', rooms={'agent:*': ['read', 'presence']})}"}
+    with Sse(impatient, "agent:a", presence="true", headers=bearer) as stream:
+        assert stream.first()["presence"]["agent:a"]["members"] == ["ann"]
+
+
+def _unread(server: Server, path: str, receive: int = 4096) -> socket.socket:
+    """A request whose answer nobody reads."""
+    sock = socket.socket()
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, receive)
+    sock.settimeout(DEADLINE)
+    sock.connect(("127.0.0.1", server.port))
+    sock.sendall(f"GET {path} HTTP/1.1\r\nHost: x\r\nX-API-Key: {READER}\r\n\r\n".encode())
+    return sock
+
+
+def test_answers_that_are_not_read_are_cut_off() -> None:
+    """An SSE client with little waiting, and a big history: both are given up after WSAPP_OUTBOX_AGE, and what waits
+    for them is bounded."""
+    agent = fresh("agent")
+    env = {"WSAPP_OUTBOX_AGE": "1", "MAX_EVENTS_PER_SEC": "10000", "WSAPP_API_KEYS": SETTING,
+           "WSAPP_HISTORY_BYTES": "30000000"}
+    with Server(1, env=env) as server, Sse(server, f"agent:{agent}") as reader:
+        reader.first()
+        socks = [_unread(server, f"/api/v1/stream?rooms=agent:{agent}")]
+        wait_until(lambda: b"wsapp_active_connections 2\n" in server.get("/metrics").body, "two streams")
+        for number in range(80):
+            server.emitter.broadcast_agent_thought({"agentId": agent, "thought": "x" * 100_000, "n": number})
+            assert reader.take(1)[0].data["n"] == number
+        wait_until(lambda: b"wsapp_active_connections 1\n" in server.get("/metrics").body, "the deaf one is gone")
+        before = _answers_unread(server)
+
+        def ask_again() -> bool:  # Redis need not be quick enough each time
+            socks.append(_unread(server, f"/api/v1/rooms/agent:{agent}/history?limit=80"))
+            return _answers_unread(server) > before
+
+        wait_until(ask_again, "the history, too", step=1.5)
+        publish(server, agent, 1)
+        assert reader.take(1)[0].data["thought"] == "thought 0"
+        for sock in socks:
+            sock.close()
+
+
+def _answers_unread(server: Server) -> int:
+    found = re.search(rb"^wsapp_answers_unread (\d+)$", server.get("/metrics").body, re.MULTILINE)
+    assert found is not None
+    return int(found[1])
+
+
 def test_full_workers_refuse() -> None:
     with Server(1, env={"MAX_CONNECTIONS": "1"}) as server, Sse(server, "agent:a") as stream:
         stream.first()
@@ -219,7 +395,7 @@ def test_hooks_of_the_host_decide(host: Server) -> None:
 
 
 def test_tokens_and_rights_hold_for_streams() -> None:
-    secret = "s" * 40
+    secret = SECRET
     claims = {"sub": "ann", "exp": time.time() + 3600, "rooms": ["agent:mine*"]}
     token = jwt.encode(claims, secret)
     with Server(1, env={"WSAPP_JWT_SECRET": secret, "WSAPP_JWT_LEEWAY": "0"}) as server:

@@ -270,6 +270,7 @@ def test_the_books_are_straight_though_the_store_is_away() -> None:
         manager.handle_disconnection("s1")
     assert (manager.get_connection_count(), manager.get_user_count()) == (0, 0)
     assert manager.get_room_connections("task:1") == []
+    assert [saved.positions.keys() for saved in manager.unsaved.values()] == [{"task:1"}]
 
 
 def test_forgetting_saves_nothing(cluster: Cluster) -> None:

@@ -329,3 +329,19 @@ def test_the_first_to_leave_is_the_most_pressing(events: list[tuple[int, float]]
         return max(priority, min(MAX_PRIORITY, priority + int(now) - int(since)))
     taken = [pressing(batch.waits[0].priority, batch.waits[0].since) for batch in lanes.take(now, groups=99)]
     assert taken == sorted(taken, reverse=True)
+
+
+@given(st.lists(st.tuples(st.sampled_from(["agent:1", "task:2"]), st.sampled_from("ab"), st.sampled_from(list(Lane))),
+                max_size=30))
+def test_what_waits_of_a_room_is_dropped_and_the_rest_is_as_it_was(puts: list[tuple[str, str, Lane]]) -> None:
+    lanes, alone = Lanes(), Lanes()
+    for seq, (room, entity, lane) in enumerate(puts, 1):
+        lanes.put(wait(seq, room=room, entity=entity, lane=lane))
+        if room == "task:2":
+            alone.put(wait(seq, room=room, entity=entity, lane=lane))
+    dropped = lanes.drop("agent:1")
+    assert all(waiting.room == "agent:1" for waiting in dropped)
+    assert sum(1 + waiting.merged for waiting in dropped) == sum(room == "agent:1" for room, _, _ in puts)
+    assert (lanes.depth, lanes.bytes, lanes.low_water("agent:1")) == (alone.depth, alone.bytes, None)
+    assert lanes.low_water("task:2") == alone.low_water("task:2")
+    assert seqs(lanes.take(1.0, 100)) == seqs(alone.take(1.0, 100))

@@ -114,3 +114,15 @@ def test_the_fates_always_add_up(steps: list[tuple[str, int]]) -> None:
     balance = ledger.balance("s")
     assert balance["published"] == sum(balance[fate.value] for fate in Fate)
     assert min(balance.values()) >= 0
+
+
+def test_copies_are_counted_and_are_not_owed_twice() -> None:
+    ledger = Ledger()
+    owed(ledger, 1)
+    ledger.delivered("s", "id1")
+    ledger.repeated("s", "id1")
+    ledger.repeated("s", "id1")
+    ledger.repeated("s", "never heard of")
+    assert ledger.explain("s", "id1") == {"id": "id1", "fate": "delivered", "room": ROOM, "seq": 1,
+                                          "why": "sent again 2 times, as a critical event"}
+    assert ledger.balance("s")["published"] == 1

@@ -380,3 +380,52 @@ def test_frames_never_exceed_the_rate_and_every_event_is_accounted_for(
     assert sent + shed + left == len(events)
     assert throttler.get_events_sent("u") == len(waits)
     assert throttler.user("u").shed == shed
+
+
+def test_release_sends_all_that_waits_for_one_receiver(make: Make, clock: Clock) -> None:
+    throttler, frames = make(rate=1)
+    for receiver in ("leaves", "stays"):
+        throttler.register("u", receiver)
+    for number in range(6):
+        throttler.enqueue("u", "agent-thought", thought(number, agent=str(number % 2)))
+    throttler.release("u", "leaves")
+    assert len(frames.items("leaves")) == 6
+    assert len(frames.items("stays")) == 1
+    throttler.ready = lambda receiver: False
+    throttler.release("u", "stays")
+    throttler.release("nobody", "x")
+    assert throttler.get_queue_depth("u") == 5, "one that does not read keeps it for a replay"
+    throttler.ready = lambda receiver: True
+    throttler.release("u", "stays")
+    assert not throttler.has_backlog
+
+
+def test_several_events_are_admitted_together_or_not_at_all() -> None:
+    queue = UserQueue(rate=10, burst=5)
+    assert queue.admits_all("a", 4, now=0.0)
+    assert queue.admits_all("a", 4, now=0.0), "the same four for another receiver"
+    assert not queue.admits_all("b", 2, now=0.0)
+    assert not queue.admits_all("b", 2, now=0.0)
+    assert queue.admits("c", now=0.0), "nothing was spent on the two"
+    assert not queue.admits("d", now=0.0)
+    assert queue.events_sent == 5
+
+
+def test_together_costs_what_it_costs_one_by_one() -> None:
+    together, single = UserQueue(rate=3, burst=7), UserQueue(rate=3, burst=7)
+    for number in range(200):
+        now = number * 0.31
+        if together.admits_all(f"{number}+2", 2, now):
+            assert single.admits(f"{number}a", now)
+            assert single.admits(f"{number}b", now)
+        assert together.next(now) == pytest.approx(single.next(now))
+    assert together.events_sent == single.events_sent > 100
+
+
+def test_nothing_goes_together_past_what_waits() -> None:
+    throttler = EventThrottler(rate=1)
+    throttler.register("u", "r")
+    user = throttler.user("u")
+    throttler.enqueue("u", "e", {})
+    throttler.enqueue("u", "e", {})
+    assert not user.admits_all("x", 2, now=user.next(0.0) + 100)

@@ -2,18 +2,25 @@
 
 from __future__ import annotations
 
+import os
 import socket
+import subprocess
+import sys
 import threading
+import time
 from collections.abc import Iterator
+from contextlib import ExitStack
 from typing import Any
 
 import pytest
 
+from tests.fault.machine.clocks import Clocks
 from tests.fault.machine.oracle import Oracle, Truth, View
 from tests.fault.machine.proxy import Proxy
 from tests.fault.machine.run import run
 from tests.fault.machine.schedule import LANES, listed
 from tests.fault.machine.stage import Stage
+from tests.harness import wait_until
 
 ROOM, TASK = "agent:a", "task:t"
 
@@ -80,8 +87,52 @@ class TestOracle:
 
     def test_a_shed_range_is_told(self) -> None:
         shed = view(1, 5, throttled=True)
-        shed.note("x", ROOM, first=2, last=4)
+        shed.note("x", ROOM, first=2, last=4, count=3)
         assert Oracle(truth()).judge(shed).counts["shed and told"] == 3
+
+    def test_more_is_missing_than_was_told(self) -> None:
+        shed = view(1, 5)
+        shed.note("x", ROOM, first=2, last=4, count=2)
+        assert problems(shed) == [f"c: 3 missing in the shed ranges of {ROOM}, 2 told"]
+
+    def test_what_a_twin_saw_the_session_was_sent(self) -> None:
+        """Two clients with one session: each sees a part, and is told a part."""
+        first, twin = view(1, 4), view(2)
+        twin.note("s", recovered=False, rooms={ROOM: ("e", 3)})
+        assert len(problems(first)) == 3
+        first.twins.append(twin)
+        account = Oracle(truth()).judge(first)
+        assert account.counts["delivered"] == 3
+        assert account.counts["told"] == 1
+        [problem] = account.problems
+        assert problem.startswith("c never saw Entry(id='id5'")
+
+    def test_a_critical_one_may_come_late_and_is_never_shed(self) -> None:
+        known = truth()
+        known.critical.update((2, 4))
+        late = view(1, 3, 2, 5)
+        late.note("x", ROOM, first=4, last=4, count=1)
+        account = Oracle(known).judge(late)
+        assert account.counts["critical, delivered"] == 1
+        assert [problem.endswith("is critical and was shed and told") for problem in account.problems] == [True]
+
+    def test_what_was_queued_is_owed_unless_it_went_with_its_worker_or_with_the_data(self) -> None:
+        known = truth()
+        for token, (pid, at) in enumerate([(1, 0.0), (2, 0.0), (1, 50.0)], 90):
+            known.promised(f"worker's {token}", token, pid, at)
+        known.losses.append(55.0)
+        account = Oracle(known, {2}).publishers()
+        assert account.problems == ["worker's 90 (token 90) was queued by worker 1 and never recorded"]
+        assert account.counts["queued, gone with its worker"] == 1
+        assert account.counts["queued, and Redis's data were lost soon after"] == 1
+
+    def test_ids_grow_and_are_given_once(self) -> None:
+        falling = Truth()
+        for id, seq in (("0000000000000b", 1), ("0000000000000a", 2), ("0000000000000cff", 3), ("0000000000000c", 4)):
+            falling.accepted(id, seq, {ROOM: ("e", seq)})
+        assert len(Oracle(falling).publishers().problems) == 1
+        falling.accepted("0000000000000b", 99, {ROOM: ("f", 1)})
+        assert any("is both token 1 and 99" in problem for problem in Oracle(falling).publishers().problems)
 
     def test_a_task_is_merged_into_a_later_update_only(self) -> None:
         known = truth(room=TASK)
@@ -127,7 +178,12 @@ class TestOracle:
 
 class TestProxy:
     @pytest.fixture
-    def echo(self) -> Iterator[int]:
+    def heard(self) -> list[bytes]:
+        """What the server was told, by connection."""
+        return []
+
+    @pytest.fixture
+    def echo(self, heard: list[bytes]) -> Iterator[int]:
         """A server that says everything back."""
         with socket.create_server(("127.0.0.1", 0)) as listening:
             def serve() -> None:
@@ -139,14 +195,17 @@ class TestProxy:
                     threading.Thread(target=answer, args=(link,), daemon=True).start()
 
             def answer(link: socket.socket) -> None:
+                heard.append(b"")
+                number = len(heard) - 1
                 with link:
                     while data := _read(link):
+                        heard[number] += data
                         link.sendall(data)
 
             threading.Thread(target=serve, daemon=True).start()
             yield listening.getsockname()[1]
 
-    def test_it_passes_cuts_swallows_and_refuses(self, echo: int) -> None:
+    def test_it_passes_cuts_doubles_swallows_and_refuses(self, echo: int, heard: list[bytes]) -> None:
         with Proxy(echo) as proxy:
             with socket.create_connection(("127.0.0.1", proxy.port), timeout=5) as link:
                 link.sendall(b"one")
@@ -162,9 +221,52 @@ class TestProxy:
                 assert link.recv(100) == b"three"
                 assert proxy.cut() == 1
                 assert _read(link) == b""
+            with socket.create_connection(("127.0.0.1", proxy.port), timeout=5) as link:
+                link.sendall(b"before")
+                assert link.recv(100) == b"before"
+                assert proxy.double() == 1
+                assert proxy.double() == 0, "once is enough"
+                link.sendall(b"after")
+                assert link.recv(100) == b"after", "what comes back on the second one is swallowed"
+                assert heard[-2:] == [b"beforeafter"] * 2 or wait_until(
+                    lambda: heard[-2:] == [b"beforeafter"] * 2, "both ends say the same")
+                proxy.undouble()
+                link.sendall(b"!")
+                assert link.recv(100) == b"!"
             proxy.weather.refusing = True
             with socket.create_connection(("127.0.0.1", proxy.port), timeout=5) as link:
                 assert _read(link) == b""
+
+
+def test_clocks_jump_one_by_one_and_sleep_as_ever() -> None:
+    with Clocks() as clocks:
+        if clocks.library is None:
+            pytest.skip("libfaketime is not installed (on Debian: sudo apt-get install libfaketime)")
+        code = ("import select, sys, time\nprint('', flush=True)\nbegan = time.monotonic()\nfor line in sys.stdin:\n"
+                "    select.select([], [], [], 0.05)\n    print(time.time(), time.monotonic() - began, flush=True)")
+        with ExitStack() as stack:
+            one, two = (stack.enter_context(subprocess.Popen(
+                [sys.executable, "-c", code], env={**os.environ, **clocks.env(name)}, stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE, text=True)) for name in ("one", "two"))
+
+            def ask(process: subprocess.Popen[str]) -> tuple[float, float]:
+                assert process.stdin is not None
+                assert process.stdout is not None
+                process.stdin.write("\n")
+                process.stdin.flush()
+                wall, passed = process.stdout.readline().split()
+                return float(wall) - time.time(), float(passed)
+
+            for process in (one, two):
+                assert process.stdout is not None
+                process.stdout.readline()
+            assert abs(ask(one)[0]) < 60 > abs(ask(two)[0])
+            clocks.move("one", -86_400)
+            wait_until(lambda: abs(ask(one)[0] + 86_400) < 60, "a day back")
+            assert abs(ask(two)[0]) < 60
+            assert 0 < ask(one)[1] < 60, "the monotonic clock goes on"
+            for process in (one, two):
+                process.kill()
 
 
 def silent(link: socket.socket) -> bool:

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import itertools
+import os
 import signal
 import statistics
 import threading
 import time
+from collections import Counter
 from collections.abc import Iterator
 
 import pytest
@@ -14,7 +16,8 @@ import pytest
 from tests.clients.fleet import Fleet, fresh, thoughts
 from tests.fault.load import Load
 from tests.fault.machine.oracle import Account, Oracle, Truth, View
-from tests.fault.machine.publishers import enter
+from tests.fault.machine.proxy import Proxy
+from tests.fault.machine.publishers import Auditor, enter
 from tests.fault.machine.watchers import NodeWatchers
 from tests.harness import Server, wait_until
 from tests.valkey import Valkey
@@ -26,6 +29,11 @@ RATE = {"MAX_EVENTS_PER_SEC": "2000", "WSAPP_DRAIN_TIMEOUT": "3"}
 HOST = "tests.apps.host:app"
 AGENTS = 40
 DURABLE = ("--appendonly", "yes", "--appendfsync", "always")
+# `python -m tests.fault --promises` sets it: as long and as many as the promises say, and judged by the clock.
+FULL = bool(os.environ.get("PROMISES_IN_FULL"))
+AWAY = 10.0 if FULL else 3.0  # seconds without Redis
+HUNG = 20.0 if FULL else 3.0
+LEAVING = 1000 if FULL else 200  # clients
 
 
 @pytest.fixture
@@ -34,36 +42,54 @@ def nodes() -> Iterator[NodeWatchers]:
         yield watchers
 
 
-def watch(nodes: NodeWatchers, server: Server, count: int) -> list[View]:
+def watch(nodes: NodeWatchers, server: Server, count: int, url: str | None = None) -> list[View]:
     """`count` clients, each in the room of one agent."""
     views = [View(f"npm {number}", [f"agent:a{number % AGENTS}"]) for number in range(count)]
     for view in views:
-        nodes.open(view, server.url, {})
+        nodes.open(view, url or server.url, {})
     wait_until(lambda: all(any(note.kind == "j" for note in view.notes) for view in views), "all are in", 60)
     return views
 
 
 class Stream:
-    """Publishes thoughts of all agents, `per_second` together, in small pipelines, until it is left."""
+    """Publishes thoughts of all agents until it is left: `per_second` together from outside, in small pipelines, and
+    `inside` of them through the workers' own broadcasts (of `tests.apps.host`): `accepted` has those that Redis has."""
 
-    def __init__(self, server: Server, per_second: float) -> None:
-        self.truth, self.refused = Truth(), 0
-        self._emitter, self._batch = server.emitter, max(1, int(per_second / 40))
-        self._stop, self._tokens = threading.Event(), itertools.count(1)
-        self._thread = threading.Thread(target=self._run, daemon=True)
+    def __init__(self, server: Server, per_second: float, inside: float = 0.0) -> None:
+        self.truth, self.refused, self.statuses, self.slowest = Truth(), 0, Counter[str](), 0.0
+        self._server, self._emitter, self._batch = server, server.emitter, max(1, int(per_second / 40))
+        self._stop, self._tokens, self._inside = threading.Event(), itertools.count(1), inside
+        self._threads = [threading.Thread(target=self._run, daemon=True)]
+        self.accepted: dict[str, int] = {}
+        self.auditor = Auditor(server.redis_url, self.truth, [f"agent:a{number}" for number in range(AGENTS)])
+        if inside:
+            self._threads.append(threading.Thread(target=self._run_inside, daemon=True))
+        self._began = self.lasted = 0.0
 
     def __enter__(self) -> Stream:
-        self._thread.start()
+        self._began = time.monotonic()
+        self.auditor.__enter__()
+        for thread in self._threads:
+            thread.start()
         return self
 
     def __exit__(self, *_: object) -> None:
         self._stop.set()
-        self._thread.join(30)
+        for thread in self._threads:
+            thread.join(30)
+        wait_until(self.auditor.read, "every history is read")
+        self.auditor.__exit__(None, None, None)
+        self.lasted = time.monotonic() - self._began
+
+    @property
+    def rate(self) -> float:
+        """Recorded publications a second."""
+        return len(self.truth.entries) / self.lasted
 
     def _run(self) -> None:
+        due = time.monotonic()
         while not self._stop.is_set():
             tokens = list(itertools.islice(self._tokens, self._batch))
-            begun = time.monotonic()
             try:
                 receipts = self._emitter.publish_many([
                     ("agent-thought", {"agentId": f"a{token % AGENTS}", "thought": str(token), "k": token})
@@ -74,7 +100,25 @@ class Stream:
                 for token, receipt in zip(tokens, getattr(error, "receipts", []), strict=False):
                     enter(self.truth, token, receipt)
                 self.refused += 1
-            self._stop.wait(max(0.0, 0.025 - (time.monotonic() - begun)))
+            due = max(due + 0.025, time.monotonic() - 0.1)
+            self._stop.wait(max(0.0, due - time.monotonic()))
+
+    def _run_inside(self) -> None:
+        while not self._stop.wait(1 / self._inside):
+            token = next(self._tokens)
+            told = self._server.post("/publish", {"thought": {
+                "agentId": f"a{token % AGENTS}", "thought": str(token), "k": token}}).json()
+            self.statuses[told["status"]] += 1
+            self.slowest = max(self.slowest, told["took"])
+            if told["status"] == "queued":
+                self.truth.promised(told["id"], token, told["pid"])
+            else:
+                self.accepted[told["id"]] = token
+
+
+def told(line: str) -> None:
+    """A figure for docs/reliability.md; `--promises` shows it."""
+    print(f"promise: {line}")
 
 
 def settled(views: list[View]) -> None:
@@ -107,47 +151,67 @@ def test_kill_9_under_a_thousand_events_a_second(nodes: NodeWatchers) -> None:
             time.sleep(2)
         settled(views)
         account = judged(stream.truth, views)
+        told(f"kill -9 twice, 200 clients, {stream.rate:.0f} events/s: {account.counts['delivered']} delivered, "
+             f"{account.counts['repeats']} sent again, 0 lost, 0 doubles after dedupe, in order")
         assert account.counts["delivered"] > 5000
         assert not account.counts["told"] and not account.counts["shed and told"]
+        assert not FULL or stream.rate > 900
 
 
 @pytest.mark.parametrize("emptied", [False, True])
 def test_redis_killed_for_long_and_back(nodes: NodeWatchers, emptied: bool) -> None:
-    """With its data nothing accepted is lost; without, every watcher of a room that lost something is told."""
-    with Valkey(*(() if emptied else DURABLE)) as valkey, Server(2, valkey.url, RATE) as server:
+    """With its data nothing accepted is lost; without, every watcher of a room that lost something is told.  Either
+    way what the workers took while it was away is recorded once."""
+    with Valkey(*(() if emptied else DURABLE)) as valkey, Server(2, valkey.url, RATE, HOST) as server:
         views = watch(nodes, server, 60)
-        with Stream(server, 200) as stream:
+        with Stream(server, 200, inside=20) as stream:
             time.sleep(1.5)
             valkey.kill()
-            time.sleep(4)
+            time.sleep(AWAY)
             valkey.start(valkey.port)
             wait_until(server.ready, "ready again")
             time.sleep(2)
         settled(views)
         account = judged(stream.truth, views)
+        told(f"Redis away {AWAY:g} s {'and back empty' if emptied else 'and back'}: {account.counts['published']} "
+             f"published, {dict(stream.statuses)} through workers, {stream.refused} refused, 0 lost "
+             f"untold, 0 doubled, {account.counts['told']} deliveries told as missed, "
+             f"{sum(any(note.kind == 'r' for note in view.notes) for view in views)} of {len(views)} told resync")
         assert stream.refused > 0
+        assert stream.statuses["queued"] > 10
+        for view in views:
+            room = int(view.rooms[0].removeprefix("agent:a"))
+            mine = {id for id, token in stream.accepted.items() if token % AGENTS == room}
+            assert emptied or mine <= set(view.ids), "what a worker was told is recorded everybody has seen"
         if emptied:
             assert all(any(note.kind == "r" for note in view.notes) for view in views), "everybody is told"
         else:
-            assert not account.counts["told"]
+            # Recorded, and killed before it was passed on: the last moment's, at most a pipeline for each room.
+            assert account.counts["told"] <= len(views)
 
 
 def test_a_hung_redis_costs_no_emit_more_than_its_patience(fleet: Fleet) -> None:
     agent = fresh("agent")
     with Valkey() as valkey, Server(1, valkey.url, RATE, HOST) as server:
-        fleet.npm(server).subscribe("agent", agent)
-        took = []
+        client = fleet.npm(server)
+        client.subscribe("agent", agent)
+        took, ids, began = [], [], time.monotonic()
         valkey.stop_process()
         try:
-            for number in range(100):
-                told = server.post("/publish", {"thought": {"agentId": agent, "thought": str(number)}}).json()
-                assert told["status"] == "queued"
-                took.append(told["took"])
+            while time.monotonic() - began < HUNG:
+                given = server.post("/publish", {"thought": {"agentId": agent, "thought": str(len(took))}}).json()
+                assert given["status"] == "queued"
+                took.append(given["took"])
+                ids.append(given["id"])
+                time.sleep(0.01)
+            client.wait_ids(ids)
         finally:
             valkey.cont()
+        told(f"Redis hung {HUNG:g} s: {len(took)} local emits, the slowest {max(took) * 1000:.1f} ms, "
+             f"median {statistics.median(took) * 1000:.2f} ms")
         # The first one waits for its patience of 30 ms, the others for nothing; the rest is for a busy machine.
         assert statistics.quantiles(took, n=20)[-1] < 0.05
-        assert max(took) < 0.25
+        assert max(took) < (0.05 if FULL else 0.25)
 
 
 def test_an_answer_that_was_lost_is_not_seen_twice(fleet: Fleet) -> None:
@@ -167,21 +231,39 @@ def test_an_answer_that_was_lost_is_not_seen_twice(fleet: Fleet) -> None:
         assert len(seen) == len(set(seen))
 
 
-def test_a_drain_tells_everybody_and_everybody_comes_back(nodes: NodeWatchers) -> None:
-    """SIGTERM: each client is told when to return, gets 1012, and misses nothing on the next server."""
-    count = 200
-    with Server(2, env=RATE) as server:
-        views = watch(nodes, server, count)
-        with Stream(server, 100) as stream:
-            time.sleep(1)
-            assert server.terminate() == 0
-            wait_until(lambda: nodes.codes[1012] == count, "1012 for everybody")
-            assert nodes.told["h"] == count, "each was told before"
-            server.start()
-            wait_until(lambda: nodes.told["recovered True"] == count, "everybody is back", 60)
-            time.sleep(1)
-        settled(views)
-        assert not judged(stream.truth, views).counts["told"]
+def test_sigterm_sends_everybody_away_evenly(nodes: NodeWatchers) -> None:
+    """Each client is told when to return, gets 1012, and is back on another server at its slot, missing nothing."""
+    with Valkey() as valkey, Server(2, valkey.url, {**RATE, "WSAPP_DRAIN_TIMEOUT": "8"}) as leaving, \
+            Server(2, valkey.url, RATE) as staying:
+        ports = [leaving.port]
+        with Proxy(lambda: ports[0]) as balancer:
+            views = watch(nodes, leaving, LEAVING, f"http://127.0.0.1:{balancer.port}")
+            with Stream(leaving, 100) as stream:
+                time.sleep(1)
+                ports[0] = staying.port  # what a balancer does once /readyz says 503
+                assert leaving.terminate() == 0
+                wait_until(lambda: nodes.codes[1012] == LEAVING, "1012 for everybody")
+                assert nodes.told["h"] == LEAVING, "each was told before"
+                wait_until(lambda: nodes.told["recovered True"] == LEAVING, "everybody is back", 60)
+                time.sleep(1)
+            settled(views)
+            assert not judged(stream.truth, views).counts["told"]
+            evenly(nodes)
+
+
+def evenly(nodes: NodeWatchers) -> None:
+    """The returns are as flat as their slots."""
+    spread = max(slot for _, slot in nodes.slots.values())
+    began = min(at for at, _ in nodes.slots.values())
+    late = sorted(nodes.returns[name] - at - slot for name, (at, slot) in nodes.slots.items())
+    windows = 10 if FULL else 4
+    counts = Counter(int((at - began) / spread * windows) for at in nodes.returns.values())
+    most = max(counts.values()) / len(nodes.returns)
+    told(f"SIGTERM with {len(late)} clients: slots over {spread:.2f} s, back {late[len(late) // 2]:.2f} s after them "
+         f"(median; 99 %: {late[len(late) * 99 // 100]:.2f} s), at most {most:.0%} in a window of "
+         f"{spread / windows:.2f} s")
+    assert most <= (0.25 if FULL else 0.6)
+    assert len(late) * (0.99 if FULL else 0.8) <= sum(one < 1.0 for one in late)
 
 
 def test_a_worker_that_drains_sends_its_clients_to_the_other(nodes: NodeWatchers) -> None:

@@ -12,7 +12,7 @@ from tests.valkey import Valkey
 
 pytestmark = [pytest.mark.cluster, pytest.mark.node]
 
-RATE = {"MAX_EVENTS_PER_SEC": "1000"}
+RATE = {"MAX_EVENTS_PER_SEC": "1000", "WSAPP_CATCH_UP_LIMIT": "0"}
 HOST = "tests.apps.host:app"
 DURABLE = ("--appendonly", "yes", "--appendfsync", "always")
 

@@ -14,7 +14,7 @@ from tests.harness import Server, wait_until
 
 pytestmark = [pytest.mark.cluster, pytest.mark.node]
 
-RATE = {"MAX_EVENTS_PER_SEC": "1000"}
+RATE = {"MAX_EVENTS_PER_SEC": "1000", "WSAPP_CATCH_UP_LIMIT": "0"}
 
 
 @pytest.mark.parametrize("seed", [1])

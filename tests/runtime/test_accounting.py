@@ -7,10 +7,13 @@ from collections.abc import Iterator
 import pytest
 
 from tests.runtime.world import World, eventually, thoughts
+from wsapp.core.catch_up import Pace
+from wsapp.core.critical import RetryPolicy
 from wsapp.core.events import Profile
 from wsapp.core.ledger import Fate, Ledger
 from wsapp.core.session import Session
 from wsapp.runtime.accounting import AccountedFanout
+from wsapp.runtime.critical import CriticalDelivery
 
 
 class Accounted(World):
@@ -126,3 +129,50 @@ def test_every_profile_is_accounted_for(slow: Accounted) -> None:
         sent = b"".join(frame.payload for frame in session.peer.frames)  # type: ignore[attr-defined]
         for id in ids:
             assert (id.encode() in sent) == (slow.fate(session, id) == "delivered")
+
+
+def test_a_long_absence_adds_up(world: Accounted) -> None:
+    world.delivery.pace = Pace(10, 4)
+    said = [world.thought(number) for number in range(20)]
+    alarm = world.thought("!", critical=True)
+    said += [world.thought(number) for number in range(20, 30)]
+    session = world.client()
+    recovery = world.join(session, {"agent:a": alarm.positions["agent:a"]._replace(seq=0)})
+    recovery.pace(world.delivery.pace)
+    recovery.release()
+    assert world.sound(session) | {"published": 31, "delivered": 5, "shed": 26} == world.sound(session)
+    assert world.ledger.explain(session.id, said[3].id)["why"] == "catch-up"
+    assert {world.fate(session, receipt.id) for receipt in (alarm, *said[-4:])} == {"delivered"}
+
+
+def test_copies_of_a_critical_event_are_accounted_for(world: Accounted) -> None:
+    critical = world.fanout.critical = CriticalDelivery(
+        world.backend.critical, RetryPolicy(2.0, 60.0, 5, uniform=lambda low, _high: low), world.connections,
+        world.fanout.frame, world.metrics)
+    critical.on_copy = world.fanout.again
+    world.run(world.fanout.turns.run, critical.keep_forever)
+    first = world.client("agent:a", user="ann")
+    id = world.thought("!", critical=True).id
+    eventually(lambda: thoughts(first) == ["!"])
+    assert world.ledger.explain(first.id, id)["why"] == ""
+    second = world.client(user="ann")  # in no room: only the copies reach it
+    for _ in range(2):
+        world.pass_time(30)
+        critical.sweep()
+    assert len(thoughts(first)) == 3
+    assert len(thoughts(second)) == 2
+    for session, why in ((first, "sent again 2 times"), (second, "sent again 2 times")):
+        assert world.sound(session)["delivered"] == 1
+        assert str(world.ledger.explain(session.id, id)["why"]).startswith(why)
+
+
+def test_what_waited_of_a_lost_history_is_told(slow: Accounted) -> None:
+    session = slow.client("agent:a")
+    said = [slow.thought(number) for number in range(5)]
+    slow.pass_time(2 * 86_400)
+    slow.thought("anew")
+    eventually(lambda: slow.fate(session, said[-1].id) == "told")
+    slow.pass_time(60)
+    slow.throttler.flush()
+    assert [slow.fate(session, receipt.id) for receipt in said] == ["delivered"] * 2 + ["told"] * 3
+    assert slow.sound(session)["waiting"] == 0

@@ -106,7 +106,7 @@ def test_rooms_that_a_refresh_takes_away(place: Place, caplog: pytest.LogCapture
     assert list(session.subs) == ["agent:a"]
     assert peer(session).of("unsubscribed") == [{"room": "agent:b", "reason": "forbidden"}]
     assert [record.getMessage() for record in caplog.records] == [
-        f"denied: user='ann' sid={session.sid} action=read room='agent:b'"]
+        f"denied: user='ann' sid={session.sid} action=read room='agent:b': not granted"]
 
 
 def test_patterns_or_the_hosts_authorizer(place: Place) -> None:

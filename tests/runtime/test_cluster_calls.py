@@ -60,7 +60,7 @@ def test_who_is_silent_is_named() -> None:
     wires.deaf.add("b")
     found = first.ask("hello", patience=0.05)
     assert (found.by_boot, found.missing) == ({"a": "a"}, ["b", "c"])
-    assert not first._open
+    assert not first._questions._open
 
 
 def test_late_and_foreign_answers_change_nothing() -> None:

@@ -9,7 +9,7 @@ from typing import Any
 import gevent
 import pytest
 
-from tests.runtime.world import World, eventually, peer, thoughts
+from tests.runtime.world import RecordingPeer, World, eventually, peer, thoughts
 from wsapp.core.critical import RetryPolicy
 from wsapp.core.events import Lane, Placed, Position, Profile, Publication
 from wsapp.core.ports import CriticalStore, Due, Fate, Kept
@@ -62,7 +62,7 @@ class Critical(World):
         self.critical = self.fanout.critical = CriticalDelivery(
             self.store, RetryPolicy(2.0, 60.0, 3, uniform=middle),  # type: ignore[arg-type]
             self.connections, self.fanout.frame, self.metrics)
-        self.run(self.fanout.run, self.critical.keep_forever, self.critical.visit_forever)
+        self.run(self.fanout.turns.run, self.critical.keep_forever, self.critical.visit_forever)
 
     def alarm(self, text: object = "!", agent: str = "a", **options: Any) -> str:
         return self.thought(text, agent, critical=True, **options).id
@@ -374,3 +374,33 @@ def test_the_sweep_goes_on_when_redis_is_away(worker: Critical) -> None:
     worker.store.away = False
     eventually(lambda: len(ids(ada)) >= 3)
     assert set(ids(ada)) == {id}
+
+
+def test_an_urgent_event_that_passes_the_lanes_takes_no_offset_along() -> None:
+    """A recovery from its offset would skip what still waits in the lanes."""
+    world = World(rate=2, max_items=50)
+    offset, plain = (world.client("agent:a", user=profile.name, profile=profile)
+                     for profile in (Profile.OFFSET, Profile.PLAIN))
+    for number in range(5):
+        world.thought(number)
+    world.thought("!", priority=10)
+    came = [event for event in peer(offset).events if event[1]["thought"] == "!"]
+    assert [len(event) for event in came] == [2], "no offset"
+    assert thoughts(offset) == thoughts(plain) == ["0", "1", "!"]
+    last = [event[2] for event in peer(offset).events if len(event) == 3][-1]
+    world.connections.store.save([world.connections.saved(offset)])
+    world.lifecycle.goodbye(offset.sid)
+    admitted = world.lifecycle.welcome("back", RecordingPeer("back"), {  # type: ignore[arg-type]
+        "recovery": "offset", "pid": offset.id, "offset": last}, "OFFSET")
+    assert admitted.recovery is not None
+    admitted.recovery.release()
+    assert thoughts(admitted.session) == ["2", "3", "4", "!"]
+    world.close()
+
+
+def test_an_urgent_event_with_nothing_before_it_has_its_offset() -> None:
+    world = World(rate=2, max_items=50)
+    session = world.client("agent:a", profile=Profile.OFFSET)
+    receipt = world.thought("!", priority=10)
+    assert peer(session).events[-1][2] == receipt.id
+    world.close()

@@ -6,9 +6,10 @@ import gevent
 import pytest
 
 from tests.runtime.world import World, eventually, numbers, peer, thoughts
-from wsapp.core.events import Lane, Publication
+from wsapp.core.events import Draft, Lane, Profile, Publication
 from wsapp.core.ports import Limits
 from wsapp.errors import BrokerUnavailable
+from wsapp.runtime.fanout import FEW
 
 
 def test_members_get_everything_in_order_and_others_nothing(world: World) -> None:
@@ -181,3 +182,130 @@ def test_a_room_that_cannot_be_opened_takes_nobody_in(world: World) -> None:
     world.join(session, {"agent:a": None}).release()
     world.thought("x")
     assert thoughts(session) == ["x"]
+
+
+def test_more_than_can_be_passed_on_waits_in_the_history_and_not_here(world: World) -> None:
+    sessions = [world.client("agent:a") for _ in range(FEW + 1)]
+    world.fanout.turns.backlog = 2000
+    for number in range(200):
+        world.thought(number)
+    room = world.registry.rooms["agent:a"]
+    assert sum(turn.size for turn in room.pending) < 3000
+    world.run(world.fanout.turns.run)
+    eventually(lambda: all(len(thoughts(session)) >= 200 for session in sessions))
+    assert all(thoughts(session) == numbers(200) for session in sessions)
+
+
+def test_who_has_read_further_in_the_history_than_the_worker_gets_nothing_twice(world: World) -> None:
+    session = world.client("agent:a")
+    world.thought(0)
+    [sub] = session.subs.values()
+    sub.sent = 2
+    world.thought(1)
+    world.thought(2)
+    assert thoughts(session) == ["0", "2"]
+
+
+def test_what_waits_of_a_lost_history_goes_with_it(throttled: World) -> None:
+    """It would come after the resync, with numbers of the old history, and hold the new positions back."""
+    session = throttled.client("agent:a", "agent:b")
+    for number in range(6):
+        throttled.thought(number)
+    throttled.thought("other", agent="b")
+    assert thoughts(session) == numbers(2)
+    throttled.pass_time(2 * 86_400)
+    throttled.thought("anew")
+    eventually(lambda: peer(session).of("resync"))
+    [told] = peer(session).of("resync")
+    assert (told["room"], told["seq"], told["missed"]) == ("agent:a", 0, 1 + 4)
+    for _ in range(5):
+        throttled.pass_time(60)
+        throttled.throttler.flush()
+    eventually(lambda: len(thoughts(session)) == 4)
+    assert thoughts(session) == [*numbers(2), "other", "anew"]
+    assert session.subs["agent:a"].position() == 1
+
+
+@pytest.mark.parametrize("others", [0, 1])
+def test_a_session_with_nothing_else_waiting_is_not_flushed_empty(throttled: World, others: int) -> None:
+    session = throttled.client("agent:a", profile=Profile.SDK)
+    for number in range(4):
+        throttled.thought(number)
+    assert session.drop_waiting("agent:b") == 0
+    assert session.drop_waiting("agent:a") == 2
+    assert session.lanes() is None
+    for number in range(others):
+        throttled.thought(number)
+    throttled.pass_time(60)
+    throttled.throttler.flush()
+    assert len(thoughts(session)) == 2 + others
+
+
+def test_a_publish_whose_record_came_live_is_known_by_its_origin(world: World) -> None:
+    world.client("agent:a")
+    [receipt] = world.broker.publish([Draft("x", ("agent:a",), b"1", 1, origin="here")])
+    world.broker.publish([Draft("x", ("agent:b",), b"1", 1, origin="unfollowed")])
+    assert world.delivery.arrived("here") == receipt
+    assert world.delivery.arrived("unfollowed") is None
+
+
+def interleaved(world: World) -> list[str]:
+    """Events of a, b, and both with either as their home; their texts in publish order."""
+    texts = []
+    for number in range(12):
+        home, other = ("ab", "ba")[number // 2 % 2]
+        world.thought(number, agent=home, also_to=[f"agent:{other}"] if number % 2 else [])
+        texts.append(str(number))
+    return texts
+
+
+@pytest.mark.parametrize("slow", [0, 1, 2])
+def test_order_over_two_rooms_holds_while_both_are_healed(world: World, slow: int) -> None:
+    """After a gap every room reads on by itself: what comes through a slow one is not overtaken in the other."""
+    session, bystander = world.client("agent:a", "agent:b"), world.client("agent:b")
+    world.thought("begin", agent="a")
+    world.thought("begin", agent="b")
+    world.lost = lambda _room, _seq: True
+    texts = interleaved(world)
+    world.lost = lambda _room, _seq: False
+    world.broker.before += [*[lambda: None] * slow, lambda: gevent.sleep(0.03)]
+    world.delivery.on_gap()
+    gevent.sleep(0)
+    world.thought("live", agent="b")
+    eventually(lambda: "live" in thoughts(session))
+    assert thoughts(session) == ["begin", "begin", *texts, "live"]
+    eventually(lambda: "live" in thoughts(bystander))
+    assert thoughts(bystander) == ["begin", *[text for text in texts if text not in ("0", "4", "8")], "live"]
+
+
+def test_order_over_two_rooms_holds_while_the_home_is_healed(world: World) -> None:
+    session = world.client("agent:a", "agent:b")
+    world.thought("0", agent="a")
+    world.lost = lambda room, seq: room == "agent:a" and seq == 2
+    world.broker.before.append(lambda: gevent.sleep(0.03))
+    world.thought("1", agent="a")
+    world.thought("2", agent="a")  # shows the hole
+    gevent.sleep(0)
+    world.thought("3", agent="a", also_to=["agent:b"])
+    world.thought("4", agent="b")
+    world.thought("5", agent="b")
+    eventually(lambda: len(thoughts(session)) == 6)
+    assert thoughts(session) == numbers(6)
+    world.thought("6", agent="b")
+    assert thoughts(session) == numbers(7)
+
+
+def test_a_room_does_not_wait_for_ever_for_another(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("wsapp.runtime.delivery.PRECEDENCE", 0.02)
+    session = world.client("agent:a", "agent:b")
+    hold = gevent.event.Event()
+    world.thought("0", agent="a")
+    world.lost = lambda room, seq: room == "agent:a" and seq == 2
+    world.broker.before.append(lambda: hold.wait())
+    world.thought("1", agent="a")
+    world.thought("2", agent="a", also_to=["agent:b"])
+    gevent.sleep(0)
+    world.thought("3", agent="b")
+    eventually(lambda: thoughts(session) == ["0", "3"])
+    hold.set()
+    eventually(lambda: len(thoughts(session)) == 4)

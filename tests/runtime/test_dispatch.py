@@ -50,9 +50,9 @@ def test_connect_is_answered_before_anything_else(place: Place) -> None:
     client.send("40")
     packets = [client.next() for _ in range(4)]
     assert packets[0].startswith("40{")
-    assert packets[1:3] == ['42["early",1]', '42["early",2]']
-    assert packets[3].startswith('42["session"')
-    hello, told = json.loads(packets[0][2:]), json.loads(packets[3][2:])[1]
+    assert packets[1].startswith('42["session"')
+    assert packets[2:] == ['42["early",1]', '42["early",2]']
+    hello, told = json.loads(packets[0][2:]), json.loads(packets[1][2:])[1]
     assert hello["pid"] == told["sessionId"]
     assert hello["sid"] != client.sid
 
@@ -207,3 +207,44 @@ def test_a_pong_is_activity_and_so_is_a_message(place: Place) -> None:
     session.last_seen = 0.0
     client.ask("nobody")
     assert session.last_seen > 0
+
+
+# -- namespaces of the host application
+
+
+def greeted(place: Place, refuse: bool = False) -> PollingClient:
+    """A client of a place whose namespace /other greets, and may turn away."""
+    @place.server.socketio.on("connect", namespace="/other")
+    def connected(auth: Any = None) -> None:
+        place.server.socketio.emit("greeting", auth, namespace="/other")
+        if refuse:
+            raise ConnectionRefusedError("not you")
+
+    return PollingClient(place.app)
+
+
+def test_another_namespace_is_answered_before_anything_else(place: Place) -> None:
+    client = greeted(place)
+    client.send('40/other,{"a":1}')
+    assert client.next().startswith('40/other,{"sid":')
+    assert client.next() == '42/other,["greeting",{"a":1}]'
+
+
+def test_who_is_refused_gets_nothing_of_what_the_handler_emitted(place: Place) -> None:
+    client = greeted(place, refuse=True)
+    client.send("40/other,")
+    assert client.next().startswith('44/other,{"message":')
+    client.send("40")
+    assert client.next().startswith("40{")
+
+
+def test_an_unknown_namespace_is_told_as_the_reference_server_does(place: Place) -> None:
+    client = PollingClient(place.app)
+    client.send("40/nowhere,")
+    assert client.next() == '44/nowhere,{"message":"Invalid namespace"}'
+
+
+@pytest.mark.parametrize("packet", ['42["x"]', "41", "431[]", '42/other,["x"]', '421["connect"]'])
+def test_connect_comes_first(place: Place, packet: str) -> None:
+    client = greeted(place)
+    assert client.send(packet) == 400

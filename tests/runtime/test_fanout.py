@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import json
+import re
 import socket
+from collections.abc import Callable
 from dataclasses import replace
 
 import gevent
@@ -10,7 +13,8 @@ import gevent
 from tests.runtime.world import RecordingPeer, World, eventually, numbers, peer, thoughts
 from wsapp.core.events import Placed, Profile, publish_draft
 from wsapp.core.ports import HistoryQuery
-from wsapp.runtime.fanout import SLICE, published_ms
+from wsapp.runtime.fanout import FEW, published_ms
+from wsapp.runtime.turns import SLICE
 from wsapp.transport.deflate import deflate, inflate
 from wsapp.transport.frames import Frame
 from wsapp.transport.outbox import CROWDED, Outbox
@@ -26,6 +30,7 @@ class Wired(RecordingPeer):
             end.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 8192)
             end.setblocking(False)
         self.full: list[str] = []
+        self.seen = b""
         self.direct = Outbox(near, lambda _data: None, lambda _reason: None, max_bytes, 30.0,
                              lambda: self.full.append(sid))
 
@@ -53,7 +58,9 @@ class Wired(RecordingPeer):
 def wired(world: World, name: str, max_bytes: int = 50_000_000) -> Wired:
     """A member of agent:a with a real socket."""
     own = Wired(name, max_bytes)
-    world.join(world.connections.handle_connection(name, own), {"agent:a": None}).release()
+    session = world.connections.handle_connection(name, own)
+    own.direct.on_route = lambda: session.rerouted(own.direct)
+    world.join(session, {"agent:a": None}).release()
     return own
 
 
@@ -64,6 +71,23 @@ def drained(own: Wired) -> bytes:
         gevent.sleep(0.001)
         found += own.read()
     return found + own.read()
+
+
+def texts(own: Wired) -> list[str]:
+    """The thoughts that came so far, from the bytes of the socket."""
+    own.seen += own.read()
+    return [text.decode() for text in re.findall(rb'"thought":"(\w*)"', own.seen)]
+
+
+def counted(send: Callable[[bytes], int] | None, calls: list[int]) -> Callable[[bytes], int]:
+    """`send`, with the sizes of its calls written down."""
+    assert send is not None
+
+    def counting(data: bytes) -> int:
+        calls.append(len(data))
+        return send(data)
+
+    return counting
 
 
 def test_one_frame_object_serves_all_of_a_profile(world: World) -> None:
@@ -81,7 +105,7 @@ def test_one_frame_object_serves_all_of_a_profile(world: World) -> None:
 
 def test_a_large_room_is_served_in_slices_without_changing_the_order(world: World) -> None:
     sessions = [world.client("agent:a") for _ in range(2 * SLICE + 10)]
-    world.run(world.fanout.run)
+    world.run(world.fanout.turns.run)
     for number in range(5):
         world.thought(number)
     eventually(lambda: len(thoughts(sessions[-1])) == 5)
@@ -94,17 +118,18 @@ def test_a_small_room_does_not_wait_for_all_of_a_large_one(world: World) -> None
     for number in range(10):
         world.thought(number)
     world.thought("x", agent="b")
-    served: list[int] = []
-    keep = peer(small).push
-    small.peer.push = lambda frame: (served.append(len(peer(large[0]).frames)), keep(frame))  # type: ignore[method-assign]
-    world.run(world.fanout.run)
-    eventually(lambda: len(peer(large[-1]).frames) == 10)
-    assert served == [1]
+    served: list[tuple[int, int]] = []
+    first, last, keep = peer(large[0]), peer(large[-1]), peer(small).push
+    small.peer.push = lambda frame: (  # type: ignore[method-assign]
+        served.append((len(first.frames), len(last.frames))), keep(frame))
+    world.run(world.fanout.turns.run)
+    eventually(lambda: len(last.frames) == 10)
+    assert served == [(10, 0)]
 
 
 def test_one_room_keeps_its_order_while_its_members_come_and_go(world: World) -> None:
     sessions = [world.client("agent:a") for _ in range(SLICE + 1)]
-    world.run(world.fanout.run)
+    world.run(world.fanout.turns.run)
     world.thought(0)
     late = world.client("agent:a")
     world.registry.leave(sessions[0], "agent:a")
@@ -119,7 +144,7 @@ def test_a_session_that_has_gone_leaves_nothing_in_the_throttle(throttled: World
     for number in range(4):
         throttled.thought(number)
     throttled.connections.handle_disconnection(sessions[-1].sid)
-    throttled.run(throttled.fanout.run)
+    throttled.run(throttled.fanout.turns.run)
     eventually(lambda: not throttled.registry.rooms["agent:a"].pending)
     assert throttled.throttler.get_queue_depth(f"u{SLICE}") == 0
 
@@ -277,6 +302,7 @@ def test_a_member_that_never_reads_is_given_up_and_bystanders_get_everything(wor
 def test_members_with_compression_share_one_compressed_frame(world: World) -> None:
     plain, small = wired(world, "plain"), wired(world, "small")
     small.direct.squeezed = True
+    small.direct.on_route()
     made = []
 
     def squeeze(payload: bytes) -> bytes:
@@ -286,6 +312,7 @@ def test_members_with_compression_share_one_compressed_frame(world: World) -> No
     world.fanout.squeeze = squeeze
     third = wired(world, "third")
     third.direct.squeezed = True
+    third.direct.on_route()
     world.thought("again and again " * 20)
     frame, other = small.read(), third.read()
     assert frame == other
@@ -303,3 +330,96 @@ def test_an_answer_that_was_lost_is_recognised_by_its_origin(world: World) -> No
     world.fanout.serve_unrecorded(publish_draft(replace(draft, flags="i"), draft.origin, unplaced))
     world.backend.broker.publish([draft])
     assert thoughts(session) == ["once"]
+
+
+# -- what waits for its turn goes out together
+
+
+def test_what_waits_for_its_turn_goes_out_in_one_send(world: World) -> None:
+    readers = [wired(world, f"w{number}") for number in range(FEW + 1)]
+    sends: list[int] = []
+    readers[0].direct.send = counted(readers[0].direct.send, sends)
+    readers[0].direct.on_route()
+    for number in range(5):
+        world.thought(number)
+    world.run(world.fanout.turns.run)
+    for own in readers:
+        eventually(lambda own=own: texts(own) == numbers(5))  # type: ignore[misc]
+    assert len(sends) == 1
+    assert world.metrics.delivered == 5 * len(readers)
+
+
+def test_a_critical_event_between_others_keeps_its_place(world: World) -> None:
+    readers = [wired(world, f"w{number}") for number in range(FEW + 1)]
+    for number in range(5):
+        world.thought(number, priority=9 if number == 2 else 5)
+    world.run(world.fanout.turns.run)
+    eventually(lambda: texts(readers[-1]) == numbers(5))
+
+
+def test_who_has_not_the_tokens_for_all_is_sent_what_it_has_tokens_for(throttled: World) -> None:
+    """The bucket of two holds for a turn as for single events, and for a user as a whole."""
+    sessions = [throttled.client("agent:a", user=f"u{number % FEW}") for number in range(FEW + 1)]
+    for number in range(5):
+        throttled.thought(number)
+    throttled.run(throttled.fanout.turns.run)
+    eventually(lambda: len(thoughts(sessions[-1])) == 2)
+    assert all(thoughts(session) == numbers(2) for session in sessions)
+    assert throttled.throttler.get_queue_depth("u0") == 3
+    assert throttled.throttler.get_events_sent("u0") == 2
+
+
+def test_tokens_of_a_turn_are_paid_once_for_all_sessions_of_a_user(throttled: World) -> None:
+    sessions = [throttled.client("agent:a", user=f"u{number % 8}") for number in range(FEW + 1)]
+    for number in range(2):
+        throttled.thought(number)
+    throttled.run(throttled.fanout.turns.run)
+    eventually(lambda: thoughts(sessions[-1]) == numbers(2))
+    assert throttled.throttler.get_events_sent("u0") == 2
+    assert throttled.throttler.get_queue_depth("u0") == 0
+
+
+def test_a_turn_for_one_whose_outbox_is_crowded_waits_in_its_lanes(world: World) -> None:
+    readers = [wired(world, f"w{number}") for number in range(FEW + 1)]
+    deaf = readers[0]
+    deaf.direct.write(b"x" * 2 * CROWDED)
+    deaf.direct.write(b"x")
+    assert deaf.direct.crowded
+    for number in range(4):
+        world.thought(number)
+    world.run(world.fanout.turns.run)
+    eventually(lambda: texts(readers[1]) == numbers(4))
+    assert world.metrics.deferred == 4
+
+
+def test_an_event_of_two_rooms_is_not_joined_where_it_may_have_come_already(world: World) -> None:
+    readers = [wired(world, f"w{number}") for number in range(FEW + 1)]
+    for number in range(4):
+        world.thought(number, also_to=["task:t"] if number == 1 else [])
+    world.run(world.fanout.turns.run)
+    eventually(lambda: texts(readers[-1]) == numbers(4))
+
+
+def test_who_is_far_behind_keeps_snapshots_only_and_is_told_how_much_that_left_out(world: World) -> None:
+    stuck = wired(world, "stuck", max_bytes=CROWDED * 8)
+    sent = 0
+    while not stuck.direct.far_behind:
+        world.thought("x" * 5000)
+        world.task(sent % 100, also_to=["agent:a"])
+        sent += 2
+    world.thought("last")
+    world.task(99, also_to=["agent:a"])
+    assert (world.metrics.facts()["slowDeferred"], world.metrics.facts()["slowSnapshots"]) == (1, 1)
+    [user] = {session.user_id for session in world.connections.sessions()}
+    assert [(waiting["type"], waiting["data"].data_json("agent:a").count(b'"progress":99'))  # type: ignore[attr-defined]
+            for waiting in world.throttler.get_queue(user)] == [("task-update", 1)]
+    came = drained(stuck)
+    world.throttler.flush(world.clock() + 10)
+    came += drained(stuck)
+    told = [json.loads(text) for text in re.findall(rb'42\["shed",(\{[^}]*\})', came)]
+    assert {shed["reason"] for shed in told} == {"snapshots"}
+    left_out = sum(shed["count"] for shed in told)
+    assert came.count(b'"agent-thought"') + left_out == sent / 2 + 1, "every thought came or is counted"
+    assert not stuck.direct.crowded
+    world.thought("again")
+    assert b'"thought":"again"' in stuck.read()

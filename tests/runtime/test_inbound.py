@@ -57,3 +57,10 @@ def test_idle_users_are_let_go() -> None:
         clock.now += 1.0
         inbound.admit("s", f"user{number}")
     assert len(inbound._users) <= 1001
+
+
+def test_requests_count_for_their_user() -> None:
+    inbound = Inbound(0, 1, Clock())
+    assert [inbound.admit_request("ann") for _ in range(BURST + 1)] == [True] * BURST + [False]
+    assert inbound.admit("s", "ann") is Verdict.REFUSE
+    assert inbound.admit_request("bob")

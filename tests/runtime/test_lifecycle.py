@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import gevent
 import pytest
 
 from tests.runtime.world import NUMBERS, RecordingPeer, World, eventually, numbers, peer, thoughts
-from wsapp.core.events import Position, Profile
+from wsapp.core.catch_up import Pace
+from wsapp.core.events import Draft, Position, Profile
+from wsapp.core.ports import HistoryQuery, Receipt
 from wsapp.core.session import Session
 from wsapp.errors import BrokerUnavailable, CloseCode, ErrorCode, RequestError
 from wsapp.runtime.lifecycle import Welcome, read_hello, require_rooms_left
+from wsapp.runtime.outlet import Outlet
 
 
 def welcome(world: World, auth: dict[str, Any] | None = None, user: str | None = None) -> Welcome:
@@ -336,3 +340,133 @@ def test_the_saver_follows_what_becomes_confirmed(world: World, monkeypatch: pyt
     taken = store.inner.take(session.id, "w1:later")
     assert taken is not None
     assert taken.positions["agent:a"].seq == 1
+
+
+# -- one event, one id
+
+
+def served_twice(world: World, *watchers: Session) -> tuple[str, str]:
+    """Redis takes a publish and its answer is lost: the worker serves it as its own.  The ids: its own, Redis'."""
+    outlet = Outlet(world.broker.publish, world.backend, world.metrics)
+    outlet.serve = world.fanout.serve_unrecorded
+    world.lost = lambda _room, _seq: True
+
+    def deaf(drafts: Sequence[Draft]) -> list[Receipt]:
+        world.broker.publish(drafts)
+        raise BrokerUnavailable("no answer")
+
+    outlet._send = deaf
+    [receipt] = outlet.publish([Draft("agent-thought", ("agent:a",), b'{"thought":"x"}', 1, flags="is")])
+    world.lost = lambda _room, _seq: False
+    outlet._send = world.broker.publish
+    outlet._step()
+    world.delivery.on_gap()
+    eventually(lambda: world.registry.rooms["agent:a"].track.seq > 0 and world.registry.rooms["agent:a"].join is None)
+    [recorded] = world.broker.read([HistoryQuery("agent:a")])[0].publications[-1:]
+    assert receipt.id != recorded.id
+    assert [one["id"] for session in watchers for one in peer(session).of("agent-thought")] == [receipt.id] * len(
+        watchers)
+    return receipt.id, recorded.id
+
+
+@pytest.mark.parametrize("auth", [{}, {"wsapp": 1}])
+def test_an_event_is_replayed_under_the_id_that_its_client_saw(world: World, auth: dict[str, Any]) -> None:
+    session = enter(world, auth)
+    watch(world, session, "agent:a")
+    own, recorded = served_twice(world, session)
+    world.lifecycle.goodbye(session.sid)
+    other = World(backend=world.backend, boot="w2")  # to another worker, which never heard of it
+    back = enter(other, {**auth, "sessionId": session.id})
+    assert [one["id"] for one in peer(back).of("agent-thought")] == [own]
+    if auth:
+        assert [event[2]["id"] for event in peer(back).events if event[0] == "agent-thought"] == [own]
+    stranger = other.client()
+    other.join(stranger, {"agent:a": back.positions()["agent:a"]._replace(seq=0)}).release()
+    assert [one["id"] for one in peer(stranger).of("agent-thought")] == [recorded]
+    other.lifecycle.goodbye(back.sid)
+    third = enter(world, {"sessionId": session.id})
+    assert third.seen == (own,)
+
+
+def test_ids_seen_are_bounded_and_cost_nobody_else(world: World) -> None:
+    session = world.client("agent:a")
+    world.thought("x")
+    assert world.connections.saved(session).seen == ()
+    for number in range(1000):
+        session.has_seen(str(number))
+    assert session.seen[0] == "744"
+
+
+def test_the_presence_that_was_asked_for_is_remembered_while_the_room_is(world: World) -> None:
+    session = enter(world)
+    watch(world, session, "agent:a", "agent:b")
+    session.watching = frozenset(("agent:a", "agent:c"))
+    world.lifecycle.goodbye(session.sid)
+    back = welcome(world, {"sessionId": session.id})
+    assert back.watching == {"agent:a"}
+
+
+def test_a_long_absence_is_told_with_what_is_skipped(world: World) -> None:
+    world.delivery.pace = Pace(3, 1)
+    session = enter(world)
+    watch(world, session, "agent:a")
+    world.lifecycle.goodbye(session.sid)
+    for number in range(5):
+        world.thought(number)
+    back = welcome(world, {"sessionId": session.id})
+    assert (back.told["recovered"], back.told["missed"], back.told["skipped"]) == (True, 5, 4)
+
+
+def test_a_session_that_ends_while_redis_is_away_is_saved_when_it_is_back(world: World,
+                                                                         monkeypatch: pytest.MonkeyPatch) -> None:
+    session, taken = enter(world), enter(world)
+    for one in (session, taken):
+        watch(world, one, "agent:a")
+        one.has_seen("own")
+    world.thought("x")
+
+    def away(_sessions: object) -> list[bool]:
+        raise BrokerUnavailable("away")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(world.backend.sessions, "save", away)
+        for one in (session, taken):
+            one.pinging()
+            one.ponged(0.0)
+            world.lifecycle.goodbye(one.sid)
+        world.lifecycle.save_dirty()
+    assert len(world.connections.unsaved) == 2
+    elsewhere = welcome(World(backend=world.backend, boot="w2"), {"sessionId": taken.id})
+    world.lifecycle.save_dirty()
+    assert not world.connections.unsaved
+    back = welcome(world, {"sessionId": session.id})
+    assert (back.told["recovered"], back.told["missed"], back.session.seen) == (True, 0, ("own",))
+    assert world.connections.store.save([world.connections.saved(elsewhere.session)]) == [True], "fenced"
+
+
+def test_what_a_client_saw_is_known_here_although_its_session_cannot_be_read(world: World,
+                                                                            monkeypatch: pytest.MonkeyPatch) -> None:
+    session = enter(world)
+    watch(world, session, "agent:a")
+    session.has_seen("own")
+    world.lifecycle.goodbye(session.sid)
+
+    def away(*_arguments: object) -> None:
+        raise BrokerUnavailable("away")
+
+    monkeypatch.setattr(world.backend.sessions, "take", away)
+    back = welcome(world, {"sessionId": session.id})
+    assert (back.told["reason"], back.session.seen) == ("unavailable", ("own",))
+    assert welcome(world).session.seen == ()
+
+
+def test_when_redis_is_back_what_changed_is_saved_at_once(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("wsapp.runtime.lifecycle.SAVE_INTERVAL", 60.0)
+    session = enter(world)
+    watch(world, session, "agent:a")
+    world.run(world.lifecycle.save_forever)
+    gevent.sleep(0)
+    session.has_seen("own")
+    assert session.dirty
+    world.lifecycle.save_soon()
+    eventually(lambda: not session.dirty)

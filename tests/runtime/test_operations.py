@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from tests.runtime.world import World, peer
+from wsapp.auth import revocation
 from wsapp.errors import BrokerUnavailable
 from wsapp.runtime.operations import Operations, session_name
 
@@ -53,3 +54,11 @@ def test_without_redis_it_is_closed_all_the_same(world: World) -> None:
     world.connections.store.drop = away  # type: ignore[method-assign]
     assert Operations(world.connections).disconnect({"sid": session.sid, "reason": ""}) == 1
     assert peer(session).closed
+
+
+def test_a_public_name_stands_for_a_session_without_telling_its_secret(world: World) -> None:
+    ann = world.client("agent:a", user="ann")
+    told, asked = Operations(world.connections), {"session": session_name(ann.id)}
+    assert told.entries(asked) == [revocation("session", ann.id)]
+    assert told.user_of(asked) == "ann"
+    assert (told.entries({"session": ann.id}), told.user_of({"session": ann.id})) == ([], None)

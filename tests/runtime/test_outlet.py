@@ -242,3 +242,33 @@ def test_a_record_under_a_given_id_is_the_one_that_was_served(office: Office) ->
     office.wire.away = False
     office.run()
     assert [one.id for one in heard] == [one.id for one in office.served]
+
+
+def test_a_publish_whose_record_came_although_its_answer_did_not_is_accepted(office: Office) -> None:
+    """Local watchers have it under the broker's id: they must not get it again under the worker's."""
+    office.wire.deaf = True
+    known: dict[str, Receipt] = {}
+    office.outlet.arrived = known.get
+
+    def publish(drafts: Sequence[Draft]) -> list[Receipt]:
+        try:
+            return office.wire.publish(drafts)
+        finally:
+            [publication] = office.wire.backend.broker.read([HistoryQuery("agent:a")])[0].publications[-1:]
+            known[publication.origin] = Receipt(publication.id, publication.places)
+
+    office.outlet._send = publish
+    [receipt] = office.say(1)
+    assert (receipt.status, receipt.id) == ("accepted", office.wire.ids()[0])
+    assert (office.served, office.outlet.waiting()) == ([], 0)
+
+
+def test_only_what_was_tried_says_under_which_other_id_it_may_be_known(office: Office) -> None:
+    office.wire.deaf = True
+    first, second = office.say(1, 2)
+    assert [publication.origin for publication in office.served] == [first.id, ""]
+    office.wire.deaf = False
+    office.run()
+    tried, queued = office.wire.backend.broker.read([HistoryQuery("agent:a")])[0].publications
+    assert (tried.id == first.id, tried.origin) == (False, first.id)
+    assert (queued.id, queued.origin) == (second.id, "")

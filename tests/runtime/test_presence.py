@@ -123,3 +123,42 @@ def test_what_redis_did_not_take_is_said_later(world: World, kept: Kept) -> None
     assert not kept.keeper.answer_track(ROOM)
     kept.port.update = update  # type: ignore[method-assign]
     assert kept.told(ann) == [(["bob"], [], 2)]
+
+
+def test_a_session_that_had_asked_is_told_when_it_is_back(world: World, kept: Kept) -> None:
+    world.client(ROOM, user="bob")
+    ann = world.client(ROOM, user="ann")
+    kept.keeper.subscribe(ann, ROOM)
+    saved = world.connections.saved(ann)
+    assert (saved.watching, ann.dirty) == ((ROOM,), True)
+    world.connections.handle_disconnection(ann.sid)
+    kept.keeper.settle()
+    back = world.client(ROOM, user="ann")
+    kept.keeper.returned(back, saved.watching)
+    kept.keeper.settle()
+    [told] = peer(back).of("presence")
+    assert told == {"room": ROOM, "joined": [], "left": [], "users": 2, "connections": 2, "members": ["ann", "bob"]}
+    peer(back).frames.clear()
+    world.client(ROOM, user="eve")
+    assert kept.told(back) == [(["eve"], [], 3)]
+    assert world.connections.saved(back).watching == (ROOM,)
+    world.connections.leave_room(back.sid, ROOM)
+    assert world.connections.saved(back).watching == ()
+
+
+def test_the_return_waits_while_redis_is_away(world: World, kept: Kept, monkeypatch: pytest.MonkeyPatch) -> None:
+    ann, gone = world.client(ROOM, user="ann"), world.client(ROOM, user="bob")
+
+    def away(*_arguments: object) -> None:
+        raise BrokerUnavailable("away")
+
+    kept.keeper.returned(ann, [ROOM])
+    kept.keeper.returned(gone, [ROOM])
+    with monkeypatch.context() as patch:
+        patch.setattr(kept.port, "ask", away)
+        with pytest.raises(BrokerUnavailable):
+            kept.keeper.settle()
+    world.connections.handle_disconnection(gone.sid)
+    kept.keeper.settle()
+    assert len(peer(ann).of("presence")) == 1
+    assert peer(gone).of("presence") == []

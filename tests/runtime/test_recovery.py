@@ -6,9 +6,10 @@ import gevent
 import pytest
 
 from tests.runtime.world import World, eventually, numbers, peer, thoughts
+from wsapp.core.catch_up import Pace
 from wsapp.core.events import Position, Profile
 from wsapp.core.ports import HistoryQuery, Limits
-from wsapp.core.session import State
+from wsapp.core.session import Session, State
 from wsapp.errors import BrokerUnavailable
 from wsapp.runtime import recovery as module
 
@@ -243,12 +244,12 @@ def test_leaving_before_release_ends_it(world: World) -> None:
 
 
 def test_a_replay_waits_for_a_client_that_does_not_read(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "CHUNK", 10)
+    monkeypatch.setattr(module, "SLICE", 10)
     for number in range(30):
         world.thought(number)
     session = world.client()
     recovery = world.join(session, {"agent:a": position(world, 0)})
-    peer(session).waiting = module.HIGH_WATER + 1
+    peer(session).waiting = module.CROWDED + 1
     replay = gevent.spawn(recovery.release)
     gevent.sleep(0.01)
     assert len(peer(session).frames) == 10
@@ -259,13 +260,202 @@ def test_a_replay_waits_for_a_client_that_does_not_read(world: World, monkeypatc
 
 
 def test_a_replay_ends_with_its_client(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "CHUNK", 10)
+    monkeypatch.setattr(module, "SLICE", 10)
     for number in range(30):
         world.thought(number)
     session = world.client()
     recovery = world.join(session, {"agent:a": position(world, 0)})
-    peer(session).waiting = module.HIGH_WATER + 1
+    peer(session).waiting = module.CROWDED + 1
     replay = gevent.spawn(recovery.release)
     gevent.sleep(0.01)
     world.connections.handle_disconnection(session.sid)
     eventually(lambda: replay.dead)
+
+
+# -- a long absence
+
+
+def long_absence(world: World, profile: Profile = Profile.PLAIN, **pace: int) -> Session:
+    """Twelve thoughts and eight updates of two tasks, in one room; more than ten of a room are too many."""
+    world.delivery.pace = Pace(**{"limit": 10, "tail": 4, **pace})
+    for number in range(6):
+        world.thought(2 * number, also_to=["project:p"])
+        world.task(number, f"t{number % 2}", also_to=["project:p"])
+    for number in range(6):
+        world.thought(f"new {number}", also_to=["project:p"])
+    session = world.client(profile=profile)
+    recovery = world.join(session, {"project:p": position(world, 0, "project:p")})
+    recovery.pace(world.delivery.pace)
+    session.metadata["told"] = (recovery.recovered, recovery.missed, recovery.skipped, recovery.reason)
+    recovery.release()
+    return session
+
+
+@pytest.mark.parametrize("profile", [Profile.PLAIN, Profile.SDK])
+def test_a_long_absence_brings_the_states_what_was_skipped_and_the_newest(world: World, profile: Profile) -> None:
+    session = long_absence(world, profile)
+    assert session.metadata["told"] == (True, 18, 12, None)
+    [shed] = peer(session).of("shed")
+    assert shed == {"room": "project:p", "from": 1, "to": 14, "count": 12, "reason": "catch-up", "worstPriority": 5}
+    assert [event[0] for event in peer(session).events] == ["task-update"] * 2 + ["shed"] + ["agent-thought"] * 4
+    assert [(data["taskId"], data["progress"]) for data in peer(session).of("task-update")] == [("t0", 4), ("t1", 5)]
+    assert thoughts(session) == [f"new {number}" for number in range(2, 6)]
+    page = world.broker.read([HistoryQuery("project:p", shed["from"] - 1, shed["to"])])[0]
+    assert len(page.publications) == 14, "the rest is there on demand"
+    session.pinging()
+    session.ponged(0.0)
+    assert session.positions()["project:p"].seq == 18
+    world.thought("live", also_to=["project:p"])
+    assert thoughts(session)[-1] == "live"
+
+
+def test_up_to_the_limit_everything_comes(world: World) -> None:
+    session = long_absence(world, limit=18)
+    assert session.metadata["told"] == (True, 18, 0, None)
+    assert peer(session).of("shed") == []
+    assert len(peer(session).events) == 18
+    unlimited = long_absence(world, limit=0)
+    assert len(peer(unlimited).events) == 36
+
+
+def test_the_offset_profile_is_all_or_nothing(world: World) -> None:
+    session = long_absence(world, Profile.OFFSET)
+    assert session.metadata["told"] == (False, 18, 0, "too_many")
+    assert peer(session).events == []
+    assert session.positions()["project:p"].seq == 18
+    world.thought("live", also_to=["project:p"])
+    assert thoughts(session) == ["live"]
+
+
+def test_critical_events_of_the_skipped_range_are_not_skipped(world: World) -> None:
+    world.delivery.pace = Pace(3, 1)
+    alarm = world.thought("!", critical=True, priority=9)
+    for number in range(6):
+        world.thought(number)
+    session = world.client()
+    recovery = world.join(session, {"agent:a": position(world, 0)})
+    recovery.pace(world.delivery.pace)
+    recovery.release()
+    [shed] = peer(session).of("shed")
+    assert (shed["from"], shed["to"], shed["count"]) == (2, 6, 5)
+    assert thoughts(session) == ["!", "5"]
+    assert peer(session).of("agent-thought")[0]["id"] == alarm.id
+
+
+def test_what_is_skipped_in_one_room_may_come_through_another(world: World) -> None:
+    """agent:a has few, project:p many: those of both come through agent:a and are not told as skipped."""
+    world.delivery.pace = Pace(5, 1)
+    for number in range(10):
+        world.thought(number, agent="a" if number < 3 else "b", also_to=["project:p"])
+    session = world.client()
+    recovery = world.join(session, {room: position(world, 0, room) for room in ("project:p", "agent:a")})
+    recovery.pace(world.delivery.pace)
+    assert (recovery.missed, recovery.skipped) == (10, 6)
+    recovery.release()
+    assert thoughts(session) == ["0", "1", "2", "9"]
+    [shed] = peer(session).of("shed")
+    assert (shed["from"], shed["to"], shed["count"]) == (4, 9, 6)
+
+
+def test_when_one_room_is_refused_nothing_is_replayed_but_what_must_be_acknowledged(world: World) -> None:
+    for number in range(4):
+        world.thought(number, critical=number == 2)
+    session = world.client()
+    recovery = world.join(session, {"agent:b": Position("gone", 3), "agent:a": position(world, 0)})
+    recovery.pace(world.delivery.pace)
+    recovery.release()
+    assert (recovery.recovered, recovery.reason, recovery.missed) == (False, "epoch", 4)
+    assert thoughts(session) == ["2"]
+    assert session.positions()["agent:a"].seq == 4
+
+
+def test_a_replay_goes_out_in_few_pieces_and_lets_others_have_their_turn(world: World) -> None:
+    for number in range(300):
+        world.thought(number)
+    sessions = [world.client() for _ in range(3)]
+    recoveries = [world.join(session, {"agent:a": position(world, 0)}) for session in sessions]
+    running = [gevent.spawn(recovery.release) for recovery in recoveries]
+    gevent.sleep(0)
+    gevent.sleep(0)
+    assert [0 < len(peer(session).frames) < 300 for session in sessions] == [True] * 3
+    gevent.joinall(running)
+    assert [thoughts(session) for session in sessions] == [numbers(300)] * 3
+
+
+def test_clients_that_return_together_share_one_read_and_their_frames(world: World) -> None:
+    world.client("agent:a")
+    for number in range(50):
+        world.thought(number)
+    reads = world.broker.reads
+    sessions = [world.client() for _ in range(40)]
+    for number, session in enumerate(sessions):
+        world.join(session, {"agent:a": position(world, number)}).release()
+    assert world.broker.reads == reads + 1
+    assert [len(thoughts(session)) for session in sessions] == list(range(50, 10, -1))
+    assert len({id(peer(session).frames[-1]) for session in sessions}) == 1
+
+
+def test_a_replay_that_is_overtaken_waits_no_more(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What comes live behind a client that does not read is bounded: then its outbox decides."""
+    monkeypatch.setattr(module, "SLICE", 10)
+    monkeypatch.setattr(module, "MOST_HELD", 5)
+    for number in range(30):
+        world.thought(number)
+    session = world.client()
+    recovery = world.join(session, {"agent:a": position(world, 0)})
+    peer(session).waiting = module.CROWDED + 1
+    replay = gevent.spawn(recovery.release)
+    gevent.sleep(0.01)
+    for number in range(30, 37):
+        world.thought(number)
+    eventually(lambda: replay.dead)
+    assert thoughts(session) == numbers(37)
+
+
+def test_a_pong_during_a_replay_proves_nothing_of_what_is_still_to_come(world: World,
+                                                                       monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "SLICE", 10)
+    for number in range(30):
+        world.thought(number)
+    session = world.client()
+    recovery = world.join(session, {"agent:a": position(world, 2)})
+    peer(session).waiting = module.CROWDED + 1
+    replay = gevent.spawn(recovery.release)
+    gevent.sleep(0.01)
+    session.pinging()
+    session.ponged(0.0)
+    assert session.positions()["agent:a"].seq == 2
+    peer(session).waiting = 0
+    eventually(lambda: replay.dead)
+    session.pinging()
+    session.ponged(0.0)
+    assert session.positions()["agent:a"].seq == 30
+
+
+# -- a new history
+
+
+def test_a_recovery_that_knows_the_new_history_first_is_not_contradicted(world: World) -> None:
+    """Told seq 3 of the new history, the client must not be told 0 of it when the worker notices."""
+    witness = world.client("agent:a")
+    for number in range(5):
+        world.thought(number)
+    old = position(world, 4)
+    world.lost = lambda _room, _seq: True
+    world.pass_time(2 * 86_400)  # the numbering of the room lapses
+    for number in range(3):
+        world.thought(f"new {number}")
+    session = world.client()
+    recovery = world.join(session, {"agent:a": old})
+    assert (recovery.reason, recovery.positions["agent:a"].seq) == ("epoch", 3)
+    world.lost = lambda _room, _seq: False
+    recovery.pace(world.delivery.pace)
+    recovery.release()
+    world.thought("live")
+    eventually(lambda: thoughts(witness)[-1] == "live")
+    assert thoughts(witness) == [*numbers(5), "new 0", "new 1", "new 2", "live"]
+    assert len(peer(witness).of("resync")) == 1
+    assert peer(session).of("resync") == []
+    assert thoughts(session) == ["live"]
+    assert peer(session).of("agent-thought")[0]["seq"] == 4
+    assert session.positions()["agent:a"] == Position(position(world, 0).epoch, 3)

@@ -90,6 +90,43 @@ def test_a_full_queue_ends_the_stream() -> None:
     assert made.backlog() < 1500, "nothing more is taken"
 
 
+def test_who_does_not_read_is_told_that_and_nothing_else() -> None:
+    made = peer(max_bytes=1000)
+    for _ in range(100):
+        made.push(Frame(packet("x", "y" * 100)))
+    assert b"".join(made.lines(0.001, lambda: None)).startswith(b'event: session-closed\ndata: {"code":4000')
+
+
+def test_what_is_handed_over_at_once_is_bounded() -> None:
+    made = peer(max_bytes=1_000_000)
+    for _ in range(9):
+        made.push(Frame(packet("x", "y" * 20_000)))
+    before = made.backlog()
+    next(made.lines(0.001, lambda: None))
+    assert 60_000 < before - made.backlog() < 100_000
+
+
+def test_a_critical_event_asks_for_its_acknowledgement() -> None:
+    made = peer()
+    lines(made)
+    made.push(Frame(packet("deployed", 7, {**meta(agent_a=1), "critical": True})))
+    assert lines(made) == ["id: 1@e,0@e", "event: deployed", "data: 7", "", "event: ack-wanted",
+                           'data: {"id":"1","event":"deployed"}', "", ""]
+
+
+def test_what_is_told_early_follows_the_beginning() -> None:
+    made = StreamPeer("sid", ROOMS, 10_000, lambda: None)
+    made.push(Frame(packet("mode", {"mode": "degraded"})))
+    made.begin({}, {room: Position("e", 0) for room in ROOMS})
+    assert [line for line in lines(made) if line.startswith("event")] == ["event: session", "event: mode"]
+
+
+def test_nothing_is_written_to_who_has_gone() -> None:
+    made = peer()
+    made.gone()
+    assert list(made.lines(0.001, lambda: None)) == []
+
+
 def test_alive_after_each_write() -> None:
     made, alive = peer(), []
     found = made.lines(0.001, lambda: alive.append(True))

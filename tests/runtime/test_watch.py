@@ -5,12 +5,13 @@ from __future__ import annotations
 from typing import Any
 
 import gevent
+import pytest
 
 from tests.runtime.world import World, eventually, peer
 from wsapp.core.events import Profile
 from wsapp.errors import BrokerUnavailable
 from wsapp.runtime.greenlets import Greenlets
-from wsapp.runtime.outlet import Outlet
+from wsapp.runtime.outlet import Mode, Outlet
 from wsapp.runtime.watch import Watch
 from wsapp.settings import load_settings
 
@@ -71,7 +72,7 @@ def test_a_lost_redis_is_the_trouble_and_nothing_else_is_tried(world: World) -> 
 
     world.broker.heads = refuse  # type: ignore[method-assign]
     watch.check_heads()
-    assert watch.trouble() == "Redis is away"
+    assert watch.trouble() == "Redis is away: away"
     assert str(outlet.mode) == "degraded"
     watch.check_heads()
     watch.send_beacon()
@@ -85,3 +86,21 @@ def test_a_failing_canary_is_the_trouble(world: World) -> None:
     assert watch.canary is not None
     watch.canary.failing = True
     assert watch.trouble() == "events do not arrive"
+
+
+def test_the_connection_that_publishes_is_kept_open(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("wsapp.runtime.watch.WARM_EVERY", 0.005)
+    watch, outlet = made(world, Shared(world))
+    asked: list[bool] = []
+
+    def ask() -> None:
+        asked.append(True)
+        raise BrokerUnavailable("not now")
+
+    watch.warm = ask
+    greenlets = Greenlets()
+    watch.start("w1", greenlets)
+    eventually(lambda: len(asked) > 2)
+    assert outlet.mode is Mode.NORMAL, "only a publish says that Redis is away"
+    greenlets.stop()
+

@@ -7,7 +7,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from wsapp.transport.balance import SLOT, SLOTS, Balance
+from wsapp.transport.balance import DRAINED, SLOT, SLOTS, Balance
 
 
 def colleague(directory: Path, number: int, pid: int, connections: int) -> None:
@@ -51,3 +51,13 @@ def test_a_worker_tells_its_own_and_leaves_with_nothing(tmp_path: Path) -> None:
     balance.close()
     assert SLOT.unpack_from((tmp_path / "load").read_bytes(), 2 * SLOT.size) == (0, 0)
     assert (tmp_path / "load").stat().st_mode & 0o077 == 0
+
+
+def test_a_drained_one_is_ahead_of_all_who_take_clients(tmp_path: Path) -> None:
+    balance = Balance(tmp_path, 1)
+    assert not balance.is_ahead(DRAINED), "alone it answers itself"
+    colleague(tmp_path, 2, os.getppid(), 1_000_000)
+    assert balance.is_ahead(DRAINED)
+    colleague(tmp_path, 2, os.getppid(), DRAINED)
+    assert not balance.is_ahead(DRAINED), "when all are drained each answers itself"
+    balance.close()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import socket
+import time
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -11,11 +12,12 @@ import gevent
 import pytest
 
 from tests.transport.test_frames import sent
-from wsapp.transport.connection import SEPARATOR, Connection, PacketError
+from wsapp.transport.connection import Connection
 from wsapp.transport.engine import Engine, EngineOptions, Hooks
 from wsapp.transport.frames import BINARY, CLOSE, TEXT, Frame, encode, encode_close
 from wsapp.transport.inbox import INBOX_LIMIT
 from wsapp.transport.origins import Origins
+from wsapp.transport.polling import SEPARATOR, PacketError
 
 HELLO = Frame(b"0{}")
 
@@ -80,8 +82,7 @@ class Inside:
     def websocket(self) -> tuple[Connection, socket.socket]:
         connection = self.connection()
         ours, client = self.pair()
-        connection.open_websocket(ours, b"", HELLO)
-        assert got(client, HELLO.ws)
+        connection.open_websocket(ours, b"")
         return connection, client
 
     def polling(self) -> Connection:
@@ -421,7 +422,7 @@ def test_a_probe_that_is_none_is_closed_and_polling_goes_on(inside: Inside, payl
     got(client, b"\x88")
     client.recv(200)
     client.send(sent(CLOSE))
-    until(lambda: connection._probe is None)
+    until(lambda: connection.probe is None)
     assert not connection.closed
     connection.push(Frame(b"4still here"))
     assert connection.poll(1.0) == [b"4still here"]
@@ -436,7 +437,7 @@ def test_an_upgrade_that_is_not_finished_in_time(inside: Inside) -> None:
     got(client, encode(b"3probe"))
     got(client, encode_close(1008, "the upgrade was not finished in time"))
     client.close()
-    until(lambda: connection._probe is None)
+    until(lambda: connection.probe is None)
     connection.push(Frame(b"4a"))
     assert connection.poll(1.0) == [b"4a"]
 
@@ -462,6 +463,68 @@ def test_closing_in_the_middle_of_an_upgrade_ends_both(inside: Inside) -> None:
     got(client, encode_close(1012, "restart"))
     assert connection.poll(1.0) == [b"1"]
     client.send(sent(TEXT, b"2probe") + sent(TEXT, b"5") + sent(CLOSE))
-    until(lambda: connection._probe is None)
+    until(lambda: connection.probe is None)
     assert not connection.upgraded
     assert inside.ended == ["restart"]
+
+
+# -- what a polling client may not do, or may do in any order
+
+
+def test_a_get_that_is_hung_up_ends_the_session_and_its_probe(inside: Inside) -> None:
+    connection = inside.polling()
+    ours, client = inside.pair()
+    assert connection.open_probe(ours, b"")
+    connection.poll_cancelled()
+    assert (connection.closed, inside.ended) == (True, ["transport close"])
+    assert connection.sid not in inside.engine.sockets
+    assert got(client, encode_close(1002, "the poll was cancelled"))
+    connection.poll_cancelled()
+    assert len(inside.ended) == 1
+
+
+def test_a_get_that_waits_beside_one_that_was_hung_up_is_refused(inside: Inside) -> None:
+    connection = inside.polling()
+    waits = gevent.spawn(connection.poll, 5.0)
+    gevent.sleep(0)
+    connection.poll_cancelled()
+    for poll in (waits.get, lambda timeout: connection.poll(timeout)):
+        with pytest.raises(PacketError, match="cancelled"):
+            poll(timeout=5)
+
+
+def test_only_one_probe_at_a_time(inside: Inside) -> None:
+    connection = inside.polling()
+    assert connection.open_probe(inside.pair()[0], b"")
+    assert not connection.open_probe(inside.pair()[0], b"")
+
+
+def test_leaving_ends_the_probe_too(inside: Inside) -> None:
+    connection = inside.polling()
+    ours, client = inside.pair()
+    connection.open_probe(ours, b"")
+    connection.post(b"1")
+    assert got(client, encode_close(1000))
+
+
+def test_a_pong_that_is_overdue_is_noticed_by_the_next_get(inside: Inside) -> None:
+    connection = inside.polling()
+    connection.awaiting_pong, connection.pinged_at = True, time.monotonic() - inside.engine.options.ping_timeout
+    with pytest.raises(PacketError, match="PONG"):
+        connection.poll(1.0)
+    assert inside.ended == ["ping timeout"]
+
+
+def test_a_get_behind_the_post_that_closes_is_still_answered(inside: Inside) -> None:
+    connection = inside.polling()
+    posted = gevent.spawn(connection.post, b"1")
+    gevent.sleep(0)
+    assert connection.poll(5.0) == [b"6"]
+    posted.get(timeout=5)
+    assert connection.closed
+
+
+def test_one_who_broke_the_protocol_is_forgotten_at_once(inside: Inside) -> None:
+    connection = inside.polling()
+    connection.broke(1002, "why")
+    assert connection.sid not in inside.engine.sockets

@@ -1,4 +1,4 @@
-"""permessage-deflate: RFC 7692, without contexts."""
+"""permessage-deflate: RFC 7692, without contexts, and with them."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from tests.transport.test_frames import sent
 from wsapp.errors import CloseCode
-from wsapp.transport.deflate import ACCEPTED, TAIL, deflate, inflate, negotiate
+from wsapp.transport.deflate import ACCEPTED, TAIL, Context, Terms, agree, deflate, inflate, negotiate
 from wsapp.transport.frames import BINARY, TEXT, Frame, FrameError, FrameParser
 
 RSV1 = 0x40
@@ -90,3 +90,48 @@ def test_a_frame_is_squeezed_once_and_small_ones_are_left_alone() -> None:
     assert large.squeezed(squeeze)[0] & RSV1
     assert small.squeezed(squeeze) == small.ws
     assert small.ws[0] & 0x0F == BINARY
+
+
+# -- connections that share nothing
+
+
+@pytest.mark.parametrize(("offers", "terms"), [
+    ("permessage-deflate", Terms("permessage-deflate")),
+    ("permessage-deflate; client_max_window_bits=9", Terms("permessage-deflate")),
+    ("permessage-deflate; server_no_context_takeover; server_max_window_bits=10",
+     Terms("permessage-deflate; server_no_context_takeover; server_max_window_bits=10", False, True, 10)),
+    ("x, permessage-deflate; server_max_window_bits=8, permessage-deflate; client_no_context_takeover",
+     Terms("permessage-deflate; client_no_context_takeover", True, False)),
+])
+def test_terms_meet_what_is_asked(offers: str, terms: Terms) -> None:
+    assert agree(offers) == terms
+
+
+@pytest.mark.parametrize("offers", ["", "x", "permessage-deflate; server_max_window_bits", "permessage-deflate; y",
+                                    "permessage-deflate; client_no_context_takeover=1", "permessage-deflate;",
+                                    "permessage-deflate; server_max_window_bits=8"])
+def test_terms_that_cannot_be_met(offers: str) -> None:
+    assert agree(offers) is None
+
+
+@pytest.mark.parametrize("terms", [Terms(""), Terms("", False, False), Terms("", True, False, 9), Terms("", False)])
+def test_two_contexts_understand_each_other(terms: Terms) -> None:
+    ours, theirs = Context(terms, 1), Context(Terms("", terms.peer_context, terms.own_context, terms.window), 1)
+    for size in (0, 10, 10, 5000, 10):
+        payload = b"abcdefghij" * (size // 10)
+        assert theirs.inflate(ours.deflate(payload), 5000) == payload
+
+
+def test_a_context_is_kept_or_not_as_agreed() -> None:
+    payload = bytes(range(256))
+    for kept in (True, False):
+        context = Context(Terms("", own_context=kept), 6)
+        first, second = context.deflate(payload), context.deflate(payload)
+        assert (len(second) < len(first) / 4) == kept
+
+
+def test_a_context_has_limits_too() -> None:
+    context = Context(Terms(""), 1)
+    with pytest.raises(FrameError) as refused:
+        context.inflate(deflate(bytes(5001), 1), 5000)
+    assert refused.value.code == CloseCode.TOO_BIG

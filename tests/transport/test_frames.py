@@ -309,3 +309,50 @@ def test_close_payloads() -> None:
     with pytest.raises(FrameError) as caught:
         parse_close(b"\x03\xe8\xff")
     assert caught.value.code == CloseCode.INVALID_DATA
+
+
+# -- text is judged as it comes
+
+
+@pytest.mark.parametrize("bad", [b"\xff", b"\xc3\x28", b"\xf4\x90", b"\xe0\x80"])
+def test_a_wrong_byte_is_told_before_the_frame_is_complete(bad: bytes) -> None:
+    whole = sent(TEXT, "κόσμε".encode() + bad + b"x" * 500)
+    for first in range(len(whole) - 500 - len(bad) + 1):
+        parser = FrameParser(1000)
+        assert parser.feed(whole[:first]) == []
+        assert parser.failure is None
+        assert failed(parser, whole[first:len(whole) - 500]) == CloseCode.INVALID_DATA
+
+
+def test_a_wrong_byte_is_told_before_the_message_is_complete() -> None:
+    parser = FrameParser(1000)
+    assert parser.feed(sent(TEXT, b"\xf0\x9f", fin=False)) == []
+    assert parser.feed(sent(PING)) == [(PING, b"")]
+    assert failed(parser, sent(CONTINUATION, b"x", fin=False)) == CloseCode.INVALID_DATA
+
+
+def test_a_character_that_never_ends_is_told_at_the_end() -> None:
+    parser = FrameParser(1000)
+    assert parser.feed(sent(TEXT, b"\xf0\x9f", fin=False)) == []
+    assert failed(parser, sent(CONTINUATION)) == CloseCode.INVALID_DATA
+
+
+def test_binary_and_compressed_pieces_are_not_judged_as_text() -> None:
+    parser = FrameParser(1000, lambda data, size: b"inflated")
+    for frame in (sent(BINARY, b"\xff" * 20), sent(TEXT, b"\xff" * 20, bits=RSV1)):
+        assert parser.feed(frame[:12]) == []
+        assert parser.feed(frame[12:]) == [(frame[0] & 0xF, b"\xff" * 20 if frame[0] & 0xF == BINARY else b"inflated")]
+
+
+@given(st.text(max_size=80), st.lists(st.integers(1, 20), min_size=1, max_size=60), st.integers(1, 40))
+@settings(max_examples=60)
+def test_good_text_passes_however_it_is_cut(text: str, cuts: list[int], step: int) -> None:
+    data, frames, at = text.encode(), b"", 0
+    for number, cut in enumerate(cuts):
+        last = number == len(cuts) - 1
+        frames += sent(CONTINUATION if number else TEXT, data[at:] if last else data[at:at + cut], fin=last)
+        at += cut
+    parser, found = FrameParser(1000), []
+    for start in range(0, len(frames), step):
+        found += parser.feed(frames[start:start + step])
+    assert (found, parser.failure) == ([(TEXT, data)], None)

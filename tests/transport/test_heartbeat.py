@@ -209,3 +209,16 @@ def test_a_process_that_was_stopped_does_not_make_up_for_its_ticks() -> None:
     clock.now += 10
     gevent.sleep(0.02)
     assert heartbeat.turns == before
+
+
+def test_a_ping_that_came_late_leaves_less_time_for_its_answer() -> None:
+    """A client counts from the PING before; three quarters of the timeout at most are taken from it."""
+    for late, taken in ((0.5, 0.5), (4.0, 2.25)):
+        wheel = Wheel(interval=5.0, timeout=3.0)
+        client = wheel.client(answers=None)
+        wheel.run(4.5)
+        wheel.clock.now += late
+        wheel.run(5)
+        assert len(client.pings) == 1
+        waited = client.ended[0] - client.pings[0]
+        assert abs(waited - (3.0 - min(taken, max(0.0, client.pings[0] - 5.0)))) <= 2 * wheel.tick

@@ -79,5 +79,16 @@ def test_a_rebound_name_is_not_the_same_origin(peer: str, host: str, told: bool)
         with pytest.raises(PermissionError, match="DNS rebinding"):
             Origins().judge(environ)
     Origins(hosts=[host]).judge(environ)
-    Origins(proxied=True).judge(environ)
+    Origins(proxies=1).judge(environ)
     Origins().judge({name: value for name, value in environ.items() if name != "HTTP_ORIGIN"})
+
+
+def test_a_trusted_proxy_says_which_name_was_asked_for() -> None:
+    environ = {"HTTP_HOST": "10.0.0.5:3001", "HTTP_X_FORWARDED_HOST": "app.example", "REMOTE_ADDR": "10.0.0.9",
+               "HTTP_ORIGIN": "https://app.example"}
+    Origins(proxies=1).judge(environ)
+    Origins(hosts=["app.example"], proxies=1).judge(environ)
+    with pytest.raises(PermissionError, match="WEBSOCKET_CORS_ORIGIN"):
+        Origins().judge(environ)  # nobody's word
+    with pytest.raises(PermissionError, match="WSAPP_ALLOWED_HOSTS"):
+        Origins(hosts=["10.0.0.5"], proxies=1).judge(environ)

@@ -274,3 +274,23 @@ def test_a_writer_may_end_it_from_within_on_data() -> None:
     assert closed == ["stop"]
     assert client.recv(10) == b""
     client.close()
+
+
+def test_hanging_up_tells_the_peer_by_tcp_and_reads_on(end: End) -> None:
+    end.outbox.start()
+    end.outbox.write(b"last")
+    end.outbox.hang_up(5.0)
+    assert end.read_to_the_end() == b"last"
+    end.client.sendall(b"still talking")
+    until(lambda: end.received == [b"still talking"])
+    assert end.closed == []
+    end.client.close()
+    until(lambda: end.closed == ["transport close"])
+
+
+def test_hanging_up_sends_what_waits_first(end: End) -> None:
+    end.outbox.start()
+    written = end.jam()
+    end.outbox.hang_up(5.0)
+    assert end.read_to_the_end() == written
+    assert end.closed == []

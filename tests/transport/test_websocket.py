@@ -132,6 +132,14 @@ def test_a_ping_is_answered_with_its_payload_and_a_pong_is_not(opened: Open) -> 
     opened.get(encode(b"are you there", 0xA))
 
 
+def test_of_a_flood_of_pings_the_newest_is_answered(opened: Open) -> None:
+    opened.ws.start()
+    opened.client.send(b"".join(sent(PING, str(number).encode()) for number in range(16)))
+    opened.get(b"".join(encode(str(number).encode(), 0xA) for number in range(16)))
+    opened.client.send(b"".join(sent(PING, str(number).encode()) for number in range(2000)) + sent(CLOSE, b""))
+    opened.get(encode(b"1999", 0xA) + encode_close(1000))
+
+
 @pytest.mark.parametrize(("payload", "answer"), [
     (b"", 1000), ((1000).to_bytes(2, "big"), 1000), ((1001).to_bytes(2, "big") + b"away", 1001),
     ((4321).to_bytes(2, "big"), 4321), (b"\x03", 1002), ((1005).to_bytes(2, "big"), 1002),

@@ -27,6 +27,8 @@ ONE, TWO = "0000000a", "0000000b"
 class Log(logging.Logger):
     """gunicorn's log, as far as its handler uses it."""
 
+    access_log_enabled = True
+
     def access(self, *args: Any) -> None:
         self.debug("access")
 

@@ -13,9 +13,10 @@ __all__ = ["Limits", "open_backend"]
 
 
 def open_backend(url: str | None, limits: Limits, *, channel: str, prefix: str = "wsapp:",
-                 timeout: float = 0.25) -> Backend:
+                 timeout: float = 0.25, partitions: int = 1) -> Backend:
     """The backend for a URL: memory for None and `memory://`, else Redis or Valkey (`redis://`, `rediss://`,
-    `unix://`, `valkey://`, `valkeys://`).
+    `unix://`, `valkey://`, `valkeys://`, and all but `unix` with `+sentinel` or `+cluster`), with the rooms divided
+    into `partitions`.
 
     Connects to nothing: that happens with the first call and with `Backend.start`.  `channel` is the name of the
     stock Flask-SocketIO channel, `timeout` (seconds) bounds every wait.  Raises SettingsError for a URL it cannot
@@ -24,5 +25,8 @@ def open_backend(url: str | None, limits: Limits, *, channel: str, prefix: str =
     if url is None or url == "memory://":
         from wsapp.backends.memory import MemoryBackend
         return MemoryBackend(limits)
+    if partitions > 1:
+        from wsapp.backends.partitions import PartitionedBackend
+        return PartitionedBackend(url, limits, channel=channel, prefix=prefix, timeout=timeout, partitions=partitions)
     from wsapp.backends.redis_broker import RedisBackend
     return RedisBackend(url, limits, channel=channel, prefix=prefix, timeout=timeout)

@@ -23,6 +23,7 @@ from wsapp.core.api_keys import ApiKeys
 from wsapp.core.events import Draft, Placed, Position, parse_record, publish_draft, strict_dumps, strict_loads
 from wsapp.core.ports import (
     ANONYMOUS,
+    Backend,
     Broker,
     Bus,
     Cluster,
@@ -293,7 +294,7 @@ class MemoryRevocations:
             self._entries = {name: kept for name, kept in self._entries.items() if kept[1] > now}
             before = self._entries.get(entry, (at, until))
             self._entries[entry] = (max(at, before[0]), max(until, before[1]))
-        self._tell(revoked_message(entry, at))
+        self._tell(revoked_message(entry, at, until))
 
     def revoked(self, entries: Sequence[str]) -> dict[str, float]:
         """As `Revocations.revoked`."""
@@ -362,6 +363,7 @@ class MemoryBackend:
     time), in order; `on_gap` is never called, for nothing can be lost."""
 
     shared = False
+    parts: Sequence[Backend] = ()
 
     def __init__(self, limits: Limits | None = None, *, clock: Clock = time.time) -> None:
         limits = limits or Limits()

@@ -8,7 +8,7 @@ from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
-from wsapp.core.ports import UNBOUNDED, DeadLetter, Due, Fate, Kept, Limits, Retry, UserDelivery
+from wsapp.core.ports import UNBOUNDED, Buried, DeadLetter, Due, Fate, Kept, Limits, Retry, UserDelivery
 
 
 @dataclass(slots=True)
@@ -147,11 +147,13 @@ class MemoryCritical:
             return {} if event is None else {user: UserDelivery(held.state, held.attempts)
                                              for user, held in event.users.items()}
 
-    def dead(self, limit: int) -> list[DeadLetter]:
+    def dead(self, limit: int, after: Buried | None = None) -> list[DeadLetter]:
         """As `CriticalStore.dead`."""
         with self._lock:
             self._now()
-            return [self._letter(user, id) for (user, id), _ in zip(self._dead, range(limit), strict=False)]
+            letters = sorted((self._letter(user, id) for user, id in self._dead), key=_place)
+            begun = None if after is None else _place(after)
+            return [letter for letter in letters if begun is None or _place(letter) > begun][:max(0, limit)]
 
     def _letter(self, user: str, id: str) -> DeadLetter:
         event = self._events[id]
@@ -178,3 +180,7 @@ class MemoryCritical:
                 return False
             del self._dead[user, id]
             return True
+
+
+def _place(letter: DeadLetter | Buried) -> tuple[int, str]:
+    return round(letter.died * 1000), f"{letter.user}\t{letter.id}"

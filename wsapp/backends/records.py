@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from typing import Final
 
@@ -9,6 +10,7 @@ from wsapp.core.events import Draft, Placed
 from wsapp.core.ports import Receipt
 
 _DIGITS: Final = "0123456789abcdefghijklmnopqrstuvwxyz"
+_CLOCK: Final = re.compile("[0-9a-f]{14}")
 
 
 def check_draft(draft: Draft, head: str) -> None:
@@ -27,6 +29,11 @@ def read_receipt(placed: str, duplicate: bool) -> Receipt:
     number, *fields = placed.split("\t")
     places = tuple(Placed(fields[i], int(fields[i + 1]), fields[i + 2]) for i in range(0, len(fields), 3))
     return Receipt(number, places, duplicate=duplicate)
+
+
+def clock_of(id: str) -> int:
+    """The value of the broker's clock at which it gave an id; 0 for one that a worker gave."""
+    return int(id, 16) if _CLOCK.fullmatch(id) else 0
 
 
 def split_owner(owner: str) -> tuple[str, str]:
@@ -51,9 +58,9 @@ def milliseconds(seconds: float) -> int:
     return max(1, round(seconds * 1000))
 
 
-def revoked_message(entry: str, at: float) -> bytes:
-    """What workers are told on their control channels: `revoked <entry> <seconds since the epoch>`."""
-    return f"revoked {entry} {at!r}".encode()
+def revoked_message(entry: str, at: float, until: float) -> bytes:
+    """What workers are told on their control channels: `revoked <entry> <at> <until>`, seconds since the epoch."""
+    return f"revoked {entry} {at!r} {until!r}".encode()
 
 
 def unique(rooms: Sequence[str]) -> list[str]:

@@ -7,21 +7,22 @@ import time
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from wsapp.backends.records import check_draft, milliseconds, read_receipt, unique
+from wsapp.backends.records import check_draft, clock_of, milliseconds, read_receipt, unique
 from wsapp.backends.redis_api_keys import RedisApiKeys
 from wsapp.backends.redis_cluster import RedisBus, RedisCluster
 from wsapp.backends.redis_critical import RedisCritical
-from wsapp.backends.redis_keys import RedisKeys
+from wsapp.backends.redis_line import RedisLine, open_lines
 from wsapp.backends.redis_live import RedisLive
-from wsapp.backends.redis_presence import RedisPresence
+from wsapp.backends.redis_presence import PartitionedPresence, RedisPresence
 from wsapp.backends.redis_revocations import RedisRevocations
-from wsapp.backends.redis_scripts import HISTORY, PUBLISH, Argument, Command
+from wsapp.backends.redis_scripts import HISTORY, Argument, Command, publish_in
 from wsapp.backends.redis_sessions import RedisSessions
-from wsapp.backends.redis_wire import RedisAddress, RedisPool
+from wsapp.backends.redis_wire import RedisPool
 from wsapp.backends.window import Window
 from wsapp.core.api_keys import ApiKeys
 from wsapp.core.events import AUTO_KEY, Draft, Position, parse_record
 from wsapp.core.ports import (
+    Backend,
     Broker,
     Bus,
     Cluster,
@@ -35,6 +36,7 @@ from wsapp.core.ports import (
     SessionStore,
 )
 
+PROBE_TTL = 60_000  # ms
 AUTO_TTL = 120.0  # seconds that a key made by a worker is kept: its retries come while Redis is just back
 
 
@@ -43,7 +45,9 @@ class RedisBroker:
 
     def __init__(self, pool: RedisPool, live: RedisLive, limits: Limits) -> None:
         self._pool, self._live, self._keys = pool, live, pool.keys
+        self._publish_script = publish_in(self._keys.partitions, self._keys.number, self._keys.sharded)
         self._nonce = secrets.token_hex(4)
+        self._newest = 0  # of the clock, as far as this process was told
         self._window = Window(self._publish_now)
         self._bounds: list[Argument] = [
             limits.history_size, limits.history_bytes, milliseconds(limits.history_age), milliseconds(limits.meta_ttl)]
@@ -52,19 +56,21 @@ class RedisBroker:
 
     def publish(self, drafts: Sequence[Draft]) -> list[Receipt]:
         """As `Broker.publish`.  Raises BrokerUnavailable, and ValueError for a draft that cannot be a record."""
-        return self._window.publish(drafts) if drafts else []
+        return self._window.ask(drafts) if drafts else []
 
     def _publish_now(self, drafts: Sequence[Draft]) -> list[Receipt]:
         replies = self._pool.ask([self._publish(draft) for draft in drafts])
-        return [read_receipt(placed.decode(), duplicate == 1) for duplicate, placed in replies]
+        receipts = [read_receipt(placed.decode(), duplicate == 1) for duplicate, placed in replies]
+        self._newest = max(self._newest, *(clock_of(receipt.id) for receipt in receipts))
+        return receipts
 
     def _publish(self, draft: Draft) -> Command:
         head = draft.head()
         check_draft(draft, head)
         ttl = self._auto_ttl if draft.key.startswith(AUTO_KEY) else self._result_ttl
-        return PUBLISH.command(self._keys.published(draft),
-                               [head, draft.body, self._nonce, *self._bounds, ttl, self._keys.room_channels, draft.id,
-                                *unique(draft.rooms)])
+        return self._publish_script.command(
+            self._keys.published(draft), [head, draft.body, self._nonce, *self._bounds, ttl, self._keys.room_channels,
+                                          draft.id, self._newest, *unique(draft.rooms)])
 
     def read(self, queries: Sequence[HistoryQuery]) -> list[HistoryPage]:
         """As `Broker.read`.  The timeout is that of the next bytes: a long answer may take longer as a whole."""
@@ -111,18 +117,20 @@ def _page(room: str, reply: list[Any]) -> HistoryPage:
 
 
 class RedisBackend:
-    """`Backend` over one Redis or Valkey: a pool for questions and one live connection."""
+    """`Backend` over one Redis or Valkey: a pool for questions and one live connection.  With a `line` it is that of
+    one partition, and the URL does not count."""
 
     shared = True
+    parts: Sequence[Backend] = ()
 
     def __init__(self, url: str, limits: Limits, *, channel: str, prefix: str = "wsapp:", timeout: float = 0.25,
-                 partition: str = "0") -> None:
-        address = RedisAddress.parse(url)
-        keys = RedisKeys(prefix, partition, address.database)
-        self._pool = RedisPool(address, keys, timeout)
-        self._address, self._limits = address, limits
+                 line: RedisLine | None = None) -> None:
+        self._line = line or open_lines(url, prefix)[0]
+        self._pool = self._line.pool(timeout)
+        self._limits = limits
         self._hasty: list[RedisPool] = []
-        self._live = RedisLive(address, keys, channel, timeout)
+        self._live = self._line.live(channel, timeout)
+        self._live.lost, self._pool.moved = self._forget, self._moved
         self.broker: Broker = RedisBroker(self._pool, self._live, limits)
         self.sessions: SessionStore = RedisSessions(self._pool, limits)
         self.critical: CriticalStore = RedisCritical(self._pool, limits)
@@ -130,16 +138,20 @@ class RedisBackend:
         self.revocations: Revocations = RedisRevocations(self._pool)
         self.bus: Bus = RedisBus(self._pool, channel)
         self.api_keys: ApiKeys = RedisApiKeys(self._pool)
-        self.presence: Presence = RedisPresence(self._pool)
+        self.presence: Presence = (PartitionedPresence(self._pool, lambda _room: self._pool)
+                                   if self._line.keys.sharded else RedisPresence(self._pool))
 
     def start(self, boot: str, on_record: Callable[[str, bytes], None], on_gap: Callable[[], None],
               on_bus: Callable[[bytes], None], on_control: Callable[[bytes], None]) -> None:
         """As `Backend.start`.  Call it after fork."""
+        for pool in (self._pool, *self._hasty):
+            pool.alone = False  # the live connection watches for all
         self._live.start(boot, on_record, on_gap, on_bus, on_control)
 
     def hasty(self, timeout: float) -> Broker:
         """As `Backend.hasty`: connections of its own."""
-        pool = RedisPool(self._address, self._pool.keys, timeout)
+        pool = self._line.pool(timeout, self._pool.timeout)
+        pool.moved = self._moved
         self._hasty.append(pool)
         return RedisBroker(pool, self._live, self._limits)
 
@@ -147,10 +159,25 @@ class RedisBackend:
         """As `Backend.reconnect`."""
         self._live.reconnect()
 
+    @property
+    def pool(self) -> RedisPool:
+        """The connections for questions."""
+        return self._pool
+
+    def _forget(self) -> None:
+        """The next questions open new connections: the old ones may lead to a server that is not the primary."""
+        for pool in (self._pool, *self._hasty):
+            pool.forget()
+
+    def _moved(self) -> None:
+        """A server said that it is a replica: leave it with all connections."""
+        self._forget()
+        self._live.reconnect()
+
     def ping(self) -> float:
-        """As `Backend.ping`."""
+        """As `Backend.ping`.  It writes: a replica, or a server without memory or disk, answers PING and is away."""
         begun = time.monotonic()
-        self._pool.ask([("PING",)])
+        self._pool.ask([("SET", self._pool.keys.probe, "", "PX", PROBE_TTL)])
         return time.monotonic() - begun
 
     def close(self) -> None:

@@ -18,7 +18,7 @@ from wsapp.backends.redis_scripts import (
     Command,
 )
 from wsapp.backends.redis_wire import RedisPool
-from wsapp.core.ports import UNBOUNDED, DeadLetter, Due, Fate, Kept, Limits, Retry, UserDelivery
+from wsapp.core.ports import UNBOUNDED, Buried, DeadLetter, Due, Fate, Kept, Limits, Retry, UserDelivery
 
 USERS: Final = 200  # of one script call: none holds the server for long
 CLAIMED: Final = 100  # events of one user at once
@@ -109,20 +109,35 @@ class RedisCritical:
         return {name[2:].decode(): _delivery(value) for name, value in zip(fields[::2], fields[1::2], strict=True)
                 if name.startswith(b"u:")}
 
-    def dead(self, limit: int) -> list[DeadLetter]:
+    def dead(self, limit: int, after: Buried | None = None) -> list[DeadLetter]:
         """As `CriticalStore.dead`; those whose event is forgotten are taken off the list."""
-        (listed,) = self._pool.ask([("ZRANGE", self._keys.dead_letters, 0, max(0, limit) - 1, "WITHSCORES")])
-        if not listed or limit <= 0:
-            return []
-        members = [(*name.decode().rpartition("\t")[::2], float(died) / 1000)
-                   for name, died in zip(listed[::2], listed[1::2], strict=True)]
+        while members := self._buried(limit, after) if limit > 0 else []:
+            letters, lost = self._read(members)
+            if not lost:
+                return letters
+            self._pool.ask([("ZREM", self._keys.dead_letters, *lost)])
+        return []
+
+    def _read(self, members: Sequence[tuple[str, str, float]]) -> tuple[list[DeadLetter], list[str]]:
         found = self._pool.ask([("HMGET", self._keys.delivery(id), "record", f"u:{user}")
                                 for user, id, _ in members], patient=True)
         letters = [_letter(*member, *fields) for member, fields in zip(members, found, strict=True)]
         lost = [f"{user}\t{id}" for (user, id, _), letter in zip(members, letters, strict=True) if letter is None]
-        if lost:
-            self._pool.ask([("ZREM", self._keys.dead_letters, *lost)])
-        return [letter for letter in letters if letter is not None]
+        return [letter for letter in letters if letter is not None], lost
+
+    def _buried(self, limit: int, after: Buried | None) -> list[tuple[str, str, float]]:
+        """User, id and death of the dead letters after one, in the set's order: by score, then by member."""
+        key, most = self._keys.dead_letters, ("LIMIT", 0, limit, "WITHSCORES")
+        if after is None:
+            (listed,) = self._pool.ask([("ZRANGE", key, "-inf", "+inf", "BYSCORE", *most)])
+        else:
+            at, member = round(after.died * 1000), f"{after.user}\t{after.id}".encode()
+            same, later = self._pool.ask([("ZRANGE", key, at, at, "BYSCORE", "WITHSCORES"),
+                                          ("ZRANGE", key, f"({at}", "+inf", "BYSCORE", *most)])
+            listed = [part for pair in zip(same[::2], same[1::2], strict=True) if pair[0] > member for part in pair]
+            listed += later
+        return [(*name.decode().rpartition("\t")[::2], float(died) / 1000)
+                for name, died in zip(listed[:2 * limit:2], listed[1:2 * limit:2], strict=True)]
 
     def requeue(self, user: str, id: str) -> bool:
         """As `CriticalStore.requeue`."""

@@ -11,18 +11,48 @@ import hashlib
 from dataclasses import dataclass
 from typing import Final
 
+from redis.crc import REDIS_CLUSTER_HASH_SLOTS, key_slot
+
 from wsapp.core.events import Draft
 
 LONGEST_KEY: Final = 64  # idempotency keys beyond it are hashed
 
 
+def slot_of(tag: str) -> int:
+    """The hash slot of a tag."""
+    return int(key_slot(tag.encode()))
+
+
+def partition_tags(count: int) -> list[str]:
+    """The hash tags of partitions.  The first is "0" however many there are; the others are chosen so that the slots
+    of the partitions are spread evenly, one in each `count`-th of the slots: over nodes as they are usually cut."""
+    first = slot_of("0") * count // REDIS_CLUSTER_HASH_SLOTS
+    tags = ["0"]
+    for number in range(1, count):
+        wanted, tag, tried = (first + number) % count, str(number), 0
+        while slot_of(tag) * count // REDIS_CLUSTER_HASH_SLOTS != wanted:
+            tried += 1
+            tag = f"{number}.{tried}"
+        tags.append(tag)
+    return tags
+
+
 @dataclass(frozen=True, slots=True)
 class RedisKeys:
-    """Names under `prefix` for one partition in one database."""
+    """Names under `prefix` for one partition in one database: the one tagged `partition`, the `number`-th of
+    `partitions`.  `sharded`: its rooms have sharded channels (Redis Cluster: SPUBLISH)."""
 
     prefix: str = "wsapp:"
     partition: str = "0"
     database: int = 0
+    number: int = 0
+    partitions: int = 1
+    sharded: bool = False
+
+    @property
+    def slot(self) -> int:
+        """The hash slot of every key and channel of the partition (Redis Cluster specification, "Hash tags")."""
+        return slot_of(self.partition)
 
     @property
     def base(self) -> str:
@@ -36,8 +66,13 @@ class RedisKeys:
 
     @property
     def generation(self) -> str:
-        """HASH `token`, `run`: which server's life the epochs belong to."""
+        """HASH `token`, `run`: which server's life the epochs belong to; `partitions`: of how many this is one."""
         return f"{self.base}generation"
+
+    @property
+    def probe(self) -> str:
+        """STRING, empty: written to see whether the server takes writes."""
+        return f"{self.base}probe"
 
     @property
     def workers(self) -> str:

@@ -15,18 +15,19 @@ from typing import Any, Final
 
 import hiredis
 
-from wsapp.backends.redis_errors import unavailable
+from wsapp.backends.redis_errors import Explained, unavailable
 from wsapp.backends.redis_keys import RedisKeys
 from wsapp.backends.redis_scripts import Command
-from wsapp.backends.redis_wire import CHUNK, FAILURES, RedisAddress, RedisWire, open_wire, pack
+from wsapp.backends.redis_wire import CHECK_EVERY, CHUNK, FAILURES, Address, RedisWire, open_wire, pack
 from wsapp.errors import BrokerUnavailable
 
 log = logging.getLogger("wsapp.backends.live")
 
 BATCH: Final = 1000  # channels in one SUBSCRIBE
 PING_EVERY: Final = 2.0  # seconds of silence until we ask
-LOOK: Final = 0.25  # seconds between looks at a silent connection
+LOOK: Final = 0.5  # seconds between looks at a silent connection
 PING_WITHIN: Final = 2.0  # seconds the answer may take
+OPEN_WITHIN: Final = 1.0  # seconds a new connection may take: nobody waits for it
 FIRST_DELAY: Final = 0.05
 LONGEST_DELAY: Final = 1.0
 
@@ -42,9 +43,10 @@ class _Confirmation:
 
 
 class RedisLive:
-    """Reads on a thread of its own; `subscribe` and `unsubscribe` may be called from any other."""
+    """Reads on a thread of its own; `subscribe` and `unsubscribe` may be called from any other.  `lost` is called when
+    the connection has ended, and once more when a new one is made."""
 
-    def __init__(self, address: RedisAddress, keys: RedisKeys, channel: str, timeout: float) -> None:
+    def __init__(self, address: Address, keys: RedisKeys, channel: str, timeout: float) -> None:
         self._address, self._keys, self._timeout = address, keys, timeout
         self._prefix, self._bus = keys.room_channels.encode(), channel.encode()
         self._lock = threading.Lock()  # orders what is sent with what is expected
@@ -59,6 +61,7 @@ class RedisLive:
         self._away, self._reason = True, "the live connection was not started"
         self._asked_at: float | None = None
         self._heard, self._silent = 0.0, ""
+        self.lost: Callable[[], None] = _nothing
 
     def start(self, boot: str, on_record: Callable[[str, bytes], None], on_gap: Callable[[], None],
               on_bus: Callable[[bytes], None], on_control: Callable[[bytes], None]) -> None:
@@ -66,7 +69,8 @@ class RedisLive:
         if self._thread is not None or self._closing.is_set():
             raise RuntimeError("a live connection is started once")
         self._on_record, self._on_gap = on_record, on_gap
-        self._others = {self._bus: on_bus, (self._keys.control_channels + boot).encode(): on_control}
+        if self._keys.number == 0:  # the other partitions have rooms alone
+            self._others = {self._bus: on_bus, (self._keys.control_channels + boot).encode(): on_control}
         self._away, self._reason = False, f"Redis at {self._address.where}: not connected yet"
         self._thread = threading.Thread(target=self._run, name="wsapp-live", daemon=True)
         self._thread.start()
@@ -116,7 +120,7 @@ class RedisLive:
         wire = self._wire
         if wire is None or not channels:
             return
-        commands: list[Command] = [(verb, *channels[i:i + BATCH]) for i in range(0, len(channels), BATCH)]
+        commands = self._commands(verb, channels)
         if verb == "SUBSCRIBE":
             for channel in channels:
                 self._pending[channel] = self._pending.get(channel, 0) + 1
@@ -125,6 +129,9 @@ class RedisLive:
         except OSError as error:
             log.warning("live connection: sending failed: %s", error)
             wire.shutdown()
+
+    def _commands(self, verb: str, channels: Sequence[bytes]) -> list[Command]:
+        return [(verb, *channels[i:i + BATCH]) for i in range(0, len(channels), BATCH)]
 
     def _confirm(self, channel: bytes) -> None:
         with self._lock:
@@ -144,15 +151,18 @@ class RedisLive:
         while not self._closing.is_set():
             begun = time.monotonic()
             try:
-                wire = open_wire(self._address, self._keys, self._timeout)
+                wire = open_wire(self._address, self._keys, max(self._timeout, OPEN_WITHIN))
             except FAILURES as error:
                 reason = str(unavailable(error, self._address.where, self._timeout))
             else:
+                if gap:
+                    self._call(self.lost)  # what was opened meanwhile may lead elsewhere
                 reason = self._serve(wire, gap)
                 failures = 0 if time.monotonic() - begun > LONGEST_DELAY else failures
             if self._closing.is_set():
                 break
             self._away, self._reason, gap = True, reason, True
+            self._call(self.lost)
             (log.warning if failures == 0 else log.debug)("live connection: %s", reason)
             delay = min(LONGEST_DELAY, FIRST_DELAY * 2.0 ** min(failures, 10))
             failures += 1
@@ -160,7 +170,7 @@ class RedisLive:
 
     def _serve(self, wire: RedisWire, gap: bool) -> str:
         """Subscribe to all that is wanted and read until the connection ends; why it ended."""
-        self._heard, self._asked_at = time.monotonic(), None
+        self._heard, self._asked_at, self._silent = time.monotonic(), None, ""
         watch = threading.Thread(target=self._watch_over, args=(wire,), name="wsapp-live-watch", daemon=True)
         with self._lock:
             self._wire, self._away = wire, False
@@ -173,7 +183,8 @@ class RedisLive:
             self._read(wire, confirmation if gap else None)
             return "closed"
         except FAILURES as error:
-            return str(unavailable(error, self._address.where, PING_WITHIN))
+            why = Explained(self._silent) if self._silent else error
+            return str(unavailable(why, self._address.where, PING_WITHIN))
         finally:
             with self._lock:
                 self._wire = None
@@ -188,7 +199,7 @@ class RedisLive:
         while not self._closing.is_set():
             data = sock.recv(CHUNK)
             if not data:
-                raise ConnectionResetError(self._silent or "the server closed the connection")
+                raise ConnectionResetError("the server closed the connection")
             self._heard, self._asked_at = time.monotonic(), None
             reader.feed(data)
             self._dispatch(reader)
@@ -200,12 +211,19 @@ class RedisLive:
 
     def _watch_over(self, wire: RedisWire) -> None:
         """Beside the reader, which waits without a timeout (a timer for every wait would cost more than a message):
-        ask in silence whether the server is there, and end the connection when it is not."""
-        self._silent = ""
+        ask in silence whether the server is there, and end the connection when it is not or when another is the
+        primary by now."""
+        checked = self._heard
         while not self._closing.wait(LOOK) and self._wire is wire:
             now = time.monotonic()
+            if self._address.moves and now - checked >= CHECK_EVERY:
+                checked = now
+                if self._address.moved(wire.connection, self._timeout):
+                    self._silent = "another server is the primary now"
+                    wire.shutdown()
+                    return
             if self._asked_at is not None and now - self._asked_at >= PING_WITHIN:
-                self._silent = "no answer to PING"
+                self._silent = f"no answer to PING within {PING_WITHIN:g} s"
                 wire.shutdown()
                 return
             if self._asked_at is None and now - self._heard >= PING_EVERY:
@@ -261,6 +279,7 @@ class RedisLive:
         """Cut the connection; the reader makes a new one, subscribes again and calls `on_gap`."""
         with self._lock:
             if self._wire is not None:
+                self._silent = "the live connection is made anew"
                 self._wire.shutdown()
 
     def close(self) -> None:
@@ -272,3 +291,7 @@ class RedisLive:
         thread = self._thread
         if thread is not None and thread is not threading.current_thread():
             thread.join(1.0)
+
+
+def _nothing() -> None:
+    return None

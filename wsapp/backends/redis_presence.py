@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Final
 
 from wsapp.backends.records import milliseconds
@@ -67,4 +67,19 @@ class RedisPresence:
         keys = self._keys
         ((connections, workers),) = self._pool.ask([PRESENCE_WATCHERS.command(
             [keys.workers], [room, keys.worker(""), keys.watching(""), keys.room_channels + room])])
+        return Watching(max(connections, workers), workers)
+
+
+class PartitionedPresence(RedisPresence):
+    """What workers say is in partition 0; who follows a room now is seen where its channel is."""
+
+    def __init__(self, pool: RedisPool, pool_of: Callable[[str], RedisPool]) -> None:
+        super().__init__(pool)
+        self._pool_of = pool_of
+
+    def watchers(self, room: str) -> Watching:
+        """As `Presence.watchers`, in two questions."""
+        connections, there = super().watchers(room).connections, self._pool_of(room)
+        verb = "SHARDNUMSUB" if there.keys.sharded else "NUMSUB"
+        ((_, workers),) = there.ask([("PUBSUB", verb, there.keys.room_channels + room)])
         return Watching(max(connections, workers), workers)

@@ -23,7 +23,7 @@ class RedisRevocations:
             return
         self._pool.ask([REVOKE.command(
             [self._keys.revocation(entry), self._keys.workers],
-            [repr(at), milliseconds(left), self._keys.control_channels, revoked_message(entry, at)])])
+            [repr(at), milliseconds(left), self._keys.control_channels, revoked_message(entry, at, until)])])
 
     def revoked(self, entries: Sequence[str]) -> dict[str, float]:
         """As `Revocations.revoked`."""

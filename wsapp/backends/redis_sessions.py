@@ -8,30 +8,33 @@ from typing import Any
 from wsapp.backends.records import milliseconds, split_owner
 from wsapp.backends.redis_scripts import SESSION_DROP, SESSION_SAVE, SESSION_TAKE, Command
 from wsapp.backends.redis_wire import RedisPool
+from wsapp.backends.window import Window
 from wsapp.core.events import Position, strict_dumps, strict_loads
 from wsapp.core.ports import Limits, SavedSession
 
 
 class RedisSessions:
-    """`SessionStore` over three fenced scripts."""
+    """`SessionStore` over three fenced scripts.  Clients come and go in crowds: what they ask for at the same moment
+    shares a pipeline."""
 
     def __init__(self, pool: RedisPool, limits: Limits) -> None:
         self._pool, self._ttl = pool, milliseconds(limits.session_ttl)
+        self._window: Window[Command, Any] = Window(pool.ask)
 
     def save(self, sessions: Sequence[SavedSession]) -> list[bool]:
         """As `SessionStore.save`."""
-        return [reply == 1 for reply in self._pool.ask([self._save(s) for s in sessions])] if sessions else []
+        return [reply == 1 for reply in self._window.ask([self._save(s) for s in sessions])] if sessions else []
 
     def _save(self, session: SavedSession) -> Command:
         split_owner(session.owner)
         return SESSION_SAVE.command([self._pool.keys.session(session.session_id)], [
             session.owner, session.user_id, strict_dumps({room: list(at) for room, at in session.positions.items()}),
-            strict_dumps(dict(session.metadata)), self._ttl])
+            strict_dumps(dict(session.metadata)), self._ttl, _rest(session)])
 
     def take(self, session_id: str, owner: str, user_id: str | None = None) -> SavedSession | None:
         """As `SessionStore.take`; the time to live begins anew."""
         split_owner(owner)
-        (reply,) = self._pool.ask([SESSION_TAKE.command(
+        (reply,) = self._window.ask([SESSION_TAKE.command(
             [self._pool.keys.session(session_id)],
             [owner, self._pool.keys.control_channels, self._ttl, *([] if user_id is None else [user_id])])])
         if reply == 0:
@@ -44,8 +47,15 @@ class RedisSessions:
         return bool(reply == 1)
 
 
+def _rest(session: SavedSession) -> str:
+    """What few sessions have."""
+    rest = {"watching": session.watching, "seen": session.seen}
+    return strict_dumps({name: value for name, value in rest.items() if value}) if any(rest.values()) else ""
+
+
 def _session(session_id: str, state: list[Any]) -> SavedSession:
-    owner, user, positions, metadata = state
+    owner, user, positions, metadata, *rest = state
+    more = strict_loads(rest[0]) if rest and rest[0] else {}
     return SavedSession(session_id, user.decode(), owner.decode(),
                         {room: Position(epoch, seq) for room, (epoch, seq) in strict_loads(positions).items()},
-                        strict_loads(metadata))
+                        strict_loads(metadata), tuple(more.get("watching", ())), tuple(more.get("seen", ())))

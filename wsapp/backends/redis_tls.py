@@ -1,4 +1,5 @@
-"""A TLS socket that one thread may read while another sends.
+"""TLS to Redis: connections that share what their certificates were read into, and a socket that one thread may read
+while another sends.
 
 OpenSSL takes one call on a connection at a time, and Python before 3.13 does not see to that: two threads corrupt
 the stream.  Here the calls never block and take turns; the waiting is done outside of them.
@@ -6,10 +7,69 @@ the stream.  Here the calls never block and take turns; the waiting is done outs
 
 from __future__ import annotations
 
+import os
 import select
+import socket
 import ssl
 import threading
 import time
+from typing import Any, Final
+
+from redis.connection import SSLConnection
+
+from wsapp.backends.redis_errors import Explained
+
+_contexts: Final[dict[tuple[object, ...], ssl.SSLContext]] = {}
+
+
+class TlsConnection(SSLConnection):
+    """redis-py's, but the trusted CAs are read once and again when their files change: reading those of the system
+    takes tens of milliseconds, in which a worker does nothing else, and redis-py does it for every connection."""
+
+    def _wrap_socket_with_ssl(self, sock: socket.socket) -> ssl.SSLSocket:
+        if self.ssl_validate_ocsp or self.ssl_validate_ocsp_stapled:
+            checked: ssl.SSLSocket = super()._wrap_socket_with_ssl(sock)  # type: ignore[no-untyped-call]
+            return checked
+        return self._context().wrap_socket(sock, server_hostname=self.host)
+
+    def _context(self) -> ssl.SSLContext:
+        key: tuple[object, ...] = (  # gevent puts a class of its own in the place of ssl's
+            ssl.SSLContext, self.ca_certs, self.ca_path, self.ca_data, self.certfile, self.keyfile,
+            self.certificate_password, self.check_hostname, self.cert_reqs, self.ssl_min_version, self.ssl_ciphers,
+            repr(self.ssl_include_verify_flags), repr(self.ssl_exclude_verify_flags),
+            *(_changed_at(file) for file in (self.ca_certs, self.certfile, self.keyfile) if file))
+        if key not in _contexts:
+            _contexts[key] = self._made()
+        return _contexts[key]
+
+    def _made(self) -> ssl.SSLContext:
+        """As redis-py makes it."""
+        context = ssl.create_default_context()
+        context.check_hostname, context.verify_mode = self.check_hostname, self.cert_reqs
+        _set_flags(context, self.ssl_include_verify_flags, self.ssl_exclude_verify_flags)
+        if self.certfile or self.keyfile:
+            context.load_cert_chain(self.certfile, self.keyfile, self.certificate_password)
+        if self.ca_certs is not None or self.ca_path is not None or self.ca_data is not None:
+            context.load_verify_locations(self.ca_certs, self.ca_path, self.ca_data)
+        if self.ssl_min_version is not None:
+            context.minimum_version = self.ssl_min_version
+        if self.ssl_ciphers:
+            context.set_ciphers(self.ssl_ciphers)
+        return context
+
+
+def _changed_at(file: str) -> int:
+    try:
+        return os.stat(file).st_mtime_ns
+    except OSError as error:
+        raise Explained(f"{file} in the Redis URL cannot be read: {error.strerror}") from error
+
+
+def _set_flags(context: ssl.SSLContext, included: Any, excluded: Any) -> None:
+    for flag in included or ():
+        context.verify_flags |= flag
+    for flag in excluded or ():
+        context.verify_flags &= ~flag
 
 
 class TlsSocket:

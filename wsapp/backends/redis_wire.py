@@ -1,8 +1,8 @@
 """Connections to Redis: opening one, asking over it within a deadline, and a pool of them.
 
-redis-py connects (TCP, TLS, unix socket, AUTH, SELECT); from there on the bytes are ours.  That keeps each wait
-under one deadline, costs a fraction of its pipeline, and lets the live connection read without decoding.  Nothing
-here knows gevent: in a patched worker the sockets, locks and threads of the standard library are greenlets.
+redis-py connects (TCP, TLS, unix socket); from there on the bytes are ours.  That keeps each wait under one deadline,
+costs a fraction of its pipeline, and lets the live connection read without decoding.  Nothing here knows gevent: in
+a patched worker the sockets, locks and threads of the standard library are greenlets.
 """
 
 from __future__ import annotations
@@ -13,29 +13,35 @@ import socket
 import ssl
 import threading
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Any, Final, NoReturn, Protocol
+from urllib.parse import urlsplit
 
 import hiredis
 from redis.backoff import NoBackoff
-from redis.connection import Connection, UnixDomainSocketConnection, parse_url
+from redis.connection import Connection, SSLConnection, UnixDomainSocketConnection, parse_url
 from redis.exceptions import RedisError
 from redis.retry import Retry
 
 from wsapp.backends.redis_errors import unavailable
 from wsapp.backends.redis_keys import RedisKeys
-from wsapp.backends.redis_scripts import BY_SHA, GENERATION, SCRIPTS, Command
-from wsapp.backends.redis_tls import TlsSocket
+from wsapp.backends.redis_opening import Opening
+from wsapp.backends.redis_scripts import BY_SHA, GENERATION, Command, Script, scripts_in
+from wsapp.backends.redis_tls import TlsConnection, TlsSocket
 from wsapp.errors import BrokerUnavailable, SettingsError
 
 HOUR: Final = 3600.0
 CHUNK: Final = 65_536
 MOST_CONNECTIONS: Final = 32
+CHECK_EVERY: Final = 1.0  # seconds between two questions whether this is still the right server
+SOONEST: Final = 0.03  # seconds that a question gets at least, also when opening the connection has used up its time
 FAILURES: Final = (RedisError, OSError, hiredis.HiredisError)
 _SCHEMES: Final = {"redis": "redis", "rediss": "rediss", "unix": "unix", "valkey": "redis", "valkeys": "rediss"}
-_POOL_ONLY: Final = ("max_connections", "timeout", "connection_class", "retry_on_error", "retry_on_timeout")
+_POOL_ONLY: Final = ("max_connections", "timeout", "connection_class", "retry_on_error", "retry_on_timeout", "retry")
+# What a server answers that is no longer the one to ask: whoever reaches it finds the right one by connecting anew.
+_ELSEWHERE: Final = ("READONLY", "MASTERDOWN", "MOVED")
 
 
 def pack(commands: Iterable[Command]) -> bytes:
@@ -43,14 +49,40 @@ def pack(commands: Iterable[Command]) -> bytes:
     return b"".join(map(hiredis.pack_command, commands))  # type: ignore[arg-type]
 
 
+class Address(Protocol):
+    """Where the server is.  `where` names it in messages, never with a password; `greeting` is what every connection
+    to it begins with."""
+
+    @property
+    def where(self) -> str: ...
+    @property
+    def database(self) -> int: ...
+    @property
+    def greeting(self) -> tuple[Command, ...]: ...
+    @property
+    def moves(self) -> bool:
+        """Whether somebody can be asked if the server is still the right one."""
+        ...
+
+    def connect(self, timeout: float) -> Any:
+        """A connected redis-py connection, tried once.  Raises redis-py's errors."""
+        ...
+
+    def moved(self, connection: Any, timeout: float) -> bool:
+        """Whether the right server is another than this connection's by now."""
+        ...
+
+
 @dataclass(frozen=True, slots=True)
 class RedisAddress:
-    """Where the server is and how to reach it, from a URL."""
+    """One server, from a URL."""
 
     kind: type[Any]
     options: dict[str, Any]
     where: str
     database: int
+    greeting: tuple[Command, ...] = ()
+    moves: bool = False
 
     @classmethod
     def parse(cls, url: str) -> RedisAddress:
@@ -61,31 +93,64 @@ class RedisAddress:
                                 f" (or {', '.join(f'{name}://' for name in _SCHEMES if name != 'redis')})")
         try:
             options: dict[str, Any] = parse_url(f"{_SCHEMES[scheme]}://{rest}")  # type: ignore[no-untyped-call]
+            str(options.get("host", "")).encode("idna")
+            if "path" not in options and urlsplit(url).path.strip("/"):
+                int(urlsplit(url).path.strip("/"))  # redis-py takes database 0 for anything that is no number
         except ValueError as error:
             raise SettingsError(f"the Redis URL cannot be read: {error}") from error
         kind = options.get("connection_class", Connection)
-        for name in _POOL_ONLY:
-            options.pop(name, None)
+        kind = TlsConnection if kind is SSLConnection else kind
         where = str(options.get("path")) if issubclass(kind, UnixDomainSocketConnection) else (
             f"{options.get('host', 'localhost')}:{options.get('port', 6379)}")
-        return cls(kind, options, where, int(options.get("db", 0)))
+        return cls.of(kind, options, where)
+
+    @classmethod
+    def of(cls, kind: type[Any], options: dict[str, Any], where: str) -> RedisAddress:
+        """From redis-py's own words.  Raises SettingsError for what its connections do not know."""
+        options = {name: value for name, value in options.items() if name not in _POOL_ONLY}
+        user, password = options.pop("username", None), options.pop("password", None)
+        name, database = options.pop("client_name", None), int(options.pop("db", 0))
+        greeting: list[Command] = []
+        if password is not None or user is not None:
+            greeting.append(("AUTH", *([user] if user else []), password or ""))
+        if database:
+            greeting.append(("SELECT", database))
+        if name:
+            greeting.append(("CLIENT", "SETNAME", name))
+        try:
+            kind(**options)
+        except (TypeError, ValueError, RedisError) as error:
+            raise SettingsError(f"the Redis URL cannot be read: {_unknown(error)}") from error
+        return cls(kind, options, where, database, tuple(greeting))
 
     def connect(self, timeout: float) -> Any:
-        """A connected and authenticated redis-py connection, tried once.  Raises redis-py's errors."""
+        """As `Address.connect`.  Who we are is told by `greeting`, in one round trip with what else is to be said."""
         options = {**self.options, "socket_timeout": timeout, "socket_connect_timeout": timeout, "protocol": 2,
                    "retry": Retry(NoBackoff(), 0), "driver_info": None}
         connection = self.kind(**options)
         connection.connect()
         return connection
 
+    def moved(self, _connection: Any, _timeout: float) -> bool:
+        """As `Address.moved`: nobody to ask."""
+        return False
+
+
+def _unknown(error: Exception) -> str:
+    """What redis-py does not understand, by its name in the URL."""
+    text = str(error)
+    _, found, rest = text.partition("unexpected keyword argument ")
+    return f"it has no option {rest}" if found else text
+
 
 class RedisWire:
     """One connection to the server.  Not for two threads at once, except that one may read while one sends."""
 
-    __slots__ = ("_connection", "reader", "sock")
+    __slots__ = ("connection", "deadline", "reader", "sock")
 
     def __init__(self, connection: Any) -> None:
-        self._connection = connection
+        self.connection = connection
+        self.deadline = 0.0  # of the last question, on the monotonic clock
         sock = connection._sock
         self.sock: socket.socket | TlsSocket = TlsSocket(sock) if isinstance(sock, ssl.SSLSocket) else sock
         self.reader = hiredis.Reader()
@@ -96,7 +161,7 @@ class RedisWire:
         The whole takes at most `wait` seconds; when `patient`, `wait` begins anew whenever something arrives.
         Raises TimeoutError and OSError, after which the connection is of no use.
         """
-        deadline = time.monotonic() + wait
+        self.deadline = deadline = time.monotonic() + wait
         self.sock.settimeout(wait)
         self.sock.sendall(pack(commands))
         replies: list[Any] = []
@@ -114,7 +179,7 @@ class RedisWire:
             self.sock.settimeout(left)
             self._receive()
             if patient:
-                deadline = time.monotonic() + wait
+                self.deadline = deadline = time.monotonic() + wait
 
     def wait_for_ever(self) -> None:
         """From now on `sock.recv` waits without a timeout; somebody else watches over the silence."""
@@ -147,22 +212,39 @@ class RedisWire:
 
     def close(self) -> None:
         """Close it.  Idempotent."""
-        self._connection.disconnect()
+        self.connection.disconnect()
 
 
-def open_wire(address: RedisAddress, keys: RedisKeys, timeout: float) -> RedisWire:
-    """Connect, load the scripts, and begin a new generation if this is another server than before (DESIGN 6).
+def remaining(deadline: float) -> float:
+    """Seconds until `deadline` of the monotonic clock.  Raises TimeoutError when there are none."""
+    left = deadline - time.monotonic()
+    if left <= 0:
+        raise TimeoutError
+    return left
 
+
+def open_wire(address: Address, keys: RedisKeys, timeout: float) -> RedisWire:
+    """Connect, say who we are, load the scripts, and begin a new generation if this is another server than before
+    (DESIGN 6).  A replica is refused: it hears what the primary publishes, but late.
+
+    Connecting takes at most `timeout` seconds and so does the rest; looking up a name has no limit of its own.
     Raises redis-py's errors, OSError or hiredis.ReplyError.
     """
     wire = RedisWire(address.connect(timeout))
+    deadline = time.monotonic() + timeout
     try:
-        told, *loaded = wire.ask([("INFO", "server"), *(("SCRIPT", "LOAD", s.text) for s in SCRIPTS)], timeout)
-        for reply in loaded:
-            if isinstance(reply, hiredis.ReplyError):
-                raise reply
-        command = GENERATION.command([keys.generation], [_run_id(told), secrets.token_hex(4)])
-        (token,) = wire.ask([command], timeout)
+        greeting = address.greeting
+        replies = wire.ask([*greeting, ("INFO", "server"), ("INFO", "replication"),
+                            *(("SCRIPT", "LOAD", script.text) for script in _scripts(keys))], remaining(deadline))
+        refused = next((reply for reply in replies if isinstance(reply, hiredis.ReplyError)), None)
+        if refused is not None:
+            raise refused
+        server, replication = replies[len(greeting):len(greeting) + 2]
+        if _told(replication, "role") == "slave":
+            raise hiredis.ReplyError("READONLY it is a replica")
+        command = GENERATION.command([keys.generation, keys.clock],
+                                     [_told(server, "run_id"), secrets.token_hex(4), keys.partitions])
+        (token,) = wire.ask([command], remaining(deadline))
         if isinstance(token, hiredis.ReplyError):
             raise token
     except BaseException:
@@ -171,60 +253,132 @@ def open_wire(address: RedisAddress, keys: RedisKeys, timeout: float) -> RedisWi
     return wire
 
 
-def _run_id(info: object) -> str:
-    """The `run_id` of INFO's server section; empty when the server (a proxy, an ACL) does not tell."""
+def _scripts(keys: RedisKeys) -> Sequence[Script]:
+    return scripts_in(keys.partitions, keys.number, keys.sharded)
+
+
+def _told(info: object, name: str) -> str:
+    """A field of INFO's answer; empty when the server (a proxy) does not tell."""
     if isinstance(info, bytes):
         for line in info.decode("utf-8", "replace").splitlines():
-            if line.startswith("run_id:"):
-                return line[7:].strip()
+            if line.startswith(name + ":"):
+                return line[len(name) + 1:].strip()
     return ""
 
 
 class RedisPool:
-    """Connections for questions.  Each call takes one, asks once, and never tries again (G7).
+    """Connections for questions.  Each call takes one and asks once; it tries again only where nothing was done (G7).
 
-    Safe for threads, greenlets and fork: a child begins with no connections.
+    A call takes at most `timeout` seconds, or `opening` if that is more and it must open a connection first.  `moved`
+    is called when the server turns out not to be the right one any more.  Safe for threads, greenlets and fork: a
+    child begins with no connections.
     """
 
-    def __init__(self, address: RedisAddress, keys: RedisKeys, timeout: float) -> None:
+    def __init__(self, address: Address, keys: RedisKeys, timeout: float, opening: float = 0.0) -> None:
         self.address, self.keys, self.timeout = address, keys, timeout
+        self._opening = max(timeout, opening)
+        self.moved: Callable[[], None] = self.forget
+        self.alone = address.moves  # whether nobody else asks if this is still the right server
         self._closed = False
         self._begin()
 
     def _begin(self) -> None:
         self._idle: list[RedisWire] = []
+        self._late: list[Opening[RedisWire]] = []  # connections that nobody waits for any more, and soon will
         self._slots = threading.BoundedSemaphore(MOST_CONNECTIONS)
         self._pid = os.getpid()
+        self._check_at = float("inf")
+        self._last: RedisWire | None = None
 
     def ask(self, commands: Sequence[Command], patient: bool = False) -> list[Any]:
         """All replies in one round trip.  Raises BrokerUnavailable on any failure and on any error reply."""
         if self._pid != os.getpid():
             self._begin()
-        slots = self._slots
+        slots, deadline = self._slots, time.monotonic() + self.timeout
         if not slots.acquire(timeout=self.timeout):
             raise BrokerUnavailable(f"Redis at {self.address.where}: all {MOST_CONNECTIONS} connections wait for it")
+        if deadline > self._check_at:
+            self._check_at = deadline + CHECK_EVERY
+            with suppress(RuntimeError):  # the interpreter is about to end and starts no threads any more
+                threading.Thread(target=self._check, name="wsapp-check", daemon=True).start()
         try:
-            return self._ask(commands, patient)
+            replies = self._ask(commands, deadline, patient)
+            for reply in replies:
+                if isinstance(reply, hiredis.ReplyError):
+                    return self._ask_elsewhere(commands, deadline, patient, replies)
+            return replies
         except FAILURES as error:
+            if str(error).startswith(_ELSEWHERE):
+                self.moved()
             raise self.unavailable(error) from error
         finally:
             slots.release()
 
-    def _ask(self, commands: Sequence[Command], patient: bool) -> list[Any]:
-        wire = self._take() or open_wire(self.address, self.keys, self.timeout)
+    def _ask(self, commands: Sequence[Command], deadline: float, patient: bool) -> list[Any]:
+        idle = self._idle
+        wire = self._take()
+        if wire is None:
+            left = deadline - self.timeout + self._opening - time.monotonic()
+            self._last = wire = self._open_within(max(SOONEST, left - SOONEST))
+            if self.alone:
+                self._check_at = deadline + CHECK_EVERY
         try:
-            replies = wire.ask(commands, self.timeout, patient)
+            replies = wire.ask(commands, max(SOONEST, deadline - time.monotonic()), patient)
             self._ask_forgotten(wire, commands, replies)
         except BaseException:
             wire.close()
             raise
-        if self._closed:
+        if self._closed or idle is not self._idle:  # forgotten meanwhile
             wire.close()
         else:
-            self._idle.append(wire)
-        for reply in replies:
-            if isinstance(reply, hiredis.ReplyError):
-                raise reply
+            idle.append(wire)
+        return replies
+
+    def _check(self) -> None:
+        if self._last is not None and self.address.moved(self._last.connection, self.timeout):
+            self.moved()
+
+    def _open(self, patience: float) -> RedisWire:
+        """Make a connection; runs on a thread of its own."""
+        return open_wire(self.address, self.keys, patience)
+
+    def _open_within(self, patience: float) -> RedisWire:
+        """A new connection within `patience` seconds.  Raises TimeoutError; then it is there for the next call, or the
+        one after that."""
+        deadline, late = time.monotonic() + patience, self._late
+        while late:
+            try:
+                opening = late.pop()
+                wire = opening.wait(patience)
+            except IndexError:  # another thread was quicker
+                break
+            except FAILURES:  # some time ago: that says nothing about now
+                continue
+            if wire is None:
+                return self._leave(opening, late)
+            if wire.idle():
+                return wire
+            wire.close()
+        opening = Opening(lambda: self._open(patience))
+        return opening.wait(deadline - time.monotonic()) or self._leave(opening, late)
+
+    def _leave(self, opening: Opening[RedisWire], late: list[Opening[RedisWire]]) -> NoReturn:
+        late.append(opening)
+        if self._closed or late is not self._late:  # forgotten meanwhile
+            opening.discard()
+        raise TimeoutError
+
+    def _ask_elsewhere(self, commands: Sequence[Command], deadline: float, patient: bool,
+                       replies: list[Any]) -> list[Any]:
+        """A primary that has become a replica has done nothing: ask the one that took its place, if it is there
+        already.  Raises the first error reply."""
+        errors = _errors(replies)
+        if len(errors) == len(commands) and all(str(error).startswith(_ELSEWHERE) for error in errors):
+            self.moved()
+            replies = self._ask(commands, deadline, patient)
+            errors = _errors(replies)
+        if errors:
+            raise errors[0]
         return replies
 
     def _ask_forgotten(self, wire: RedisWire, commands: Sequence[Command], replies: list[Any]) -> None:
@@ -233,7 +387,7 @@ class RedisPool:
                   if isinstance(reply, hiredis.ReplyError) and str(reply).startswith("NOSCRIPT")]
         if missed:
             again = [BY_SHA[str(commands[i][1])].in_full(commands[i]) for i in missed]
-            for i, reply in zip(missed, wire.ask(again, self.timeout), strict=True):
+            for i, reply in zip(missed, wire.ask(again, remaining(wire.deadline)), strict=True):
                 replies[i] = reply
 
     def _take(self) -> RedisWire | None:
@@ -251,8 +405,20 @@ class RedisPool:
         """The error as wsapp raises it."""
         return unavailable(error, self.address.where, self.timeout)
 
+    def forget(self) -> None:
+        """Close the idle connections now and those in use after their answer; the next call opens a new one."""
+        idle, self._idle = self._idle, []
+        late, self._late = self._late, []
+        while idle:
+            idle.pop().close()
+        while late:
+            late.pop().discard()
+
     def close(self) -> None:
-        """Close the idle connections now and those in use after their answer.  Idempotent."""
+        """As `forget`, and for good: none is kept any more.  Idempotent."""
         self._closed = True
-        while self._idle:
-            self._idle.pop().close()
+        self.forget()
+
+
+def _errors(replies: Sequence[Any]) -> list[Exception]:
+    return [reply for reply in replies if isinstance(reply, hiredis.ReplyError)]

@@ -1,6 +1,6 @@
-"""A burst becomes one pipeline: publishes that come while another is under way leave together.
+"""A burst becomes one pipeline: calls of a kind that come while another is under way leave together.
 
-A lone publish leaves at once, in a round trip of its own.  Callers are threads, or greenlets in a patched worker; one
+A lone one leaves at once, in a round trip of its own.  Callers are threads, or greenlets in a patched worker; one
 of them at a time sends for all that wait, and hands that on as soon as its own answer is there.
 """
 
@@ -8,40 +8,41 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Sequence
-from typing import Final
+from typing import Final, Generic, TypeVar
 
-from wsapp.core.events import Draft
-from wsapp.core.ports import Receipt
 from wsapp.errors import BrokerUnavailable
 
-LARGEST: Final = 500  # drafts of one pipeline, unless one caller alone has more
+LARGEST: Final = 500  # items of one pipeline, unless one caller alone has more
+
+T = TypeVar("T")
+R = TypeVar("R")
 
 
-class _Call:
-    """One caller's drafts, and what became of them."""
+class _Call(Generic[T, R]):
+    """One caller's items, and what became of them."""
 
-    __slots__ = ("drafts", "error", "receipts", "turn")
+    __slots__ = ("answers", "error", "items", "turn")
 
-    def __init__(self, drafts: Sequence[Draft]) -> None:
-        self.drafts = drafts
-        self.receipts: list[Receipt] | None = None
+    def __init__(self, items: Sequence[T]) -> None:
+        self.items = items
+        self.answers: list[R] | None = None
         self.error: Exception | None = None
         self.turn: threading.Event | None = None  # set when answered, or when it is to send
 
 
-class Window:
-    """`send` publishes a sequence of drafts in one round trip and may raise."""
+class Window(Generic[T, R]):
+    """`send` does a sequence of items in one round trip, with an answer for each, and may raise."""
 
-    def __init__(self, send: Callable[[Sequence[Draft]], list[Receipt]]) -> None:
+    def __init__(self, send: Callable[[Sequence[T]], list[R]]) -> None:
         self._send = send
         self._lock = threading.Lock()
-        self._waiting: list[_Call] = []
+        self._waiting: list[_Call[T, R]] = []
         self._busy = False
 
-    def publish(self, drafts: Sequence[Draft]) -> list[Receipt]:
-        """As `Broker.publish`.  When the server is away all that wait are told so with the first of them, so that
-        nobody waits for a second time-out."""
-        call = _Call(drafts)
+    def ask(self, items: Sequence[T]) -> list[R]:
+        """The answers to these items.  When the server is away all that wait are told so with the first of them, so
+        that nobody waits for a second time-out."""
+        call: _Call[T, R] = _Call(items)
         with self._lock:
             if self._busy:
                 call.turn = threading.Event()
@@ -49,14 +50,14 @@ class Window:
             self._busy = True
         if call.turn is not None:
             self._await_turn(call, call.turn)
-        if call.receipts is None and call.error is None:
+        if call.answers is None and call.error is None:
             self._send_for(call)
         if call.error is not None:
             raise call.error
-        assert call.receipts is not None
-        return call.receipts
+        assert call.answers is not None
+        return call.answers
 
-    def _await_turn(self, call: _Call, turn: threading.Event) -> None:
+    def _await_turn(self, call: _Call[T, R], turn: threading.Event) -> None:
         try:
             turn.wait()
         except BaseException:  # Ctrl-C, or a greenlet that is killed: the others go on without it
@@ -64,25 +65,25 @@ class Window:
                 waiting = call in self._waiting
                 if waiting:
                     self._waiting.remove(call)
-            if not waiting and turn.is_set() and call.receipts is None and call.error is None:
+            if not waiting and turn.is_set() and call.answers is None and call.error is None:
                 self._pass_on([])
             raise
 
-    def _send_for(self, first: _Call) -> None:
+    def _send_for(self, first: _Call[T, R]) -> None:
         """Send what `first` and those behind it want; then it is the next one's turn."""
-        calls = [first, *self._companions(len(first.drafts))]
+        calls = [first, *self._companions(len(first.items))]
         try:
             self._send_all(calls)
         except BaseException:
             for call in calls[1:]:
-                call.error = BrokerUnavailable("the pipeline of this publish was interrupted; try again")
+                call.error = BrokerUnavailable("the pipeline of this call was interrupted; try again")
             raise
         finally:
             self._pass_on(calls)
 
-    def _send_all(self, calls: list[_Call]) -> None:
+    def _send_all(self, calls: list[_Call[T, R]]) -> None:
         try:
-            receipts = self._send([draft for call in calls for draft in call.drafts])
+            answers = self._send([item for call in calls for item in call.items])
         except BrokerUnavailable as error:
             with self._lock:
                 calls += self._waiting
@@ -95,28 +96,28 @@ class Window:
             else:
                 self._one_by_one(calls)
         else:
-            _hand_out(calls, receipts)
+            _hand_out(calls, answers)
 
-    def _companions(self, count: int) -> list[_Call]:
+    def _companions(self, count: int) -> list[_Call[T, R]]:
         with self._lock:
             taken = 0
             for call in self._waiting:
-                count += len(call.drafts)
+                count += len(call.items)
                 if count > LARGEST:
                     break
                 taken += 1
             companions, self._waiting = self._waiting[:taken], self._waiting[taken:]
         return companions
 
-    def _one_by_one(self, calls: list[_Call]) -> None:
-        """One draft cannot be published: that is told to its caller alone."""
+    def _one_by_one(self, calls: list[_Call[T, R]]) -> None:
+        """One item is refused: that is told to its caller alone."""
         for call in calls:
             try:
-                call.receipts = self._send(call.drafts)
+                call.answers = self._send(call.items)
             except Exception as error:
                 call.error = error
 
-    def _pass_on(self, calls: list[_Call]) -> None:
+    def _pass_on(self, calls: list[_Call[T, R]]) -> None:
         with self._lock:
             following = self._waiting.pop(0) if self._waiting else None
             self._busy = following is not None
@@ -125,8 +126,8 @@ class Window:
                 call.turn.set()
 
 
-def _hand_out(calls: list[_Call], receipts: list[Receipt]) -> None:
+def _hand_out(calls: list[_Call[T, R]], answers: list[R]) -> None:
     start = 0
     for call in calls:
-        call.receipts = receipts[start:start + len(call.drafts)]
-        start += len(call.drafts)
+        call.answers = answers[start:start + len(call.items)]
+        start += len(call.items)

@@ -17,11 +17,13 @@ from flask import Response, current_app, g, request
 from marshmallow import Schema, ValidationError
 from werkzeug.exceptions import HTTPException
 
+from wsapp.blueprints.security_headers import guarded
 from wsapp.core.api_keys import ApiKey
 from wsapp.core.events import strict_dumps, strict_loads
 from wsapp.errors import ErrorCode, PayloadError, WsappError
 
 log = logging.getLogger(__name__)
+audit = logging.getLogger("wsapp.audit")
 
 PATH: Final = "/api/v1"
 PROBLEM: Final = "application/problem+json"
@@ -115,7 +117,7 @@ def told_no_route() -> Response | None:
     error = request.routing_exception
     if error is None or not (request.path + "/").startswith(PATH + "/") or (error.code or 0) < 400:
         return None
-    return told_http_error(error)
+    return guarded(told_http_error(error))
 
 
 def compressed(response: Response) -> Response:
@@ -146,10 +148,14 @@ def require(*scopes: str) -> ApiKey:
     if found is None and keys.empty():
         raise Problem(403, ErrorCode.FORBIDDEN, HOW_TO)
     if found is None:
+        audit.warning("refused: %s from %s asks for %s %r", "an unknown API key" if given else "nobody",
+                      the_server().hub.admission.address(request.environ), request.method, request.path)
         raise Problem(401, ErrorCode.UNAUTHORIZED, "not a known API key" if given else
                       "an API key is needed: Authorization: Bearer <key>, or X-API-Key",
                       {"WWW-Authenticate": 'Bearer realm="wsapp"'})
     if not found.scopes & set(scopes):
+        audit.warning("denied: key=%r has not the scope %s for %s %r", found.name, " or ".join(scopes), request.method,
+                      request.path)
         raise Problem(403, ErrorCode.FORBIDDEN, f"the key {found.name} has not the scope {' or '.join(scopes)}")
     return found
 

@@ -11,6 +11,7 @@ from marshmallow import Schema
 
 from wsapp.blueprints import api_schemas as schemas
 from wsapp.blueprints.api_access import PATH, PROBLEM
+from wsapp.blueprints.api_drain import DrainBody, WorkersServiceSchema
 from wsapp.schemas import AgentThoughtSchema, TaskUpdateSchema
 
 VERSION: Final = "1.0.0"
@@ -68,12 +69,23 @@ def openapi() -> dict[str, Any]:
     _publish_paths(spec)
     _room_paths(spec)
     _operation_paths(spec)
+    _drain_paths(spec)
+    _critical_paths(spec)
     _document_paths(spec)
     told = spec.to_dict()
-    told["components"]["schemas"]["Disconnect"]["oneOf"] = [
-        {"required": [name]} for name in ("userId", "session", "sid")]
+    made = told["components"]["schemas"]
+    made["Disconnect"]["oneOf"] = _one_of("userId", "session", "sid")
+    made["Revoke"] |= {"oneOf": _one_of("jti", "userId", "session"), "not": {"required": ["until", "ttl"]}}
+    made["DeadLetterChoice"]["oneOf"] = [
+        {"required": ["id"], "not": {"required": ["all"]}},
+        {"required": ["all"], "properties": {"all": {"const": True}},
+         "not": {"anyOf": [{"required": ["id"]}, {"required": ["userId"]}]}}]
     continue_by_id(told["components"]["schemas"]["AgentThought"])
     return told
+
+
+def _one_of(*names: str) -> list[dict[str, list[str]]]:
+    return [{"required": [name]} for name in names]
 
 
 def continue_by_id(thought: dict[str, Any]) -> None:
@@ -139,8 +151,36 @@ def _operation_paths(spec: APISpec) -> None:
     spec.path("/disconnect", operations={"post": _operation(
         "disconnect", "Throw out a user, a session or a connection", "admin", ok=schemas.DisconnectedSchema,
         body=schemas.Disconnect)})
+    spec.path("/revoke", operations={"post": _operation(
+        "revoke", "Refuse a token id, a user's tokens so far, or a session, and close their connections", "admin",
+        ok=schemas.RevokedSchema, body=schemas.Revoke)})
     spec.path("/stats", operations={"get": _operation(
         "readStats", "Counters", "read or admin", ok=schemas.StatsSchema)})
+
+
+def _drain_paths(spec: APISpec) -> None:
+    spec.path("/drain", operations={
+        "get": _operation("readDrain", "How every worker stands: serving, draining, drained", "drain or admin",
+                          ok=WorkersServiceSchema),
+        "post": _operation("drain", "Take workers out of service, or back", "drain", ok=WorkersServiceSchema,
+                           body=DrainBody, status="202")})
+
+
+def _critical_paths(spec: APISpec) -> None:
+    id = {"name": "id", "in": "path", "required": True, "description": "of a receipt",
+          "schema": {"type": "string", "pattern": f"^{schemas.EVENT_ID}$"}}
+    spec.path("/deliveries/{id}", operations={"get": _operation(
+        "readDelivery", "How a critical event stands, at once or when it is settled", "publish or read",
+        ok=schemas.DeliverySchema, parameters=[id, _query(schemas.DeliveryQuery)])})
+    spec.path("/dead-letters", operations={"get": _operation(
+        "listDeadLetters", "Critical events that were not acknowledged, oldest first", "admin",
+        ok=schemas.DeadLettersSchema, parameters=[_query(schemas.DeadLettersQuery)])})
+    spec.path("/dead-letters/requeue", operations={"post": _operation(
+        "requeueDeadLetters", "Deliver dead letters again", "admin", ok=schemas.RequeuedSchema,
+        body=schemas.DeadLetterChoice)})
+    spec.path("/dead-letters/discard", operations={"post": _operation(
+        "discardDeadLetters", "Forget dead letters", "admin", ok=schemas.DiscardedSchema,
+        body=schemas.DeadLetterChoice)})
 
 
 def _document_paths(spec: APISpec) -> None:
@@ -158,7 +198,14 @@ def _document_paths(spec: APISpec) -> None:
             {"name": "room", "in": "query", "schema": {"type": "string"}, "description": "one room; may be repeated"},
             {"name": "since", "in": "query", "schema": {"type": "string"},
              "description": "an id of the stream, or a comma list of room:seq"},
+            {"name": "presence", "in": "query", "schema": {"type": "boolean"},
+             "description": "tell who else is in the rooms, and who comes and goes"},
             {"name": "token", "in": "query", "schema": {"type": "string"}},
             {"name": "Last-Event-ID", "in": "header", "schema": {"type": "string"}}],
         "responses": {"200": {"description": "the stream", "content": {"text/event-stream": {
             "schema": {"type": "string"}}}}, "default": "Problem"}}})
+    for verb, summary, ok in (("ack", "A stream's user has a critical event", schemas.AcknowledgedSchema),
+                              ("nack", "A stream's user wants a critical event again", schemas.RefusedEventSchema)):
+        told = _operation(f"{verb}Event", summary, "", ok=ok, body=schemas.Acknowledgement)
+        told |= {"security": [], "description": "By the user's token; without tokens by the stream's sessionId."}
+        spec.path(f"/stream/{verb}", operations={"post": told})

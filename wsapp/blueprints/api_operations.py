@@ -5,17 +5,20 @@ To add an operation on all workers: a verb in `wsapp.runtime.operations`, a view
 
 from __future__ import annotations
 
+import time
 from typing import Any, Final
 
-from flask import Blueprint, Response
+from flask import Blueprint, Response, g
 
 from wsapp.blueprints.api_access import answer, checked, needs, query, read_body, the_server
-from wsapp.blueprints.api_schemas import Disconnect, WhoQuery
+from wsapp.blueprints.api_schemas import Disconnect, Revoke, WhoQuery
 
 api_operations = Blueprint("operations", __name__)
 
 _WHO: Final = WhoQuery()
 _DISCONNECT: Final = Disconnect()
+_REVOKE: Final = Revoke()
+SOONEST_END: Final = 1.0  # seconds that a revocation holds at least: it has to reach every worker
 
 
 @api_operations.get("/connections")
@@ -51,6 +54,31 @@ def disconnect() -> Response:
         "user": asked.get("userId"), "session": asked.get("session"), "sid": asked.get("sid"),
         "reason": asked["reason"]})
     return answer({"disconnected": sum(found.values), "missing": found.missing})
+
+
+@api_operations.post("/revoke")
+@needs("admin")
+def revoke() -> Response:
+    """Refuse a token id, a user or a session from now on, and close what is connected with it: close code 4501."""
+    asked = checked(_REVOKE, read_body(), "revoke")
+    server, now = the_server(), time.time()
+    until = asked["until"] / 1000 if "until" in asked else now + asked.get("ttl", server.settings.revocation_ttl)
+    until = max(until, now + SOONEST_END)
+    missing = _revoke(server.hub.admission, asked, until)
+    return answer({"until": round(until * 1000), "missing": missing})
+
+
+def _revoke(admission: Any, asked: dict[str, Any], until: float) -> list[str]:
+    """Revoke what is named; the workers that could not be asked about a session's public name."""
+    by = f"key {g.wsapp_api_key.name!r}"
+    admission.revoke(jti=asked.get("jti"), user=asked.get("userId"), session=asked.get("session"), until=until, by=by)
+    if "session" not in asked:
+        return []
+    found = the_server().api.calls.ask("entries", {"session": asked["session"]})
+    for entry in {entry for entries in found.values for entry in entries}:
+        admission.revoke_entry(entry, until)
+    missing: list[str] = found.missing
+    return missing
 
 
 @api_operations.get("/stats")

@@ -52,7 +52,7 @@ def read_history(room: str) -> Response:
     parse_room(room)
     asked = query(_HISTORY)
     backwards = "since" not in asked
-    page = the_server().hub.backend.broker.read([HistoryQuery(
+    page = the_server().hub.delivery.reads.read([HistoryQuery(
         room, asked.get("before") if backwards else asked["since"], asked["limit"], backwards)])[0]
     if asked.get("epoch") and asked["epoch"] != page.head.epoch:
         raise RequestError(ErrorCode.NOT_FOUND, f"{room} has begun a new history: epoch {page.head.epoch}")

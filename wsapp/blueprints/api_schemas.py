@@ -9,6 +9,7 @@ from typing import Any, Final
 from marshmallow import RAISE, Schema, ValidationError, fields, validate, validates_schema
 
 from wsapp.core.events import MAX_PRIORITY, MIN_PRIORITY
+from wsapp.core.ports import Fate
 from wsapp.schemas import (
     KINDS,
     MAX_ALSO_TO,
@@ -22,13 +23,18 @@ from wsapp.schemas import (
     Text,
 )
 
+_CONTROL: Final = r"\x00-\x1f\x7f-\x9f"
 MAX_PAGE: Final = 1000
 MAX_BATCH: Final = 500
+MAX_TTL: Final = 315_360_000  # seconds: ten years
+MAX_WAIT: Final = 30  # seconds of a request that waits for acknowledgements
+EVENT_ID: Final = "[0-9A-Za-z~._-]{1,64}"
+BURIED_PATTERN: Final = f"^[0-9]{{1,15}}:{EVENT_ID}:[^{_CONTROL}]{{1,500}}$"
 BATCH_KEY: Final = 190  # characters of an Idempotency-Key: that of an item of a batch adds its number
 IDEMPOTENCY_KEY: Final = r'^([!#-~][!-~]{0,189}|"[!#-~]{1,188}")$'
+FATES: Final = tuple(str(fate) for fate in Fate)
 STATUSES: Final = ("accepted", "queued", "local_only")
 _DIGITS: Final = re.compile(r"[0-9]{1,16}")
-_CONTROL: Final = r"\x00-\x1f\x7f-\x9f"
 ROOM_PATTERN: Final = f"^({'|'.join(KINDS)}):[^{_CONTROL}]{{0,99}}[^\\s{_CONTROL}][^{_CONTROL}]{{0,100}}$"
 
 
@@ -130,7 +136,62 @@ class Disconnect(Strict):
             raise ValidationError("give one of userId, session and sid", "userId")
 
 
+class Revoke(Strict):
+    """What is refused from now on: a token id, a user's tokens issued so far, or a session, by its token's `sid` or its
+    public name.  Until `until` or for `ttl` seconds; by default for WSAPP_REVOCATION_TTL."""
+
+    jti = Text(validate=validate.Length(1, 200))
+    userId = Text(validate=validate.Length(1, 200))
+    session = Text(validate=validate.Length(1, 200))
+    until = Whole(0, MAX_MS, metadata={"description": "ms since 1970, at least a second from now"})
+    ttl = Whole(1, MAX_TTL, metadata={"description": "seconds"})
+
+    @validates_schema
+    def _one(self, data: dict[str, Any], **_: Any) -> None:
+        if len({"jti", "userId", "session"} & set(data)) != 1:
+            raise ValidationError("give one of jti, userId and session", "jti")
+        if {"until", "ttl"} <= set(data):
+            raise ValidationError("give until or ttl, not both", "until")
+
+
+class DeadLetterChoice(Strict):
+    """A dead letter: of one user, of everybody for whom the event died, or all there are."""
+
+    id = Text(validate=validate.Length(1, 200))
+    userId = Text(validate=validate.Length(1, 500))
+    all = Flag()
+
+    @validates_schema
+    def _one(self, data: dict[str, Any], **_: Any) -> None:
+        if ("all" in data) == ("id" in data) or data.get("all") is False:
+            raise ValidationError("give an id, or all: true", "id")
+        if "userId" in data and "id" not in data:
+            raise ValidationError("needs an id beside it", "userId")
+
+
+class Acknowledgement(Strict):
+    """A critical event that a stream's user has got, or wants again.  `sessionId` is that of the stream's `session`
+    event; it stands for the user where there are no tokens."""
+
+    id = Text(required=True, validate=validate.Length(1, 200))
+    sessionId = Text(validate=validate.Length(1, 200))
+
+
 # -- queries
+
+
+class DeadLettersQuery(Strict):
+    """A page of the dead letters, oldest first: what follows `after`, which is the `next` of the page before."""
+
+    after = fields.String(validate=validate.Regexp(BURIED_PATTERN))
+    limit = Whole(1, 100, written=True, load_default=50)
+
+
+class DeliveryQuery(Strict):
+    """How long to wait for the acknowledgements, and of one user alone if wanted."""
+
+    wait = Whole(0, MAX_WAIT, written=True, load_default=0, metadata={"description": "seconds"})
+    user = fields.String(validate=validate.Length(1, 500))
 
 
 class HistoryQuerySchema(Strict):
@@ -291,6 +352,76 @@ class DisconnectedSchema(Strict):
 
     disconnected = _count("connections")
     missing = fields.List(fields.String(), required=True)
+
+
+class RevokedSchema(Strict):
+    """Until when it is refused."""
+
+    until = _count("ms since 1970")
+    missing = fields.List(fields.String(), required=True, metadata={
+        "description": "workers that could not be asked whether the session is theirs"})
+
+
+class DeadLetterSchema(Strict):
+    """A critical event that a user did not acknowledge."""
+
+    id = fields.String(required=True)
+    userId = fields.String(required=True)
+    attempts = _count("how often it was sent")
+    died = _count("ms since 1970")
+    event = fields.String(required=True)
+    data = AnyJson(required=True, allow_none=True)
+    rooms = fields.List(fields.String(), required=True)
+
+
+class DeadLettersSchema(Strict):
+    """Dead letters, oldest first."""
+
+    deadLetters = fields.List(fields.Nested(DeadLetterSchema), required=True)
+    next = _text("`after` of the next page, null at the end", required=True, allow_none=True)
+
+
+class RequeuedSchema(Strict):
+    """How many dead letters are delivered again."""
+
+    requeued = _count("dead letters")
+
+
+class DiscardedSchema(Strict):
+    """How many dead letters were forgotten."""
+
+    discarded = _count("dead letters")
+
+
+class UserDeliverySchema(Strict):
+    """How a critical event stands for one user."""
+
+    userId = fields.String(required=True)
+    state = Choice(FATES, required=True)
+    attempts = _count("how often it was sent")
+
+
+class DeliverySchema(Strict):
+    """How a critical event stands: `acked` when everybody has acknowledged it, `dead` when somebody's is a dead letter,
+    `unknown` when it is kept for nobody: no such event, not critical, watched by nobody, or forgotten."""
+
+    id = fields.String(required=True)
+    state = Choice(("unknown", *FATES), required=True)
+    users = fields.List(fields.Nested(UserDeliverySchema), required=True)
+
+
+class AcknowledgedSchema(Strict):
+    """The user has it."""
+
+    id = fields.String(required=True)
+
+
+class RefusedEventSchema(Strict):
+    """The user gets it again; `dead` when it was sent often enough."""
+
+    id = fields.String(required=True)
+    state = Choice(("pending", "dead"), required=True)
+    attempts = _count("how often it was sent")
 
 
 class StatsSchema(Strict):

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from flask import Blueprint, Response, current_app, jsonify
 
+from wsapp.blueprints.security_headers import guarded
 from wsapp.metrics import prometheus
 
 health = Blueprint("wsapp_health", __name__)
+health.after_request(guarded)
 
 
 @health.get("/healthz")

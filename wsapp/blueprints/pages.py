@@ -4,7 +4,10 @@ from __future__ import annotations
 
 from flask import Blueprint, Response
 
+from wsapp.blueprints.security_headers import guarded_page
+
 pages = Blueprint("wsapp_pages", __name__, static_folder="static", static_url_path="/live")
+pages.after_request(guarded_page)
 
 
 @pages.get("/")

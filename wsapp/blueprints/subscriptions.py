@@ -54,20 +54,25 @@ def join(call: Call, asked: schemas.Subscribe) -> dict[str, object]:
         hub.admission.require(session, "presence", asked.room)
     for hook in hub.hooks["subscribe"]:
         if hook(session, asked.room) is False:
-            raise RequestError(ErrorCode.FORBIDDEN, f"not allowed in {asked.room}")
+            raise hub.admission.denied(session, "read", asked.room, "by a hook")
     since = None if asked.since is None else Position(asked.epoch, asked.since)
     recovery = recover(session, {asked.room: since}, hub.connections.registry, hub.delivery)
+    recovery.pace(hub.delivery.pace)
     call.after.append(recovery.release)
+    if asked.presence:
+        session.watching |= {asked.room}
     try:
         hub.lifecycle.save(session)
     except BrokerUnavailable:
         if fresh:
-            hub.connections.leave_room(session.sid, asked.room)
+            hub.connections.registry.leave(session, asked.room)  # the connection may be over by now
         raise
     position = recovery.positions[asked.room]
     told: dict[str, object] = {"room": asked.room, "epoch": position.epoch, "seq": position.seq}
     if since is not None:
         told |= {"recovered": recovery.recovered, "missed": recovery.missed}
+        if recovery.skipped:
+            told["skipped"] = recovery.skipped
         if recovery.reason is not None:
             told["reason"] = recovery.reason
     if asked.presence:
@@ -85,10 +90,11 @@ def history(call: Call, payload: Any) -> dict[str, object]:
     if asked.room not in call.session.subs:
         raise RequestError(ErrorCode.NOT_SUBSCRIBED, f"not subscribed to {asked.room}")
     backwards = asked.since is None
-    page = call.hub.backend.broker.read([HistoryQuery(
+    page = call.hub.delivery.reads.read([HistoryQuery(
         asked.room, asked.before if backwards else asked.since, asked.limit, backwards)])[0]
     if asked.epoch and asked.epoch != page.head.epoch:
         raise RequestError(ErrorCode.NOT_FOUND, f"{asked.room} has begun a new history: epoch {page.head.epoch}")
+    publications = map(call.session.as_seen, page.publications)
     events = [{"event": found.event, "data": strict_loads(found.data_json(asked.room)), "id": found.id,
-               "ts": found.ts, "seq": found.seq(asked.room)} for found in page.publications]
+               "ts": found.ts, "seq": found.seq(asked.room)} for found in publications]
     return {"room": asked.room, "epoch": page.head.epoch, "seq": page.head.seq, "first": page.first, "events": events}

@@ -16,7 +16,9 @@ _COMMANDS = {
     "api-key": "wsapp.cli.api_keys",
     "config": "wsapp.cli.server_commands",
     "dead-letters": "wsapp.cli.dead_letters",
+    "drain": "wsapp.cli.drain",
     "emit": "wsapp.cli.emit",
+    "partitions": "wsapp.cli.partitions",
     "run": "wsapp.cli.run",
     "serve": "wsapp.cli.server_commands",
     "tail": "wsapp.cli.tail",
@@ -46,6 +48,8 @@ def cli() -> None:
     wsapp tail agent:coder                           watch in a terminal
     wsapp emit thought --agent coder "reading tests" publish one event
     wsapp dead-letters list                          critical events that nobody acknowledged
+    wsapp partitions                                 how the rooms are divided in Redis
+    wsapp drain                                      send a running server's clients elsewhere
     wsapp api-key create ci --scope publish          a key for the HTTP API
     wsapp config                                     every setting, its value and where it came from
 

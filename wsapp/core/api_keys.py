@@ -16,7 +16,7 @@ from typing import Final, Protocol
 
 from wsapp.errors import BrokerUnavailable
 
-SCOPES: Final = ("publish", "read", "admin")
+SCOPES: Final = ("publish", "read", "drain", "admin")
 PREFIX: Final = "wsapp_"  # so that a leaked one can be found by scanners
 TABLE_AGE: Final = 1.0  # seconds until a key that was made or revoked elsewhere is noticed
 _NAME: Final = re.compile(r"[A-Za-z0-9._-]{1,64}")

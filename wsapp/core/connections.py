@@ -9,15 +9,19 @@ from __future__ import annotations
 
 import secrets
 import time
+from collections import OrderedDict
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from typing import Final
 
 from wsapp.core.events import Profile
 from wsapp.core.ports import ANONYMOUS, SavedSession, SessionStore
 from wsapp.core.registry import Registry
 from wsapp.core.session import Peer, Session, Subscription
 from wsapp.core.throttle import EventThrottler
-from wsapp.errors import CloseCode
+from wsapp.errors import BrokerUnavailable, CloseCode
+
+MOST_UNSAVED: Final = 10_000  # sessions that ended while the store was away
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,6 +53,7 @@ class ConnectionManager:
         self._by_sid: dict[str, Session] = {}
         self._by_id: dict[str, Session] = {}
         self._by_user: dict[str, dict[str, Session]] = {}
+        self.unsaved: OrderedDict[str, SavedSession] = OrderedDict()
         self.total = self.peak = 0
 
     # -- coming and going
@@ -77,7 +82,8 @@ class ConnectionManager:
     def handle_disconnection(self, sid: str) -> Session | None:
         """Take a connection off the books and save its session, unless another connection owns it by now.
 
-        Raises BrokerUnavailable after the books are straight, when the store could not be reached.
+        Raises BrokerUnavailable after the books are straight, when the store could not be reached; the state is then
+        in `unsaved`, for whoever tries again.
         """
         session = self.forget(sid)
         if session is None:
@@ -85,7 +91,13 @@ class ConnectionManager:
         saved = self.saved(session)
         self.registry.leave_all(session)
         if saved.positions:
-            self.store.save([saved])
+            try:
+                self.store.save([saved])
+            except BrokerUnavailable:
+                self.unsaved[saved.session_id] = saved
+                if len(self.unsaved) > MOST_UNSAVED:
+                    self.unsaved.popitem(last=False)
+                raise
         return session
 
     def rename(self, session: Session) -> None:
@@ -121,7 +133,9 @@ class ConnectionManager:
 
     def saved(self, session: Session) -> SavedSession:
         """The session as it is stored."""
-        return SavedSession(session.id, session.user_id, session.owner, session.positions(), session.metadata)
+        watching = tuple(sorted(session.watching & session.subs.keys())) if session.watching else ()
+        return SavedSession(session.id, session.user_id, session.owner, session.positions(), session.metadata,
+                            watching, session.seen)
 
     # -- rooms and metadata
 

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import random
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final
 
 from wsapp.core.events import parse_record, strict_loads
-from wsapp.core.ports import UNBOUNDED, CriticalStore, DeadLetter, Due, Fate, Receipt, Retry, UserDelivery
+from wsapp.core.ports import UNBOUNDED, Buried, CriticalStore, DeadLetter, Due, Fate, Receipt, Retry, UserDelivery
 from wsapp.errors import BrokerUnavailable
 
 JITTER: Final = 0.2  # a delay is up to this part shorter or longer, so that redeliveries do not come in waves
@@ -129,9 +129,11 @@ class Acknowledged:
         id = receipt if isinstance(receipt, str) else receipt.id
         return wait_for_ack(self.critical_store, id, timeout, users)
 
-    def dead_letters(self, limit: int = 100) -> list[dict[str, Any]]:
-        """The oldest dead letters, each `{id, user, attempts, died (ms), event, data, rooms}`."""
-        return [told_letter(letter) for letter in self.critical_store.dead(limit)]
+    def dead_letters(self, limit: int = 100, after: Mapping[str, Any] | None = None) -> list[dict[str, Any]]:
+        """The oldest dead letters, each `{id, user, attempts, died (ms), event, data, rooms}`; those that follow
+        `after`, the last one of the page before."""
+        place = None if after is None else Buried(after["died"] / 1000, after["user"], after["id"])
+        return [told_letter(letter) for letter in self.critical_store.dead(limit, place)]
 
     def requeue_dead_letter(self, id: str, user: str) -> bool:
         """Deliver a dead letter again, with its attempts counted anew.  False when there is none."""

@@ -31,7 +31,7 @@ TASK_UPDATE: Final = "task-update"
 RESERVED_EVENTS: Final = frozenset({
     "connect", "connect_error", "disconnect", "disconnecting", "newListener", "removeListener",
     "session", "shed", "resync", "mode", "server-shutdown", "batch", "beacon",
-    "token-expiring", "unsubscribed", "session-closed", "presence",
+    "token-expiring", "unsubscribed", "session-closed", "presence", "ack-wanted",
 })
 
 
@@ -72,7 +72,8 @@ class Position(NamedTuple):
 class Draft:
     """A checked event that is not yet published.  `body` is its data as JSON; `rooms[0]` is its home.  `id` is set
     only when watchers have seen it under that id already, while the broker was away; `origin` is the id they would
-    have seen, by which its worker knows it again when the broker took it after all."""
+    have seen (or have, where both are set: the publish was tried, and its answer did not come), by which its worker
+    knows it again when the broker took it after all, and by which it is replayed to those who got it so."""
 
     event: str
     rooms: tuple[str, ...]
@@ -183,6 +184,15 @@ class Publication:
             return head + b"," + self.meta_json() + b"]"
         return head + b',"' + self.id.encode() + b'"]'
 
+    def renamed(self, id: str) -> Publication:
+        """The same publication under another id, made once."""
+        key = (Profile.PLAIN, "~" + id)
+        other: Publication | None = self.texts.get(key)
+        if other is None:
+            other = self.texts[key] = Publication(id, self.ts, self.priority, self.flags, self.lane, self.entity,
+                                                  self.event, self.places, self.body, self.origin)
+        return other
+
     def record(self) -> bytes:
         """The inverse of `parse_record`."""
         places = "".join(f"\t{p.room}\t{p.seq}\t{p.epoch}" for p in self.places)
@@ -205,7 +215,7 @@ def parse_record(record: bytes) -> Publication:
     end = record.index(b"\n")
     fields = record[:end].decode().split("\t")
     places = fields[7:]
-    if not places or len(places) % 3:
+    if not places or len(places) % 3 or fields[4] not in _LANES:
         raise ValueError(f"a record of {len(fields)} fields")
     flags, _, origin = fields[3].partition("~")
     flags = "" if flags == "-" else flags

@@ -139,6 +139,11 @@ class Join:
             kept = False
         return kept
 
+    @property
+    def holds(self) -> bool:
+        """Whether anything came live that is still to be passed on."""
+        return bool(self._held)
+
     def page(self, page: HistoryPage) -> Step:
         """Take one page, read forwards from `query()`.  After Recovered or Refused the join has ended and holds
         nothing; a further page raises RuntimeError."""

@@ -19,6 +19,7 @@ from wsapp.core.events import MAX_PRIORITY, TASK_UPDATE, THOUGHT, Lane
 
 SHED_ITEMS: Final = "items"        # more than max_items were waiting
 SHED_BYTES: Final = "bytes"        # more than max_bytes were waiting
+SHED_SNAPSHOTS: Final = "snapshots"  # the receiver is so far behind that only the latest states are kept
 SHED_OVERSIZE: Final = "oversize"  # the event alone is larger than max_bytes
 
 _TOP: Final = 1 << 62  # the level of all that has aged to the cap
@@ -264,6 +265,28 @@ class Lanes:
         waits = self.waiting()
         self._start()
         return waits
+
+    def keep_states(self) -> list[Shed]:
+        """Shed all that waits but the latest states."""
+        sheds: list[Shed] = []
+        for group in [group for group in self._groups.values() if group.key[2] is not Lane.STATE]:
+            self._unlink(group)
+            del self._groups[group.key]
+            for waiting in group.waits:
+                sheds += waiting.sheds(SHED_SNAPSHOTS)
+                self._drop(waiting)
+        return coalesce(sorted(sheds))
+
+    def drop(self, room: str) -> list[Waiting]:
+        """Forget what waits of a room and return it, in order within each entity."""
+        dropped: list[Waiting] = []
+        for group in [group for group in self._groups.values() if group.room == room]:
+            self._unlink(group)
+            del self._groups[group.key]
+            dropped += group.waits
+        for waiting in dropped:
+            self._drop(waiting)
+        return dropped
 
     def _add(self, group: _Group, waiting: Waiting) -> None:
         group.waits[waiting] = None

@@ -36,7 +36,8 @@ class Named(Protocol):
 
 @dataclass(slots=True)
 class Entry:
-    """One event owed to one session.  `why` says more about its fate: the id it was merged into, a reason."""
+    """One event owed to one session.  `why` says more about its fate: the id it was merged into, a reason.  `copies`:
+    how often it was sent again because it is critical."""
 
     id: str
     room: str
@@ -44,6 +45,7 @@ class Entry:
     entity: str
     fate: Fate = Fate.WAITING
     why: str = ""
+    copies: int = 0
 
 
 class _Account:
@@ -82,6 +84,15 @@ class Ledger:
     def delivered(self, session: str, id: str) -> None:
         """It was handed to the transport, whatever was written about it before: a replay makes good."""
         self._close(self._account(session), self._account(session).entries.get(id), Fate.DELIVERED)
+
+    def repeated(self, session: str, id: str) -> None:
+        """A copy was handed to the transport; as `delivered`, and `why` says how many copies there were."""
+        account = self._account(session)
+        entry = account.entries.get(id)
+        if entry is not None:
+            entry.copies += 1
+            self._close(account, entry, Fate.DELIVERED)
+            entry.why = f"sent again {entry.copies} times, as a critical event"
 
     def merged(self, session: str, room: str, entity: str, into: str) -> None:
         """The latest state of an entity leaves and stands for the older ones that were waiting."""

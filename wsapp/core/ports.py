@@ -111,13 +111,16 @@ class Broker(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class SavedSession:
-    """What survives a connection for `session_ttl` seconds.  `positions` are the confirmed ones."""
+    """What survives a connection for `session_ttl` seconds.  `positions` are the confirmed ones, `watching` the rooms
+    whose presence it asked for, `seen` ids under which it got what is perhaps recorded under another."""
 
     session_id: str
     user_id: str
     owner: str
     positions: Mapping[str, Position]
     metadata: Mapping[str, object] = field(default_factory=dict)
+    watching: tuple[str, ...] = ()
+    seen: tuple[str, ...] = ()
 
 
 ANONYMOUS = "anon:"  # begins the user ids of those who gave no name
@@ -150,7 +153,7 @@ class Revocations(Protocol):
 
     def revoke(self, entry: str, at: float, until: float) -> None:
         """Refuse what was issued up to `at`, until `until` (both seconds since the epoch), and tell every worker on
-        its control channel: `revoked <entry> <at>`.  Revoking again never shortens it."""
+        its control channel: `revoked <entry> <at> <until>`.  Revoking again never shortens it."""
         ...
 
     def revoked(self, entries: Sequence[str]) -> dict[str, float]:
@@ -233,6 +236,14 @@ class DeadLetter(NamedTuple):
     record: bytes
 
 
+class Buried(NamedTuple):
+    """The place of a dead letter in their order: by death, to the millisecond, then by user and id."""
+
+    died: float
+    user: str
+    id: str
+
+
 class CriticalStore(Protocol):
     """Critical events, kept per user until acknowledged (G6).  An event is pending for a user, then acknowledged or a
     dead letter; it is forgotten for everybody `critical_ttl` seconds after it was first kept (a dead letter:
@@ -265,8 +276,8 @@ class CriticalStore(Protocol):
         """How an event stands, by user; empty when it was kept for nobody or is forgotten."""
         ...
 
-    def dead(self, limit: int) -> list[DeadLetter]:
-        """The dead letters, oldest first."""
+    def dead(self, limit: int, after: Buried | None = None) -> list[DeadLetter]:
+        """The dead letters, oldest first; those that follow `after`, which itself may be gone meanwhile."""
         ...
 
     def requeue(self, user: str, id: str) -> bool:
@@ -343,6 +354,11 @@ class Backend(Protocol):
     api_keys: ApiKeys
     presence: Presence
     shared: bool  # whether other processes see it (False: memory, one worker only)
+
+    @property
+    def parts(self) -> Sequence[Backend]:
+        """The backends of its partitions by number; empty where there is one alone."""
+        ...
 
     def start(self, boot: str, on_record: Callable[[str, bytes], None], on_gap: Callable[[], None],
               on_bus: Callable[[bytes], None], on_control: Callable[[bytes], None]) -> None:

@@ -10,23 +10,50 @@ from wsapp.core.history import Join, RoomTrack
 from wsapp.core.session import Session, State, Subscription
 
 
+class Turn:
+    """Publications of a room that wait for their turn at the fan-out, with the members of their time; those before
+    `start` have them already.  `joins`: others may go together with them."""
+
+    __slots__ = ("items", "joins", "live", "size", "start")
+
+    def __init__(self, publication: Publication, seq: int, live: tuple[Subscription, ...], joins: bool) -> None:
+        self.items = [(publication, seq)]
+        self.live, self.start, self.joins = live, 0, joins
+        self.size = len(publication.body)
+
+    def add(self, publication: Publication, seq: int) -> None:
+        """One more that goes with the others."""
+        self.items.append((publication, seq))
+        self.size += len(publication.body)
+
+    def take(self, count: int) -> tuple[Subscription, ...]:
+        """The next `count` members."""
+        start, self.start = self.start, self.start + count
+        return self.live[start:self.start]
+
+    @property
+    def done(self) -> bool:
+        return self.start >= len(self.live)
+
+
 class Room:
     """One room on one worker.
 
     `join` is set while the worker itself is catching up (opening the room, or healing a hole): records are held
-    in it and nothing is passed on.  `pending` waits for its turn at the fan-out, each with the members of its time.
+    in it and nothing is passed on.  `pending` waits for its turn at the fan-out; a room that is `behind` has left what
+    came after that in the history, and reads it from there when its turns are over.
     """
 
-    __slots__ = ("_live", "gap", "join", "members", "name", "open", "pending", "track")
+    __slots__ = ("_live", "behind", "gap", "join", "members", "name", "open", "pending", "track")
 
     def __init__(self, name: str) -> None:
         self.name = name
         self.track = RoomTrack()
         self.members: dict[Session, Subscription] = {}
-        self.open = False
+        self.open = self.behind = False
         self.gap = False  # live records may have been lost while `join` reads
         self.join: Join | None = None
-        self.pending: deque[tuple[Publication, int, tuple[Subscription, ...], int]] = deque()
+        self.pending: deque[Turn] = deque()
         self._live: tuple[Subscription, ...] | None = None
 
     def changed(self) -> None:

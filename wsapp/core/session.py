@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from enum import IntEnum
 from typing import TYPE_CHECKING, Any, Final, Protocol
 
@@ -13,7 +14,9 @@ if TYPE_CHECKING:
     from wsapp.core.throttle import UserQueue
 
 
+PROFILES: Final = len(Profile)
 MUCH: Final = 256  # unconfirmed events in one room
+MOST_SEEN: Final = 256  # ids remembered per session
 
 
 class State(IntEnum):
@@ -47,31 +50,49 @@ class Holder(Protocol):
 
 
 class Tail:
-    """What came live between the end of a recovery and its delivery."""
+    """What came live between the end of a recovery, which stands in `epoch`, and its delivery."""
 
-    __slots__ = ("held",)
+    __slots__ = ("epoch", "held")
 
-    def __init__(self) -> None:
+    def __init__(self, epoch: str = "") -> None:
+        self.epoch = epoch
         self.held: list[tuple[Publication, int]] = []
 
     def hold(self, publication: Publication, seq: int) -> None:
         self.held.append((publication, seq))
+
+    def covers(self, publication: Publication, room: str) -> bool:
+        """Whether it belongs to the history that the recovery has read, or to the first one there is."""
+        return not self.epoch or any(place.room == room and place.epoch == self.epoch for place in publication.places)
+
+    def restart(self, epoch: str) -> None:
+        """The room goes on in another history: what is held is of the past."""
+        self.epoch = epoch
+        self.held.clear()
 
 
 class Subscription:
     """A session in a room.  `sent` is the newest seq passed on, `pinged` what was sent before the last PING,
     `confirmed` what the last PONG proved to have arrived (G5)."""
 
-    __slots__ = ("box", "confirmed", "count", "join", "pinged", "profile", "queue", "room", "sent", "session", "state")
+    __slots__ = ("box", "confirmed", "count", "join", "pinged", "queue", "room", "send", "sent", "session", "state",
+                 "variant")
 
     def __init__(self, session: Session, room: Room) -> None:
         self.session, self.room = session, room
         self.state = State.RECOVERING
         self.sent = self.pinged = self.confirmed = self.count = 0
         # What a fan-out needs of a member lies in one object: memory, not arithmetic, is what it waits for.
-        self.queue, self.profile = session.queue, session.profile
-        self.box: Any = session.peer.direct
+        self.queue = session.queue
+        self.route(session.peer.direct)
         self.join: Holder | None = None
+
+    def route(self, box: Any) -> None:
+        """Take over from the connection's outbox what a fan-out needs of it: `send` while it may write directly, and
+        which of the shared encodings is the client's, compressed or not."""
+        self.box: Any = box
+        self.send: Callable[[bytes], int] | None = None if box is None else box.send
+        self.variant = self.session.profile + PROFILES * (box is not None and box.squeezed)
 
     def go_live(self, seq: int) -> None:
         """Everything up to `seq` is dealt with; what follows comes live."""
@@ -95,7 +116,7 @@ class Session:
     """One watcher, from CONNECT until its state lapses.  Owned by one connection at a time (`owner`)."""
 
     __slots__ = ("_looked", "connected_at", "dirty", "id", "last_seen", "metadata", "owner", "peer", "profile",
-                 "queue", "received", "sent", "sid", "subs", "untold", "user_id")
+                 "queue", "received", "seen", "sent", "sid", "subs", "untold", "user_id", "watching")
 
     def __init__(self, id: str, sid: str, user_id: str, owner: str, profile: Profile, peer: Peer, queue: UserQueue,
                  now: float, metadata: dict[str, object] | None = None) -> None:
@@ -107,6 +128,8 @@ class Session:
         self.received = self.sent = self._looked = 0
         self.dirty = False
         self.untold: list[Shed] | None = None  # shed, but not yet told: the client does not read
+        self.seen: tuple[str, ...] = ()  # ids under which it got what may be recorded under another, oldest first
+        self.watching: frozenset[str] = frozenset()  # rooms whose presence it asked for
 
     def __repr__(self) -> str:
         return f"<Session {self.sid} of {self.user_id} in {sorted(self.subs)}>"
@@ -115,19 +138,39 @@ class Session:
         """What waits for this session, or None when nothing ever did."""
         return self.queue.lanes.get(self.sid)
 
+    def drop_waiting(self, room: str) -> int:
+        """Forget what waits of a room in the lanes; how many events that were, merged ones counted."""
+        lanes = self.lanes()
+        dropped = lanes.drop(room) if lanes is not None else []
+        if dropped and not lanes.depth:
+            del self.queue.lanes[self.sid]
+        return sum(1 + waiting.merged for waiting in dropped)
+
+    def has_seen(self, id: str) -> None:
+        """It gets an event under an id that the broker may not know: the publish was tried, its answer is lost."""
+        self.seen = (*self.seen, id)[-MOST_SEEN:]
+        self.dirty = True
+
+    def as_seen(self, publication: Publication) -> Publication:
+        """A recorded publication as this client knows it: under the id that it got first."""
+        if self.seen and publication.origin in self.seen and publication.id != publication.origin:
+            return publication.renamed(publication.origin)
+        return publication
+
     def rerouted(self, box: Any) -> None:
-        """The peer's `direct` has changed."""
+        """The peer's `direct` has changed, or whether it may be written to."""
         for sub in self.subs.values():
-            sub.box = box
+            sub.route(box)
 
     def messages_sent(self) -> int:
         """Frames passed on to the client since it connected."""
         return self.sent + sum(sub.count for sub in self.subs.values())
 
     def pinging(self) -> None:
-        """Remember what was sent before the PING that goes out now."""
+        """Remember what was sent before the PING that goes out now.  A recovery may still be on its way."""
         for sub in self.subs.values():
-            sub.pinged = sub.position()
+            if sub.state is State.LIVE:
+                sub.pinged = sub.position()
 
     def ponged(self, now: float) -> None:
         """The PONG proves that all sent before its PING has arrived (TCP and the Engine.IO transport keep order)."""
@@ -140,9 +183,12 @@ class Session:
     def wants_proof(self) -> bool:
         """Whether a PING is worth it before its time: something sent is unconfirmed, and either nothing more was sent
         since the last look, or so much that a resume from here would replay a lot."""
-        sent = sum(sub.sent for sub in self.subs.values())
+        sent = unproven = 0
+        for sub in self.subs.values():
+            sent += sub.sent
+            if sub.sent - sub.confirmed > unproven:
+                unproven = sub.sent - sub.confirmed
         looked, self._looked = self._looked, sent
-        unproven = max((sub.sent - sub.confirmed for sub in self.subs.values()), default=0)
         return unproven > 0 and (looked == sent or unproven >= MUCH)
 
     def positions(self) -> dict[str, Position]:

@@ -58,6 +58,15 @@ class Bucket:
         self._due = (due if due > full else full) + self._interval
         return True
 
+    def admit_all(self, count: int, now: float) -> bool:
+        """Spend `count` tokens if there are as many, else none."""
+        full = now - self._tolerance
+        due = self._due if self._due > full else full
+        if now + _EARLY < due + (count - 1) * self._interval:
+            return False
+        self._due = due + count * self._interval
+        return True
+
     def next(self, now: float) -> float:
         """When the next is admitted: `now` if at once."""
         return max(now, self._due)
@@ -106,11 +115,27 @@ class UserQueue(Bucket):
         if serial == self.stamp:
             return not self.deferred
         self.stamp = serial
-        if self.lanes or not self.admit(now):
+        due = self._due  # what follows is `admit`, without its call: this is asked for every member of every event
+        if self.lanes or now + _EARLY < due:
+            self.deferred = True
+            return False
+        full = now - self._tolerance
+        self._due = (due if due > full else full) + self._interval
+        self.deferred = False
+        self.events_sent += 1
+        return True
+
+    def admits_all(self, serial: object, count: int, now: float) -> bool:
+        """As `admits`, of `count` events that go together or not at all; when not, nothing is spent and each may be
+        asked for by itself."""
+        if serial == self.stamp:
+            return not self.deferred
+        self.stamp = serial
+        if self.lanes or not self.admit_all(count, now):
             self.deferred = True
             return False
         self.deferred = False
-        self.events_sent += 1
+        self.events_sent += count
         return True
 
     def low_water(self, receiver: str, room: str) -> int | None:
@@ -234,6 +259,19 @@ class EventThrottler:
             if not self._backlog:
                 self._flushed = max(self._flushed, waiting.since)
             self._backlog[user_id] = user
+        self._shed(user_id, user, receiver, sheds)
+
+    def keep_states(self, user_id: str, receiver: str) -> None:
+        """Shed all that waits for a receiver but the latest states of tasks: it is far behind."""
+        user = self._users.get(user_id)
+        lanes = user.lanes.get(receiver) if user is not None else None
+        if user is None or lanes is None:
+            return
+        self._shed(user_id, user, receiver, lanes.keep_states())
+        if not lanes.depth:
+            del user.lanes[receiver]
+
+    def _shed(self, user_id: str, user: UserQueue, receiver: str, sheds: list[Shed]) -> None:
         if sheds:
             user.shed += sum(shed.count for shed in sheds)
             errors: list[Exception] = []
@@ -301,17 +339,32 @@ class EventThrottler:
         self._closed = True
         return {user_id: self.clear_queue(user_id) for user_id in list(self._backlog)}
 
+    def release(self, user_id: str, receiver: str) -> None:
+        """Send all that waits for a receiver, whatever the rate: its connection is about to be closed.  What waits for
+        one that does not read stays."""
+        user, now = self._users.get(user_id), self._clock()
+        errors: list[Exception] = []
+        while user is not None and (lanes := user.lanes.get(receiver)) is not None and self.ready(receiver):
+            user.events_sent += self._send_frame(user_id, user, receiver, lanes, now, errors)
+        if user is not None and not user.lanes:
+            self._backlog.pop(user_id, None)
+        _raise_all(errors)
+
     def _send_frames(self, user_id: str, user: UserQueue, now: float, errors: list[Exception]) -> None:
         most = 0
         for receiver, lanes in list(user.lanes.items()):
             if user.lanes.get(receiver) is not lanes or not self.ready(receiver):
                 continue  # forgotten by a callback, or it does not read
-            batches = lanes.take(now, maxsize if user.receivers.get(receiver) else 1)
-            if not lanes.depth:
-                del user.lanes[receiver]
-            most = max(most, sum(len(batch.waits) for batch in batches))
-            _tell(errors, self._on_emit, user_id, receiver, batches)
+            most = max(most, self._send_frame(user_id, user, receiver, lanes, now, errors))
         user.events_sent += most
+
+    def _send_frame(self, user_id: str, user: UserQueue, receiver: str, lanes: Lanes, now: float,
+                    errors: list[Exception]) -> int:
+        batches = lanes.take(now, maxsize if user.receivers.get(receiver) else 1)
+        if not lanes.depth:
+            del user.lanes[receiver]
+        _tell(errors, self._on_emit, user_id, receiver, batches)
+        return sum(len(batch.waits) for batch in batches)
 
     def _prune(self) -> None:
         """Let go of idle users whose buckets are full again, a few at a time, oldest first."""

@@ -8,7 +8,7 @@ from typing import Any
 from wsapp.core.events import Publication
 from wsapp.core.lanes import Batch, Shed
 from wsapp.core.ledger import Ledger
-from wsapp.core.registry import Room
+from wsapp.core.registry import Room, Turn
 from wsapp.core.session import Session, Subscription
 from wsapp.runtime.fanout import Fanout, comes_through, earlier_rooms
 from wsapp.transport.frames import Frame
@@ -20,7 +20,7 @@ class AccountedFanout(Fanout):
     def __init__(self, ledger: Ledger, *arguments: Any, **options: Any) -> None:
         super().__init__(*arguments, **options)
         self.ledger = ledger
-        self._deferred: set[Session] = set()
+        self._deferred: set[tuple[Session, str]] = set()
 
     def pass_on(self, room: Room, publication: Publication, seq: int) -> None:
         """As `Fanout.pass_on`."""
@@ -28,11 +28,25 @@ class AccountedFanout(Fanout):
             self._owe(sub.session, publication, room.name, seq)
         super().pass_on(room, publication, seq)
 
-    def replay(self, session: Session, publication: Publication, room: str) -> None:
+    def replay(self, session: Session, run: Sequence[tuple[str, Publication]]) -> None:
         """As `Fanout.replay`."""
-        self._owe(session, publication, room, publication.seq(room))
-        super().replay(session, publication, room)
-        self.ledger.delivered(session.id, publication.id)
+        super().replay(session, run)
+        for room, publication in run:
+            self._owe(session, publication, room, publication.seq(room))
+            self.ledger.delivered(session.id, publication.id)
+
+    def skip(self, session: Session, shed: Shed, skipped: Sequence[Publication]) -> None:
+        """As `Fanout.skip`."""
+        super().skip(session, shed, skipped)
+        for publication in skipped:
+            self._owe(session, publication, shed.room, publication.seq(shed.room))
+        self.ledger.shed(session.id, shed.room, shed.first, shed.last, shed.reason)
+
+    def again(self, session: Session, publication: Publication) -> None:
+        """A copy of a critical event was sent: to a session that has it, or that did not exist the first time."""
+        place = next((one for one in publication.places if one.room in session.subs), publication.places[0])
+        self._owe(session, publication, place.room, place.seq)
+        self.ledger.repeated(session.id, publication.id)
 
     def moved(self, session: Session, room: str, frame: Frame) -> None:
         """As `Fanout.moved`."""
@@ -42,7 +56,7 @@ class AccountedFanout(Fanout):
     def serve_unrecorded(self, publication: Publication) -> None:
         """As `Fanout.serve_unrecorded`."""
         super().serve_unrecorded(publication)
-        for session in self._unrecorded[publication.origin or publication.id]:
+        for session in self.unrecorded.served(publication):
             self._owe(session, publication, publication.places[0].room, 0)
             self.ledger.delivered(session.id, publication.id)
 
@@ -57,11 +71,22 @@ class AccountedFanout(Fanout):
         earlier = earlier_rooms(publication, room.name)
         for sub in subs:
             # Nothing was sent to one that has left; what comes through another room is closed there.
-            if sub.session not in self._deferred and sub.sent >= seq and not comes_through(sub.session, earlier):
+            if ((sub.session, publication.id) not in self._deferred and sub.sent >= seq
+                    and not comes_through(sub.session, earlier)):
                 self.ledger.delivered(sub.session.id, publication.id)
 
+    def _serve_joined(self, room: Room, turn: Turn, subs: Sequence[Subscription]) -> list[Subscription]:
+        self._deferred = set()
+        others = super()._serve_joined(room, turn, subs)
+        for sub in set(subs).difference(others):
+            for publication, seq in turn.items:
+                self._owe(sub.session, publication, room.name, seq)
+                if (sub.session, publication.id) not in self._deferred:
+                    self.ledger.delivered(sub.session.id, publication.id)
+        return others
+
     def _defer(self, sub: Subscription, publication: Publication, seq: int, now: float) -> None:
-        self._deferred.add(sub.session)
+        self._deferred.add((sub.session, publication.id))
         super()._defer(sub, publication, seq, now)
 
     def _emit(self, user_id: str, sid: str, batches: list[Batch]) -> None:

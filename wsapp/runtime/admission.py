@@ -8,7 +8,7 @@ from __future__ import annotations
 import logging
 import time
 from collections import OrderedDict
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 from urllib.parse import parse_qs
@@ -22,11 +22,13 @@ from wsapp.errors import BrokerUnavailable, CloseCode, ErrorCode, RequestError
 from wsapp.metrics import Metrics
 from wsapp.settings import Settings, auth_mode
 from wsapp.transport.frames import Frame
+from wsapp.transport.gate import client_address
 
 log = logging.getLogger(__name__)
 audit = logging.getLogger("wsapp.audit")
 
 TICK: Final = 0.2  # seconds between looks at expiring tokens
+BELIEVED: Final = 60.0  # seconds for which a revocation that Redis told of is known without it
 RECHECK: Final = 500  # revocations asked for in one round trip
 REMEMBERED: Final = 10_000  # revocations that a worker knows by itself, for when Redis is away
 IDENTITY: Final = "wsapp.identity"  # in the environ of a handshake whose token was judged before it
@@ -64,7 +66,7 @@ class Admission:
         self._connections, self._metrics, self._clock = connections, metrics, clock
         self._host = host or HostHooks()
         self._held: dict[str, Held] = {}
-        self._recent: OrderedDict[str, float] = OrderedDict()
+        self._recent: OrderedDict[str, tuple[float, float]] = OrderedDict()  # at, until
         self._unchecked = False
 
     # -- who
@@ -80,7 +82,7 @@ class Admission:
         try:
             environ[IDENTITY] = self._judged(token)
         except TokenRefused as error:
-            self._refused(error)
+            self._refused(error, self.address(environ))
             raise
 
     def of_request(self, environ: dict[str, Any]) -> Identity:
@@ -91,7 +93,11 @@ class Admission:
         if self._authenticator is None:
             return NOBODY
         token = _bearer(environ)
-        return self._judged(self._offered(environ) if token is None else token)
+        try:
+            return self._judged(self._offered(environ) if token is None else token)
+        except TokenRefused as error:
+            self._refused(error, self.address(environ))
+            raise
 
     def identify(self, auth: Any, environ: dict[str, Any]) -> Identity:
         """Who connects.  Raises TokenRefused, RequestError (`limit`), and what the host's hook raises."""
@@ -99,9 +105,9 @@ class Admission:
             identity = self._identity(auth, environ)
             self._refuse_revoked(_asked_session(auth), None)
         except TokenRefused as error:
-            self._refused(error)
+            self._refused(error, self.address(environ))
             raise
-        self._require_place(identity)
+        self._require_place(identity, environ)
         return identity
 
     def _identity(self, auth: Any, environ: dict[str, Any]) -> Identity:
@@ -140,15 +146,20 @@ class Admission:
         self._refuse_revoked(identity.revocable(), identity.issued)
         return identity
 
-    def _require_place(self, identity: Identity) -> None:
+    def _require_place(self, identity: Identity, environ: Mapping[str, Any]) -> None:
         limit = self._settings.max_connections_per_user
         if identity.user_id and limit and self._connections.count_of_user(identity.user_id) >= limit:
             self._metrics.count("usersRefused")
+            audit.warning("refused: limit of connections of user=%r from %s", identity.user_id, self.address(environ))
             raise RequestError(ErrorCode.LIMIT, f"the user has {limit} connections (WSAPP_MAX_CONNECTIONS_PER_USER)")
 
-    def _refused(self, error: TokenRefused) -> None:
+    def _refused(self, error: TokenRefused, who: str) -> None:
         self._metrics.count("tokensRefused")
-        audit.warning("refused: %s (%s)", error.code, error)
+        audit.warning("refused: %s (%s) from %s", error.code, error, who)
+
+    def address(self, environ: Mapping[str, Any]) -> str:
+        """Where a request comes from, quoted for a log."""
+        return repr(client_address(dict(environ), self._settings.trusted_proxies))
 
     # -- coming and going
 
@@ -157,7 +168,7 @@ class Admission:
         held = self._held[session.sid] = Held(session, identity, identity.revocable())
         if identity.rate is not None:
             self._connections.throttler.user(session.user_id, identity.rate)
-        if any(self._revokes(entry, at, held) for entry, at in self._recent.items()):
+        if any(self._revokes(entry, at, held) for entry, at in self._remembered(self._recent).items()):
             self._end(held, CloseCode.TOKEN_REVOKED, "token_revoked")
 
     def left(self, sid: str) -> None:
@@ -209,11 +220,13 @@ class Admission:
     def require(self, session: Session, action: str, room: str) -> None:
         """Raises RequestError (`forbidden`), the same whether or not the room exists, with one line in the audit."""
         if not self.allows(session, action, room):
-            raise self._denied(session, action, room)
+            raise self.denied(session, action, room)
 
-    def _denied(self, session: Session, action: str, room: str) -> RequestError:
+    def denied(self, session: Session, action: str, room: str, why: str = "") -> RequestError:
+        """Count and note down that an action was refused, `why` if not by token or authorizer; the error to raise."""
+        why = why or ("by the authorizer" if self._host.authorizer is not None else "not granted")
         self._metrics.count("forbidden")
-        audit.warning("denied: user=%r sid=%s action=%s room=%r", session.user_id, session.sid, action, room)
+        audit.warning("denied: user=%r sid=%s action=%s room=%r: %s", session.user_id, session.sid, action, room, why)
         return RequestError(ErrorCode.FORBIDDEN, f"not allowed in {room}")
 
     def may_read(self, identity: Identity) -> Callable[[Session, str], bool]:
@@ -227,7 +240,7 @@ class Admission:
         return judge
 
     def _lost(self, session: Session, room: str) -> None:
-        self._denied(session, "read", room)
+        self.denied(session, "read", room)
         session.peer.push(Frame(packet("unsubscribed", {"room": room, "reason": str(ErrorCode.FORBIDDEN)})))
 
     def refresh(self, session: Session, token: str) -> dict[str, object]:
@@ -238,7 +251,7 @@ class Admission:
         try:
             identity = self._judged(token)
         except TokenRefused as error:
-            self._refused(error)
+            self._refused(error, f"user={session.user_id!r} sid={session.sid}")
             raise
         if identity.user_id != session.user_id:
             audit.warning("denied: user=%r sid=%s refreshed with a token of %r", session.user_id, session.sid,
@@ -255,28 +268,36 @@ class Admission:
     # -- revocation
 
     def revoke(self, *, jti: str | None = None, user: str | None = None, session: str | None = None,
-               until: float | None = None) -> None:
+               until: float | None = None, by: str = "the application") -> None:
         """Refuse a token id, a user's tokens issued so far, or a session (of the token's `sid` or of wsapp), and close
         what is connected with it on every worker.  `until`: seconds since the epoch; WSAPP_REVOCATION_TTL when None.
+        `by` is for the audit.
 
         Raises ValueError unless exactly one is named, and BrokerUnavailable when only this worker knows of it.
         """
         named = [(kind, name) for kind, name in (("jti", jti), ("user", user), ("session", session)) if name]
         if len(named) != 1:
             raise ValueError("revoke one of jti, user and session")
-        entry, now = revocation(*named[0]), self._clock()
-        audit.warning("revoked: %s %s", named[0][0], entry if session else repr(named[0][1]))
-        self.revoked(entry, now)
-        self._revocations.revoke(entry, now, now + self._settings.revocation_ttl if until is None else until)
+        audit.warning("revoked: %s %s by %s", named[0][0],
+                      revocation(*named[0]) if session else repr(named[0][1]), by)
+        self.revoke_entry(revocation(*named[0]), until)
+
+    def revoke_entry(self, entry: str, until: float | None = None) -> None:
+        """As `revoke`, of what `wsapp.auth.revocation` made."""
+        now = self._clock()
+        until = now + self._settings.revocation_ttl if until is None else until
+        self.revoked(entry, now, until)
+        self._revocations.revoke(entry, now, until)
 
     def on_control(self, argument: str) -> None:
-        """`<entry> <at>` of another worker."""
-        entry, _, at = argument.partition(" ")
-        self.revoked(entry, float(at))
+        """`<entry> <at> <until>` of another worker."""
+        entry, at, until = argument.split(" ")
+        self.revoked(entry, float(at), float(until))
 
-    def revoked(self, entry: str, at: float) -> None:
+    def revoked(self, entry: str, at: float, until: float) -> None:
         """Close what is connected here under a revoked name, and remember it."""
-        self._recent[entry] = max(at, self._recent.pop(entry, at))
+        before = self._recent.pop(entry, (at, until))
+        self._recent[entry] = (max(at, before[0]), max(until, before[1]))
         while len(self._recent) > REMEMBERED:
             self._recent.popitem(last=False)
         for held in list(self._held.values()):
@@ -294,7 +315,7 @@ class Admission:
         """Raises TokenRefused.  While Redis is away this worker's memory must do; it asks again later."""
         if not entries:
             return
-        known = {entry: self._recent[entry] for entry in entries.values() if entry in self._recent}
+        known = self._remembered(entries.values())
         try:
             known |= self._revocations.revoked(list(entries.values()))
         except BrokerUnavailable as error:
@@ -302,6 +323,12 @@ class Admission:
             log.warning("revocations are checked later: %s", error)
         if any(entry in known and _covers(kind, known[entry], issued) for kind, entry in entries.items()):
             raise TokenRefused(ErrorCode.TOKEN_REVOKED, "the token was revoked")
+
+    def _remembered(self, entries: Iterable[str]) -> dict[str, float]:
+        """Which of the entries this worker knows to be revoked still, and as of when."""
+        now = self._clock()
+        found = {entry: self._recent[entry] for entry in entries if entry in self._recent}
+        return {entry: at for entry, (at, until) in found.items() if until > now}
 
     def on_gap(self) -> None:
         """Control messages may have been lost: ask about everybody."""
@@ -314,7 +341,7 @@ class Admission:
         try:
             for start in range(0, len(entries), RECHECK):
                 for entry, at in self._revocations.revoked(entries[start:start + RECHECK]).items():
-                    self.revoked(entry, at)
+                    self.revoked(entry, at, self._clock() + BELIEVED)
         except BrokerUnavailable:
             self._unchecked = True
 

@@ -10,7 +10,8 @@ from typing import Any
 
 from wsapp.core.events import THOUGHT, Lane, Profile, Publication, strict_dumps, strict_loads
 from wsapp.core.lanes import Batch
-from wsapp.transport.frames import Frame
+from wsapp.core.session import Session
+from wsapp.transport.frames import Frame, Squeeze
 
 
 def batch_frames(batches: list[Batch], profile: Profile, last: bool = True) -> Iterator[tuple[Frame, int]]:
@@ -26,6 +27,16 @@ def batch_frames(batches: list[Batch], profile: Profile, last: bool = True) -> I
         else:
             for wait in batch.waits:
                 yield single_frame(wait.item, single, batch.room), 1
+
+
+def send_joined(session: Session, frames: list[Frame], squeeze: Squeeze) -> None:
+    """Send frames one after the other, over a socket in one piece."""
+    box = session.peer.direct
+    if box is None:
+        for frame in frames:
+            session.peer.push(frame)
+    else:
+        box.write(b"".join([frame.squeezed(squeeze) if box.squeezed else frame.ws for frame in frames]))
 
 
 def single_frame(publication: Any, profile: Profile, room: str) -> Frame:

@@ -27,9 +27,14 @@ from wsapp.metrics import Metrics
 log = logging.getLogger(__name__)
 
 BATCH: Final = 100  # publications kept in one round trip
+LONGEST_REST: Final = 4  # times the usual wait between two looks for what is due
 LATER_LIMIT: Final = 10_000  # publications that wait to be kept while Redis is away
 
 FrameOf = Callable[[Publication, Profile, str], Any]
+
+
+def _ignore(_session: Session, _publication: Publication) -> None:
+    return None
 
 
 class _Waiting(NamedTuple):
@@ -39,19 +44,22 @@ class _Waiting(NamedTuple):
 
 
 class CriticalDelivery:
-    """One per worker.  `frame(publication, profile, room)` gives the frame that all clients of a profile share."""
+    """One per worker.  `frame(publication, profile, room)` gives the frame that all clients of a profile share;
+    `on_copy` is told of each that is sent again."""
 
     def __init__(self, store: CriticalStore, policy: RetryPolicy, connections: ConnectionManager, frame: FrameOf,
                  metrics: Metrics) -> None:
         self._store, self._policy, self._connections = store, policy, connections
         self._frame_of, self._metrics = frame, metrics
         self.may_read: Callable[[Session, str], bool] = lambda _session, _room: True
+        self.on_copy: Callable[[Session, Publication], None] = _ignore
         self._away = False
         self.holding: set[Publication] = set()
         self._waiting: deque[_Waiting] = deque()
         self._later: OrderedDict[str, tuple[Publication, set[str]]] = OrderedDict()
         self._arrived: dict[Session, frozenset[str]] = {}
         self._to_keep, self._to_visit = Event(), Event()
+        self._news = Event()  # something will be due soon
 
     def start(self, run: Callable[[str, Callable[[], None]], object]) -> None:
         """Hand the loops to `run(name, loop)`."""
@@ -116,6 +124,7 @@ class CriticalDelivery:
         if not self._away:
             try:
                 self._store.keep([self._kept(*one) for one in publications])
+                self._news.set()
                 return
             except BrokerUnavailable as error:
                 self._lost(error)
@@ -189,17 +198,21 @@ class CriticalDelivery:
     # -- redelivery
 
     def sweep_forever(self) -> None:
-        """Send again what is due; one greenlet runs this."""
+        """Send again what is due; one greenlet runs this.  While nothing is, it looks less often."""
+        rest = 1
         while True:
-            gevent.sleep(self._policy.sweep * random.uniform(0.5, 1.0))
+            if self._news.wait(self._policy.sweep * rest * random.uniform(0.5, 1.0)):
+                self._news.clear()
+                rest = 1
+                gevent.sleep(self._policy.sweep * random.uniform(0.5, 1.0))
             try:
-                self.sweep()
+                rest = 1 if self.sweep() else min(LONGEST_REST, 2 * rest)
             except BrokerUnavailable as error:
                 self._lost(error)
 
-    def sweep(self) -> None:
-        """Send again what is due to the users who are connected here, and bury what was sent often enough.  Raises
-        BrokerUnavailable."""
+    def sweep(self) -> int:
+        """Send again what is due to the users who are connected here, and bury what was sent often enough; how many
+        were due.  Raises BrokerUnavailable."""
         self._keep_later()
         found = self._store.due(self._connections.users(), self._policy.lease, self._policy.attempts)
         self._back()
@@ -207,6 +220,7 @@ class CriticalDelivery:
                    lambda due: self._connections.user_sessions(due.user))
         for due, outcome in zip(found, self._store.retry([self._policy.after(due) for due in found]), strict=True):
             self._tell_dead(due.user, due.id, outcome)
+        return len(found)
 
     def _back(self) -> None:
         if self._away:
@@ -225,6 +239,7 @@ class CriticalDelivery:
                 session.sent += 1
                 self._metrics.sent += 1
                 self._metrics.redelivered += 1
+                self.on_copy(session, publication)
 
     def _frame(self, publication: Publication, session: Session) -> Any:
         """The frame as it was sent first.  For the offset profile without its offset where that can be left out: an
@@ -253,6 +268,7 @@ class CriticalDelivery:
         """The user wants it again; None when it is not pending for the user.  Raises BrokerUnavailable."""
         self._keep_first(user, id)
         (outcome,) = self._store.retry([self._policy.refused(user, id)])
+        self._news.set()
         self._tell_dead(user, id, outcome)
         return outcome
 

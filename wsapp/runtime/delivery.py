@@ -9,25 +9,33 @@ from __future__ import annotations
 
 import logging
 import time
+from collections import deque
 from collections.abc import Callable, Sequence
 from typing import Final
 
 import gevent
 
-from wsapp.core.events import Position, Publication, packet, parse_record
+from wsapp.core.catch_up import Pace
+from wsapp.core.events import Placed, Position, Publication, packet, parse_record
 from wsapp.core.history import Join, More, Reason, Recovered, Refused, Verdict
-from wsapp.core.ports import Broker, HistoryPage
+from wsapp.core.ports import Broker, HistoryPage, Receipt
 from wsapp.core.registry import Registry, Room
 from wsapp.core.session import State, Tail
 from wsapp.errors import BrokerUnavailable
 from wsapp.metrics import Metrics
 from wsapp.runtime.fanout import Fanout
+from wsapp.runtime.reading import SharedReads
 from wsapp.transport.frames import Frame
 
 log = logging.getLogger(__name__)
 
 PAGE: Final = 1000  # publications of one history read
 HEAL_PAUSE: Final = 0.5  # seconds between attempts to read history while the broker is away
+REACH: Final = 2.0  # seconds in which a room that begins anew has been read
+LOOK: Final = 0.005
+PRECEDENCE: Final = 1.0  # seconds for which a room that was healed waits for another one
+SOON: Final = 0.001
+RECENT: Final = 1000  # live records whose origins are remembered
 
 
 class Delivery:
@@ -37,6 +45,15 @@ class Delivery:
                  clock: Callable[[], float] = time.monotonic) -> None:
         self.registry, self.fanout, self.broker, self.metrics = registry, fanout, broker, metrics
         self.max_replay, self._clock = max_replay, clock
+        self.pace, self.partitions = Pace(), 1
+        self._heals = 0  # rooms that are being healed now
+        self.reads = SharedReads(broker, self._stands, clock)
+        self._origins: deque[tuple[str, str, tuple[Placed, ...]]] = deque(maxlen=RECENT)
+        fanout.turns.caught_up = self._read_on
+
+    def _stands(self, name: str) -> Position | None:
+        room = self.registry.rooms.get(name)
+        return room.track.position if room is not None and room.open and room.join is None else None
 
     # -- from the broker
 
@@ -46,34 +63,59 @@ class Delivery:
         if room is None:
             return
         publication = parse_record(record)
+        if publication.origin:
+            self._origins.append((publication.origin, publication.id, publication.places))
         for place in publication.places:
             if place.room == name:
                 self._offer(room, publication, place.seq, place.epoch)
                 return
 
+    def arrived(self, origin: str) -> Receipt | None:
+        """What Redis would have answered to a publish whose record came live a moment ago; None when it did not."""
+        found = next((one for one in self._origins if one[0] == origin), None)
+        return Receipt(found[1], found[2]) if found is not None else None
+
     def on_gap(self) -> None:
         """Live records may have been lost: every room reads on from where it stands."""
+        self.reads.forget()
         for room in list(self.registry.rooms.values()):
-            if room.join is not None:
-                room.gap = True  # the page it waits for may be older than the gap
-            elif room.open:
-                self._heal(room)
+            self._read_on(room)
+
+    def _read_on(self, room: Room) -> None:
+        """Records of the room were not taken: they are read from the history."""
+        if room.join is not None:
+            room.gap = True  # the page it waits for may be older than the gap
+        elif room.open:
+            self._heal(room)
 
     def verify(self, room: Room, head: Position) -> None:
         """The broker says that the room's head is `head`: read on unless the worker has come that far."""
-        if room.open and room.join is None and behind(room.track.position, head):
+        if room.open and room.join is None and not room.behind and behind(room.track.position, head):
             if not room.track.epoch:  # its very first publication was lost
                 room.track.reset(Position(head.epoch, 0))
             self._heal(room)
+
+    def reach(self, room: Room, position: Position) -> None:
+        """A recovery has read a history that the worker may not know of yet: let the room begin it anew first.  Waits
+        at most `REACH` seconds."""
+        deadline = self._clock() + REACH
+        while room.track.epoch != position.epoch and room.open and room.members and self._clock() < deadline:
+            self.verify(room, position)
+            gevent.sleep(LOOK)
 
     def _offer(self, room: Room, publication: Publication, seq: int, epoch: str) -> None:
         if room.join is not None:
             room.join.hold(publication, seq)
             return
-        if not room.open:
+        if not room.open or self.fanout.turns.full(room):
             return
         if not room.track.epoch:  # nothing had ever been published here
             room.track.reset(Position(epoch, 0))
+        if self._heals and self._home_is_behind(room, publication):
+            self._heal(room)  # it waits, and what follows it, until the room it comes through has caught up
+            if room.join is not None:
+                room.join.hold(publication, seq)
+            return
         verdict = room.track.offer(seq, epoch)
         if verdict is Verdict.DELIVER:
             self.fanout.pass_on(room, publication, seq)
@@ -90,6 +132,7 @@ class Delivery:
 
     def _heal_from(self, room: Room, position: Position) -> None:
         room.join = Join(room.name, position, max_replay=self.max_replay)
+        self._heals += 1
         gevent.spawn(self._healing, room, room.join)
 
     def _healing(self, room: Room, join: Join) -> None:
@@ -99,6 +142,8 @@ class Delivery:
             # The next record shows the hole again, and it is tried again.
             log.exception("%s could not be healed now", room.name)
             room.join = None
+        finally:
+            self._heals -= 1
         if room.gap and room.join is None:
             room.gap = False
             self._heal(room)
@@ -108,11 +153,40 @@ class Delivery:
             self._healing_failed(room, step)
             return
         room.join = None
-        if step is not None:
+        if step is not None and self._heals > 1 and any(self._home_is_behind(room, one) for one in step.publications):
+            self._pass_on_in_turn(room, step)
+        elif step is not None:
             room.track.reset(step.position)
             self.metrics.healed += len(step.publications)
             for publication in step.publications:
                 self.fanout.pass_on(room, publication, publication.seq(room.name))
+
+    def _pass_on_in_turn(self, room: Room, healed: Recovered) -> None:
+        """Some of it reaches clients of this room through another one that is being healed as well: what follows keeps
+        its place behind it.  The oldest of all is never held up, so that rooms do not wait for each other."""
+        room.join = meanwhile = Join(room.name, healed.position, max_replay=self.max_replay)
+        deadline = self._clock() + PRECEDENCE
+        for publication in healed.publications:
+            while self._home_is_behind(room, publication) and self._clock() < deadline:
+                gevent.sleep(SOON)
+            seq = publication.seq(room.name)
+            room.track.reset(Position(healed.position.epoch, seq))
+            self.metrics.healed += 1
+            self.fanout.pass_on(room, publication, seq)
+        room.join = None
+        if meanwhile.holds:
+            self._heal(room)
+
+    def _home_is_behind(self, room: Room, publication: Publication) -> bool:
+        """Whether a client here gets it through another room, which has not come that far."""
+        for place in publication.places:
+            if place.room == room.name:
+                return False
+            home = self.registry.rooms.get(place.room)
+            if (home is not None and home.open and home.join is not None and home.track.epoch == place.epoch
+                    and home.track.seq < place.seq and not home.members.keys().isdisjoint(room.members)):
+                return True
+        return False
 
     def _read_until_done(self, room: Room, join: Join) -> Recovered | Refused | None:
         """None when nobody is left to heal for."""
@@ -142,17 +216,19 @@ class Delivery:
 
     def _resync(self, room: Room, position: Position, refused: Refused) -> None:
         """Tell every member that its view of the room has a hole that cannot be filled, and where it goes on."""
-        self.fanout.finish(room)
-        frame = Frame(packet("resync", {"room": room.name, "epoch": position.epoch, "seq": position.seq,
-                                        "reason": str(refused.reason), "missed": refused.missed}))
+        self.fanout.turns.finish(room)
+        frame = _resync_frame(room, position, refused)
         for sub in room.members.values():
-            if isinstance(sub.join, Tail):  # what it holds is of the past
-                sub.join.held.clear()
+            if isinstance(sub.join, Tail):
+                if sub.join.epoch == position.epoch and sub.sent >= position.seq:
+                    continue  # its own reading has told it, and brings what comes before
+                sub.join.restart(position.epoch)
             elif sub.state is not State.LIVE:
                 continue  # its own reading will tell it
+            lost = sub.session.drop_waiting(room.name)
             sub.started(position.seq)
             sub.session.dirty = True
-            self.fanout.moved(sub.session, room.name, frame)
+            self.fanout.moved(sub.session, room.name, _resync_frame(room, position, refused, lost) if lost else frame)
 
     # -- opening rooms
 
@@ -198,12 +274,19 @@ class Delivery:
 
     def close_vacant(self) -> None:
         """Stop following rooms in which nobody is any more."""
+        self.reads.prune()
         vacant = [room for room in self.registry.vacant() if room.join is None]
         for room in vacant:
             self.registry.forget(room)
         opened = [room.name for room in vacant if room.open]
         if opened:
             self.broker.unsubscribe(opened)
+
+
+def _resync_frame(room: Room, position: Position, refused: Refused, lost: int = 0) -> Frame:
+    """`lost` waited in the client's lanes and went with the old history."""
+    return Frame(packet("resync", {"room": room.name, "epoch": position.epoch, "seq": position.seq,
+                                   "reason": str(refused.reason), "missed": refused.missed + lost}))
 
 
 def behind(position: Position, head: Position) -> bool:

@@ -7,6 +7,7 @@ without a Flask request context; everything else goes the stock way.
 from __future__ import annotations
 
 import logging
+import re
 from collections.abc import Callable, Mapping
 from typing import Any, Final
 
@@ -20,13 +21,16 @@ from wsapp.errors import CloseCode, ErrorCode, PayloadError, RequestError, Wsapp
 from wsapp.runtime.event_blueprint import Call, EventHandler
 from wsapp.runtime.hub import Hub
 from wsapp.runtime.inbound import Verdict
-from wsapp.transport.connection import Connection, PacketError
+from wsapp.transport.connection import Connection
 from wsapp.transport.engine import Engine
 from wsapp.transport.frames import Frame
+from wsapp.transport.polling import PacketError
 
 log = logging.getLogger(__name__)
 
 ROOT: Final = "/"
+ROOT_ONLY: Final = (ROOT,)  # one tuple for everybody
+EMITTED: Final = re.compile(rb"4[25](?:\d+-)?(?:(/[^,]*),)?")
 
 Hooks = Mapping[str, list[Callable[..., object]]]
 
@@ -44,7 +48,7 @@ class Dispatch:
         try:
             return self._assembled(connection, payload)
         except ReservedName as error:
-            if error.ack_id is None:
+            if error.ack_id is None or ROOT not in connection.asked:
                 raise PacketError(str(error)) from error
             return error
         except BadPacket as error:
@@ -92,6 +96,7 @@ class Dispatch:
         if isinstance(item, bytes):
             raise BadPacket("an attachment without its packet")
         packet = decode(item)
+        _require_turn(connection, packet)
         if packet.missing:
             connection.attachments = packet
             return None
@@ -143,7 +148,7 @@ class Dispatch:
 
     def _connect(self, connection: Connection, packet: Packet) -> None:
         if packet.namespace != ROOT:
-            self._sio._handle_connect(connection.sid, packet.namespace, packet.data)
+            self._connect_elsewhere(connection, packet)
             return
         sid = self._sio.manager.pre_connect(connection.sid, ROOT)
         if sid is None:
@@ -167,11 +172,58 @@ class Dispatch:
             self.closed(connection, self._sio.reason.TRANSPORT_CLOSE)
             return
         session: Session = welcome.session
-        connection.release(Frame(b"40" + strict_dumps({"sid": sid, "pid": session.id}).encode()))
-        connection.push(Frame(event_packet("session", welcome.told)))
+        if self.hub.settings.recovery:
+            connection.release(Frame(b"40" + strict_dumps({"sid": sid, "pid": session.id}).encode()),
+                               Frame(event_packet("session", welcome.told)))
+        else:
+            connection.release(Frame(b"40" + strict_dumps({"sid": sid}).encode()))
         if welcome.recovery is not None:
             welcome.recovery.release()
+        self.hub.presence.returned(session, (
+            room for room in welcome.watching if self.hub.admission.allows(session, "presence", room)))
         self.hub.critical.arrived(session, welcome.recovery.critical if welcome.recovery is not None else frozenset())
+
+    def _connect_elsewhere(self, connection: Connection, packet: Packet) -> None:
+        """CONNECT to a namespace of the host application: what its handler emits comes after the answer."""
+        sio, name, auth = self._sio, packet.namespace, packet.data
+        known = name in sio.handlers or name in sio.namespace_handlers or sio.namespaces == "*" or (
+            name in sio.namespaces)
+        if not known:
+            _forget_asking(connection, name)
+            connection.push(_refusal(name, {"message": "Invalid namespace"}))
+            return
+        sid = sio.manager.pre_connect(connection.sid, name)
+        if sid is None:
+            raise BadPacket("already connected")
+        connection.hold()
+        told: object = {"message": "Connection refused by server"}
+        try:
+            welcome = self._greet(name, sid, sio.environ.get(connection.sid, {}), auth)
+        except (Refusal, ConnectionRefusedError) as error:
+            welcome, told = False, getattr(error, "error_args", None) or told
+        except Exception:
+            log.exception("a connect handler of %s failed; %s is turned away", name, sid)
+            welcome, told = False, {"message": "the server failed to connect you"}
+        if welcome is False:
+            connection.held = _without(connection.held or [], name)
+            connection.release(_refusal(name, told))
+            _forget_asking(connection, name)
+            sio.manager.disconnect(sid, name, ignore_queue=True)
+            return
+        sio.manager.connect(sid, name)
+        if connection.closed:  # it went while it was being admitted
+            self.closed(connection, sio.reason.TRANSPORT_CLOSE)
+            return
+        connection.release(Frame(f"40{name},".encode() + strict_dumps({"sid": sid}).encode()))
+
+    def _greet(self, name: str, sid: str, environ: Any, auth: Any) -> Any:
+        """Call the connect handler; an older one takes no `auth`."""
+        try:
+            return self._sio._trigger_event("connect", name, sid, environ, auth)
+        except TypeError:
+            if auth is not None:
+                raise
+            return self._sio._trigger_event("connect", name, sid, environ)
 
     def _admit(self, connection: Connection, sid: str, auth: Any) -> Any:
         environ = self._sio.environ.get(connection.sid, {})
@@ -179,7 +231,8 @@ class Dispatch:
         identity = admission.identify(auth, environ)
         if self._sio._trigger_event("connect", ROOT, sid, environ, auth) is False:
             raise Refusal("the connection was refused")
-        welcome = self.hub.lifecycle.welcome(sid, connection, auth, identity.user_id, admission.may_read(identity))
+        hello = auth if self.hub.settings.recovery else _without_session(auth)
+        welcome = self.hub.lifecycle.welcome(sid, connection, hello, identity.user_id, admission.may_read(identity))
         admission.admitted(welcome.session, identity)
         try:
             self._run_hooks("connect", welcome.session, environ, auth)
@@ -192,7 +245,9 @@ class Dispatch:
         return welcome
 
     def _refuse(self, connection: Connection, sid: str, told: object) -> None:
+        connection.held = _without(connection.held or [], ROOT)
         connection.release(Frame(b"44" + strict_dumps(told).encode()))
+        _forget_asking(connection, ROOT)
         self._sio.manager.disconnect(sid, ROOT, ignore_queue=True)
 
     def _run_hooks(self, name: str, session: Session, *args: object) -> None:
@@ -244,10 +299,47 @@ class Dispatch:
         return viewer.sid if isinstance(viewer, Session) else None
 
 
+def _require_turn(connection: Connection, packet: Packet) -> None:
+    """CONNECT comes first; judged on arrival, so that a POST which breaks the rule is told 400.  Raises BadPacket."""
+    name, asked = packet.namespace, connection.asked
+    if packet.kind is Kind.CONNECT:
+        if name not in asked:
+            connection.asked = ROOT_ONLY if not asked and name == ROOT else (*asked, name)
+    elif name not in asked:
+        raise BadPacket(f"not connected to {name}")
+    elif packet.kind is Kind.DISCONNECT:
+        _forget_asking(connection, name)
+
+
+def _forget_asking(connection: Connection, name: str) -> None:
+    connection.asked = tuple(other for other in connection.asked if other != name)
+
+
+def _without(held: list[Frame], namespace: str) -> list[Frame]:
+    """What was held, less what a connect handler emitted to the client that it then refused."""
+    kept: list[Frame] = []
+    dropping = False
+    for frame in held:
+        if not frame.binary:
+            found = EMITTED.match(frame.payload)
+            dropping = found is not None and (found.group(1) or b"/") == namespace.encode()
+        if not dropping:
+            kept.append(frame)
+    return kept
+
+
+def _without_session(auth: Any) -> Any:
+    return {key: auth[key] for key in auth if key not in ("sessionId", "pid")} if isinstance(auth, dict) else auth
+
+
 def _unknown(name: str) -> RequestError:
     if name in RESERVED_EVENTS:
         return RequestError(ErrorCode.RESERVED_EVENT, f"{name!r} is an event of the server")
     return RequestError(ErrorCode.UNKNOWN_EVENT, f"nobody here knows the event {name[:100]!r}")
+
+
+def _refusal(namespace: str, told: object) -> Frame:
+    return Frame(f"44{namespace},".encode() + strict_dumps(told).encode())
 
 
 def _failed(error: WsappError) -> dict[str, object]:

@@ -1,13 +1,13 @@
 """A publication of a room to its members: bucket, frame, send().
 
 A publication is encoded once per client profile and room; all that read share the bytes.  A room with many members is
-served in slices between which everybody else gets a turn.
+served in slices between which everybody else gets a turn; what was published meanwhile goes to each member in one
+send.
 """
 
 from __future__ import annotations
 
 import time
-from collections import OrderedDict, deque
 from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Final
@@ -16,20 +16,20 @@ import gevent
 from gevent.event import Event
 
 from wsapp.core.events import Lane, Profile, Publication, packet
-from wsapp.core.lanes import Batch, Shed, Waiting, coalesce
-from wsapp.core.registry import Registry, Room
-from wsapp.core.session import Session, State, Subscription
+from wsapp.core.lanes import SHED_SNAPSHOTS, Batch, Shed, Waiting, coalesce
+from wsapp.core.registry import Registry, Room, Turn
+from wsapp.core.session import PROFILES, Session, State, Subscription
 from wsapp.core.throttle import EventThrottler
 from wsapp.metrics import Metrics
-from wsapp.runtime.batches import batch_frames, single_frame
+from wsapp.runtime.batches import batch_frames, send_joined, single_frame
 from wsapp.runtime.critical import CriticalDelivery
+from wsapp.runtime.turns import Turns
+from wsapp.runtime.unrecorded import Unrecorded
 from wsapp.transport.frames import Frame, Squeeze
 from wsapp.transport.outbox import RELIEVED
 
-PROFILES: Final = len(Profile)
 VARIANTS: Final = 2 * PROFILES  # each profile, plain and compressed
-SLICE: Final = 256  # members served before other rooms and clients get their turn
-UNRECORDED_LIMIT: Final = 20_000  # publications remembered that were served before they were recorded
+FEW: Final = 16  # members that are served on the spot: to wait for more that could go with it does not pay
 MOST_UNTOLD: Final = 100  # separate runs of shed events kept for a client that does not read
 
 
@@ -39,9 +39,8 @@ class Fanout:
     def __init__(self, registry: Registry, throttler: EventThrottler, metrics: Metrics,
                  clock: Callable[[], float] = time.monotonic) -> None:
         self.registry, self.throttler, self.metrics, self._clock = registry, throttler, metrics, clock
-        self._queue: deque[Room] = deque()
-        self._unrecorded: OrderedDict[str, set[Session]] = OrderedDict()
-        self._work = Event()
+        self.turns = Turns(self._serve_turn, self._may_go)
+        self.unrecorded = Unrecorded()
         self._waiting_flush = Event()
         throttler.on_emit(self._emit)
         throttler.on_shed(self._tell_shed)
@@ -61,66 +60,56 @@ class Fanout:
         live = room.live()
         if not live:
             return
-        if not held and not self._queue and not room.pending and len(live) <= SLICE:
+        if not (held or self.turns.queue or room.pending) and len(live) <= FEW:
             self._serve(room, publication, seq, live)
-            return
-        room.pending.append((publication, seq, live, 0))
-        if len(room.pending) == 1 and not held:
-            self._queue.append(room)
-            self._work.set()
+        else:
+            self.turns.add(room, publication, seq, live, joins=self._joins(room, publication))
+
+    def _joins(self, room: Room, publication: Publication) -> bool:
+        """Whether it may go out in one send with others: every member gets it through this room, and none has it."""
+        return (publication.lane is not Lane.CRITICAL and not publication.critical
+                and publication.places[0].room == room.name
+                and not self.unrecorded.holds(publication))
 
     def _hold(self, room: Room, publication: Publication) -> bool:
         """Whether the room waits until a critical publication is kept; what follows it there waits behind it."""
         if self.critical is None:
             return False
-        served = self._unrecorded.get(publication.origin or publication.id, ())  # it is kept for these as they know it
+        served = self.unrecorded.served(publication)  # it is kept for these as they know it
         users = {session.user_id for session in room.members if session not in served}
-        return self.critical.hold(publication, users, partial(self._release, room, publication))
+        return self.critical.hold(publication, users, partial(self.turns.release, room, publication))
 
-    def _release(self, room: Room, publication: Publication) -> None:
-        if room.pending and room.pending[0][0] is publication:
-            self._queue.append(room)
-            self._work.set()
-
-    def _may_serve(self, room: Room) -> bool:
-        return bool(room.pending) and (self.critical is None or room.pending[0][0] not in self.critical.holding)
-
-    def run(self) -> None:
-        """Serve rooms with many members in turns; one greenlet runs this."""
-        while True:
-            self._work.wait()
-            self._work.clear()
-            while self._queue:
-                room = self._queue.popleft()
-                if self._may_serve(room):
-                    self._serve_slice(room)
-                if self._may_serve(room):
-                    self._queue.append(room)
-                gevent.sleep(0)
-
-    def finish(self, room: Room) -> None:
-        """Serve now what still waits for its turn in a room."""
-        while room.pending:
-            self._serve_slice(room)
+    def _may_go(self, publication: Publication) -> bool:
+        return self.critical is None or publication not in self.critical.holding
 
     def serve_one(self, sub: Subscription, publication: Publication, seq: int) -> None:
         """Pass one publication to one subscription, as a fan-out would."""
         self._serve(sub.room, publication, seq, (sub,))
 
-    def replay(self, session: Session, publication: Publication, room: str) -> None:
-        """Send a publication that a session had missed."""
-        session.peer.push(self.frame(publication, session.profile, room))
+    def replay(self, session: Session, run: Sequence[tuple[str, Publication]]) -> None:
+        """Send publications that a session had missed, each with the room it comes through, in one piece."""
+        frames = [self.frame(publication, session.profile, room) for room, publication in run]
+        send_joined(session, frames, self.squeeze)
+
+    def skip(self, session: Session, shed: Shed, _skipped: Sequence[Publication]) -> None:
+        """Tell a session what it missed and is not sent."""
+        self.metrics.shed += shed.count
+        session.peer.push(Frame(packet("shed", shed.told())))
+
+    def has_had(self, _session: Session, _publication: Publication) -> bool:
+        """Whether a session has it already through a room that the record does not name."""
+        return False
 
     def moved(self, session: Session, room: str, frame: Frame) -> None:
         """Tell a session that a room goes on elsewhere: the `resync`."""
         session.peer.push(frame)
 
-    def _serve_slice(self, room: Room) -> None:
-        publication, seq, live, start = room.pending.popleft()
-        end = start + SLICE
-        if end < len(live):
-            room.pending.appendleft((publication, seq, live, end))
-        self._serve(room, publication, seq, live[start:end])
+    def _serve_turn(self, room: Room, turn: Turn, members: Sequence[Subscription]) -> None:
+        if len(turn.items) > 1:
+            members = self._serve_joined(room, turn, members)
+        if members:
+            for publication, seq in turn.items:
+                self._serve(room, publication, seq, members)
 
     # -- unrecorded
 
@@ -134,54 +123,44 @@ class Fanout:
                 if sub.session not in served:
                     served.add(sub.session)
                     sub.session.peer.push(self.frame(publication, sub.session.profile, place.room))
+                    if publication.origin:  # it may be recorded already, under an id that nobody here knows
+                        sub.session.has_seen(publication.id)
         self.metrics.sent += len(served)
         if publication.critical and self.critical is not None:
             self.critical.later(publication, {session.user_id for session in served})
-        if len(self._unrecorded) >= UNRECORDED_LIMIT:
-            self._unrecorded.popitem(last=False)
-        self._unrecorded[publication.origin or publication.id] = served
-
-    def _without_served(self, publication: Publication, seq: int,
-                        subs: Sequence[Subscription]) -> Sequence[Subscription]:
-        served = self._unrecorded.get(publication.origin or publication.id)
-        if served is None:
-            return subs
-        for sub in subs:
-            sub.sent = seq
-        return [sub for sub in subs if sub.session not in served]
+        self.unrecorded.remember(publication, served)
 
     # -- sockets
 
     def _serve(self, room: Room, publication: Publication, seq: int, subs: Sequence[Subscription]) -> None:
-        if self._unrecorded:
-            subs = self._without_served(publication, seq, subs)
+        if self.unrecorded:
+            subs = self.unrecorded.others(publication, seq, subs)
         now = self._clock()
         name, serial, bypass = room.name, publication.id, publication.lane is Lane.CRITICAL
         earlier = earlier_rooms(publication, name)
+        if bypass:
+            subs = self._overtake(room, publication, seq, subs)
         encoded: list[tuple[bytes, int] | None] = [None] * VARIANTS
-        served = 0
+        served, live = 0, State.LIVE
         for sub in subs:
-            if sub.state is not State.LIVE:
-                continue  # it has left meanwhile
+            if sub.state is not live or sub.sent >= seq:
+                continue  # it has left meanwhile, or has read that far in the history
             sub.sent = seq
             if earlier and comes_through(sub.session, earlier):
                 continue  # it has come, or comes, through the other room
             if not (bypass or sub.queue.admits(serial, now)):
                 self._defer(sub, publication, seq, now)
                 continue
-            box = sub.box
-            if box is None:
-                self._push(sub, publication)
-            elif (send := box.send) is not None:
-                variant = sub.profile + PROFILES * box.squeezed
-                data, size = encoded[variant] or self._encode(encoded, variant, publication, sub.session, name)
+            send = sub.send
+            if send is not None:
+                data, size = encoded[sub.variant] or self._encode(encoded, publication, sub, name)
                 try:
                     sent = send(data)
                     if sent != size:
-                        box.rest(data, sent)
+                        sub.box.rest(data, sent)
                 except (OSError, ValueError) as error:
-                    box.trouble(data, error)
-            elif box.crowded and not bypass:
+                    sub.box.trouble(data, error)
+            elif sub.box is not None and sub.box.crowded and not bypass:
                 self._defer(sub, publication, seq, now)
                 continue
             else:
@@ -190,16 +169,80 @@ class Fanout:
             served += 1
         self._count(publication, served)
 
+    def _overtake(self, room: Room, publication: Publication, seq: int,
+                  subs: Sequence[Subscription]) -> Sequence[Subscription]:
+        """What passes the lanes goes without its offset to whom something older waits there for: a recovery from that
+        offset would begin too late.  Returns the others."""
+        behind = {sub for sub in subs if sub.session.profile is Profile.OFFSET and sub.session.lanes() is not None
+                  and sub.state is State.LIVE and sub.sent < seq}
+        earlier = earlier_rooms(publication, room.name)
+        for sub in behind:
+            sub.sent = seq
+            if not comes_through(sub.session, earlier):
+                sub.session.peer.push(self.frame(publication, Profile.PLAIN, room.name))
+                sub.count += 1
+                self._count(publication, 1)
+        return [sub for sub in subs if sub not in behind] if behind else subs
+
+    def _serve_joined(self, room: Room, turn: Turn, subs: Sequence[Subscription]) -> list[Subscription]:
+        """Send what waited for its turn in one piece to each who takes all of it now; returns the others."""
+        now, count = self._clock(), len(turn.items)
+        (head, first), (_, last) = turn.items[0], turn.items[-1]
+        serial = f"{head.id}+{count}"
+        joined: list[tuple[bytes, int] | None] = [None] * VARIANTS
+        others: list[Subscription] = []
+        served = 0
+        for sub in subs:
+            if sub.state is not State.LIVE or sub.sent >= first or not sub.queue.admits_all(serial, count, now):
+                others.append(sub)
+                continue
+            send = sub.send
+            if send is None:
+                self._pass_singly(sub, turn, now)
+                continue
+            data, size = joined[sub.variant] or self._join(joined, turn, sub, room.name)
+            try:
+                sent = send(data)
+                if sent != size:
+                    sub.box.rest(data, sent)
+            except (OSError, ValueError) as error:
+                sub.box.trouble(data, error)
+            sub.sent = last
+            sub.count += count
+            served += 1
+        for publication, _seq in turn.items:
+            self._count(publication, served)
+        return others
+
+    def _pass_singly(self, sub: Subscription, turn: Turn, now: float) -> None:
+        """For one who was admitted, but cannot be written to directly."""
+        for publication, seq in turn.items:
+            sub.sent = seq
+            if sub.box is not None and sub.box.crowded:
+                self._defer(sub, publication, seq, now)
+                continue
+            self._push(sub, publication)
+            sub.count += 1
+            self._count(publication, 1)
+
+    def _join(self, joined: list[tuple[bytes, int] | None], turn: Turn, sub: Subscription,
+              room: str) -> tuple[bytes, int]:
+        """The bytes of several publications one after the other, as `_encode` makes them."""
+        single: list[tuple[bytes, int] | None] = [None] * VARIANTS
+        data = b"".join([self._encode(single, publication, sub, room)[0] for publication, _seq in turn.items])
+        joined[sub.variant] = data, len(data)
+        return data, len(data)
+
     def _push(self, sub: Subscription, publication: Publication) -> None:
         """The way for those who cannot be written to directly: polling, a full outbox, a connection being made."""
         sub.session.peer.push(self.frame(publication, sub.session.profile, sub.room.name))
 
-    def _encode(self, encoded: list[tuple[bytes, int] | None], variant: int, publication: Publication,
-                session: Session, room: str) -> tuple[bytes, int]:
+    def _encode(self, encoded: list[tuple[bytes, int] | None], publication: Publication, sub: Subscription,
+                room: str) -> tuple[bytes, int]:
         """The bytes for one profile, compressed or not: what all receivers of that variant share."""
-        frame = self.frame(publication, session.profile, room)
-        data = frame.squeezed(self.squeeze) if variant >= PROFILES else frame.ws
-        encoded[variant] = data, len(data)
+        frame = self.frame(publication, sub.session.profile, room)
+        data = frame.squeezed(self.squeeze) if sub.variant >= PROFILES else frame.ws
+        encoded[sub.variant] = data, len(data)
         return data, len(data)
 
     def _count(self, publication: Publication, served: int) -> None:
@@ -217,11 +260,26 @@ class Fanout:
         self.metrics.deferred += 1
         session, size = sub.session, len(publication.body)
         if sub.box is not None and sub.box.crowded:
-            sub.box.lag(size)
+            self._fall_behind(sub, size)
+            if sub.box.far_behind and publication.lane is not Lane.STATE:
+                self._tell_shed(session.user_id, session.sid, [
+                    Shed(sub.room.name, seq, seq, 1, SHED_SNAPSHOTS, publication.priority)])
+                return
         self.throttler.defer(session.user_id, session.sid, Waiting(
             publication.event, publication.priority, publication.lane, publication.entity, sub.room.name, seq,
             publication.id, publication, size, now))
         self._waiting_flush.set()
+
+    def _fall_behind(self, sub: Subscription, size: int) -> None:
+        """So much more is held back from a client that does not read; it takes the steps of the ladder down."""
+        box, session = sub.box, sub.session
+        if not box.lagging:
+            self.metrics.count("slowDeferred")
+        was = box.far_behind
+        box.lag(size)
+        if box.far_behind and not was:
+            self.metrics.count("slowSnapshots")
+            self.throttler.keep_states(session.user_id, session.sid)
 
     # -- the throttle
 

@@ -1,12 +1,13 @@
 """Where rooms stand, as the broker says it: a lost last message is found, and clients can tell how far behind they are.
 
-A hole shows when the next record comes.  For the last one before a silence there is no next one, so the heads of all
-rooms that the worker follows are asked for every few seconds, in one round trip for a thousand of them.
+A hole shows when the next record comes.  For the last one before a silence there is no next one, so the heads of the
+rooms that the worker follows and in which nothing came since the last look are asked for every few seconds, in one
+round trip for a thousand of them.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from itertools import islice
 from typing import Final
 
@@ -30,11 +31,14 @@ class Heads:
     def __init__(self, delivery: Delivery) -> None:
         self._delivery = delivery
         self._known: dict[str, Position] = {}
+        self._stood: dict[str, Position] = {}  # where the rooms stood at the last look
 
-    def check(self) -> None:
-        """Ask for the heads and let rooms that are behind read on.  Raises BrokerUnavailable."""
+    def check(self, of: Callable[[str], bool] | None = None) -> None:
+        """Ask for the heads of quiet rooms, of some or of all, and let those that are behind read on.  Raises
+        BrokerUnavailable."""
         rooms = iter([room for room in self._delivery.registry.rooms.values()
-                      if room.open and not room.name.startswith(CANARY_ROOM)])
+                      if room.open and not room.name.startswith(CANARY_ROOM) and (of is None or of(room.name))
+                      and self._is_quiet(room)])
         known: dict[str, Position] = {}
         while chunk := list(islice(rooms, ROOMS_AT_ONCE)):
             heads = self._delivery.broker.heads([room.name for room in chunk])
@@ -45,6 +49,10 @@ class Heads:
                 for room in late:
                     self._delivery.verify(room, heads[room.name])
         self._known = known
+        self._stood = {room.name: room.track.position for room in self._delivery.registry.rooms.values()}
+
+    def _is_quiet(self, room: Room) -> bool:
+        return self._stood.get(room.name, room.track.position) == room.track.position
 
     def beacon(self, sessions: Iterable[Session]) -> None:
         """Tell every session of the sdk profile the heads of its rooms: `beacon {rooms: {room: {epoch, seq}}}`.

@@ -51,6 +51,10 @@ class Inbound:
             return Verdict.TAKE
         return Verdict.REFUSE if meter.refusals.admit(now) else Verdict.CLOSE
 
+    def admit_request(self, user_id: str) -> bool:
+        """Judge a request of a user that came by no connection of its own."""
+        return self._user(user_id, self._clock()).admit(self._clock())
+
     def _user(self, user_id: str, now: float) -> Bucket:
         bucket = self._users.get(user_id)
         if bucket is None:

@@ -6,8 +6,10 @@ import logging
 import random
 import re
 import time
+from collections import OrderedDict
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from itertools import islice
 from typing import Any, Final
 
 import gevent
@@ -29,6 +31,8 @@ SESSION_ID: Final = re.compile(r"[A-Za-z0-9_-]{16,64}")
 SAVE_BATCH: Final = 500
 SAVE_INTERVAL: Final = 2.0  # seconds until a newly confirmed position is saved at the latest
 SLOT: Final = 0.005  # seconds between two clients' returns after a drain
+MOST_GONE: Final = 10_000  # sessions that have gone and had seen what may be recorded under another id
+SLOT_LOOK: Final = 0.25  # seconds between looks whether anybody is left to wait for
 MAX_SPREAD: Final = 5.0  # seconds over which the returns are spread at most
 
 
@@ -66,11 +70,13 @@ def _positions(given: Any) -> dict[str, Position]:
 
 @dataclass(slots=True)
 class Welcome:
-    """The outcome of CONNECT: what `session` tells, and what is still to be sent."""
+    """The outcome of CONNECT: what `session` tells, what is still to be sent, and in which rooms it had asked for the
+    presence of others."""
 
     session: Session
     told: dict[str, object]
     recovery: Recovery | None
+    watching: frozenset[str] = frozenset()
 
 
 MayRead = Callable[[Session, str], bool]
@@ -88,6 +94,7 @@ class Lifecycle:
         self._save_now = Event()
         self._saved = Event()
         self._saving: set[Session] = set()  # clean, but their round trip has not ended
+        self._gone: OrderedDict[str, tuple[str, ...]] = OrderedDict()  # what sessions had seen, by their ids
 
     # -- coming
 
@@ -99,13 +106,20 @@ class Lifecycle:
         saved, reason = self._take(hello, sid, user_id)
         if saved is None:
             session = self.connections.handle_connection(sid, connection, user_id, profile=hello.profile)
+            self._expect(session, self._gone.get(hello.session_id or "", ()))
             connection.viewer = session
             return Welcome(session, _told(session, False, 0, reason), None)
         session = self.connections.handle_connection(
             sid, connection, user_id or saved.user_id, session_id=saved.session_id, profile=hello.profile,
             metadata=saved.metadata)
         connection.viewer = session
+        self._expect(session, tuple(dict.fromkeys((*saved.seen, *self._gone.get(saved.session_id, ())))))
         return self._resume(session, hello, saved, may_read)
+
+    def _expect(self, session: Session, seen: tuple[str, ...]) -> None:
+        session.seen = seen
+        if seen:
+            self.delivery.fanout.unrecorded.expect(session)
 
     def _take(self, hello: Hello, sid: str, user_id: str | None) -> tuple[SavedSession | None, str | None]:
         if hello.session_id is None:
@@ -130,6 +144,7 @@ class Lifecycle:
             return Welcome(session, _told(session, False, 0, "unavailable"), None)
         if session.profile is Profile.OFFSET and hello.offset:
             recovery.forget_up_to(hello.offset)
+        recovery.pace(self.delivery.pace)
         if recovery.recovered:
             self.delivery.metrics.resumed += 1
         else:
@@ -137,8 +152,10 @@ class Lifecycle:
             self.connections.rename(session)
         session.dirty = True
         told = _told(session, recovery.recovered, recovery.missed, recovery.reason)
+        if recovery.skipped:
+            told["skipped"] = recovery.skipped
         told["rooms"] = {room: {"epoch": at.epoch, "seq": at.seq} for room, at in recovery.positions.items()}
-        return Welcome(session, told, recovery)
+        return Welcome(session, told, recovery, frozenset(saved.watching) & session.subs.keys())
 
     # -- keeping
 
@@ -154,6 +171,10 @@ class Lifecycle:
             if not self._saved.wait(max(0.0, deadline - time.monotonic())):
                 raise BrokerUnavailable("the session could not be saved: Redis did not answer; try again")
 
+    def save_soon(self) -> None:
+        """Redis is back: what changed meanwhile is saved before anything else can happen to this worker."""
+        self._save_now.set()
+
     def save_forever(self) -> None:
         """Save what changed, at once when asked, else every few seconds; one greenlet runs this."""
         while True:
@@ -165,6 +186,7 @@ class Lifecycle:
 
     def save_dirty(self) -> None:
         """Save every session that changed.  One that another connection has taken over is closed."""
+        self._save_unsaved()
         dirty = [session for session in self.connections.sessions() if session.dirty]
         for start in range(0, len(dirty), SAVE_BATCH):
             chunk = dirty[start:start + SAVE_BATCH]
@@ -184,15 +206,32 @@ class Lifecycle:
                 if not owned:
                     session.peer.close(CloseCode.REPLACED, "the session was taken over by a newer connection")
 
+    def _save_unsaved(self) -> None:
+        """Sessions that ended while Redis was away; the store refuses those that somebody has taken up meanwhile."""
+        unsaved = self.connections.unsaved
+        while unsaved:
+            some = list(islice(unsaved.values(), SAVE_BATCH))
+            try:
+                self.connections.store.save(some)
+            except BrokerUnavailable as error:
+                log.warning("%d sessions that ended wait to be saved: %s", len(unsaved), error)
+                return
+            for saved in some:
+                unsaved.pop(saved.session_id, None)
+
     # -- going
 
     def goodbye(self, sid: str) -> Session | None:
         """A connection has ended: its session is saved for ten minutes."""
         session = self.connections.session(sid)
+        if session is not None and session.seen:
+            self._gone[session.id] = session.seen
+            if len(self._gone) > MOST_GONE:
+                self._gone.popitem(last=False)
         try:
             return self.connections.handle_disconnection(sid)
         except BrokerUnavailable as error:
-            log.warning("the session of %s is kept as it was last saved: %s", sid, error)
+            log.warning("the session of %s is saved when Redis is back: %s", sid, error)
             return session
 
     def fenced(self, sid: str) -> None:
@@ -201,22 +240,49 @@ class Lifecycle:
         if session is not None:
             session.peer.close(CloseCode.REPLACED, "the session was taken over by a newer connection")
 
-    def drain(self, timeout: float) -> None:
-        """Tell every client when to come back, save, and close each at its slot (G4, 1012 "service restart")."""
+    def drain(self, timeout: float, over: float | None = None) -> None:
+        """Tell every client when to come back, save, and close each at its slot, what waits in its lanes sent before
+        (G4, 1012 "service restart").  The slots are spread over `over` seconds; by default 5 ms a client, 5 s and
+        half of `timeout` at most.  Returns within `timeout` seconds."""
         sessions = self.connections.sessions()
-        spread = min(MAX_SPREAD, timeout / 2, SLOT * len(sessions))
+        spread = min(MAX_SPREAD, timeout / 2, SLOT * len(sessions)) if over is None else over
         slots = [spread * number / max(1, len(sessions)) for number in range(len(sessions))]
         random.shuffle(slots)
-        for session, slot in zip(sessions, slots, strict=True):
-            session.peer.push(Frame(packet("server-shutdown", {"retryAfterMs": round(slot * 1000)})))
         deadline = time.monotonic() + timeout
-        self.save_dirty()
+        self.save_dirty()  # before anybody goes: it may take a moment, and slots count from when they are told
         started = time.monotonic()
+        for session, slot in zip(sessions, slots, strict=True):
+            _say_goodbye(session, slot)
         for slot, session in sorted(zip(slots, sessions, strict=True), key=_by_slot):
-            gevent.sleep(max(0.0, started + slot - time.monotonic()))
-            session.peer.close(CloseCode.SERVICE_RESTART, "the server restarts: come back")
+            if not self._wait(started + slot):
+                return
+            self._close(session)
+        told = set(sessions)
         while self.connections.get_connection_count() and time.monotonic() < deadline:
+            for late in set(self.connections.sessions()) - told:  # their handshakes were under way
+                told.add(late)
+                _say_goodbye(late, 0.0)
+                self._close(late)
             gevent.sleep(0.02)
+
+    def _wait(self, until: float) -> bool:
+        """Wait for a moment of the monotonic clock; False as soon as nobody is left to wait for."""
+        while (left := until - time.monotonic()) > 0:
+            if not self.connections.get_connection_count():
+                return False
+            gevent.sleep(min(left, SLOT_LOOK))
+        return True
+
+    def _close(self, session: Session) -> None:
+        try:
+            self.connections.throttler.release(session.user_id, session.sid)
+        except Exception:
+            log.exception("what waited for %s could not be sent; it is replayed when the client is back", session.sid)
+        session.peer.close(CloseCode.SERVICE_RESTART, "the server restarts: come back")
+
+
+def _say_goodbye(session: Session, slot: float) -> None:
+    session.peer.push(Frame(packet("server-shutdown", {"retryAfterMs": round(slot * 1000)})))
 
 
 def _by_slot(pair: tuple[float, Session]) -> float:

@@ -13,6 +13,7 @@ from collections import Counter
 from collections.abc import Callable
 from typing import Any, Final
 
+from wsapp.auth import revocation
 from wsapp.core.connections import ConnectionManager
 from wsapp.core.events import packet
 from wsapp.core.registry import Room
@@ -38,7 +39,8 @@ class Operations:
         self._connections, self._clock = connections, clock
         self.verbs: dict[str, Callable[[Any], Any]] = {
             "rooms": self.rooms, "room": self.room, "connections": self.list_connections,
-            "sessions": self.sessions, "disconnect": self.disconnect}
+            "sessions": self.sessions, "disconnect": self.disconnect, "entries": self.entries,
+            "user": self.user_of}
 
     def rooms(self, asked: dict[str, Any]) -> list[list[object]]:
         """`{after, limit, kind}` to `[[room, connections, users]]` of rooms with a member."""
@@ -80,6 +82,16 @@ class Operations:
         for session in thrown:
             self._throw_out(session, asked["reason"])
         return len(thrown)
+
+    def entries(self, asked: dict[str, Any]) -> list[str]:
+        """`{session}`, a public name, to what revokes it: the session id itself stays here."""
+        return [revocation("session", session.id) for session in self._connections.sessions()
+                if session_name(session.id) == asked["session"]]
+
+    def user_of(self, asked: dict[str, Any]) -> str | None:
+        """`{session}`, a public name, to its user."""
+        return next((session.user_id for session in self._connections.sessions()
+                     if session_name(session.id) == asked["session"]), None)
 
     def _throw_out(self, session: Session, reason: str) -> None:
         self._connections.registry.leave_all(session)  # a session without rooms is not saved when it ends

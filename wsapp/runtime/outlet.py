@@ -54,15 +54,17 @@ class OutletLimits:
 
 class Outlet:
     """One worker's way to the broker.  `serve(publication)` passes one to local watchers unrecorded; `told(mode)` is
-    called when the mode changes."""
+    called when the mode changes; `arrived(origin)` is the receipt of a publish whose answer was lost, but not its
+    record."""
 
     def __init__(self, publish: Callable[[Sequence[Draft]], list[Receipt]], backend: Backend, metrics: Metrics,
                  limits: OutletLimits | None = None, clock: Callable[[], float] = time.monotonic) -> None:
         self._send, self._backend, self._metrics = publish, backend, metrics
         self._limits, self._clock = limits or OutletLimits(), clock
-        self.mode = Mode.NORMAL
+        self.mode, self.reason = Mode.NORMAL, ""  # why Redis is away, with what to do about it
         self.serve: Callable[[Publication], None] = _nobody
         self.told: Callable[[Mode], None] = _nothing
+        self.arrived: Callable[[str], Receipt | None] = _unknown
         self._waiting: deque[tuple[Draft, float]] = deque()
         self._bytes = 0
         self._away = Event()
@@ -81,11 +83,17 @@ class Outlet:
                 return self._send(keyed)
             except BrokerUnavailable as error:
                 self.lost(error)
-        return [self._queue(draft) for draft in keyed]
+                return [self._settle(draft) for draft in keyed]
+        return [self._queue(replace(draft, id=draft.origin, origin="")) for draft in keyed]
+
+    def _settle(self, draft: Draft) -> Receipt:
+        """Its answer did not come; its record may have."""
+        return self.arrived(draft.origin) or self._queue(draft)
 
     def _keyed(self, draft: Draft) -> Draft:
         """Every draft has a key, so that an attempt whose answer was lost can be repeated, and says where it began,
-        so that watchers who got it here meanwhile don't get it again."""
+        so that watchers who got it here meanwhile don't get it again, or under that id.  One that is not tried before
+        it is queued is recorded under this id and needs no origin."""
         origin = self._next_id()
         return replace(draft, key=draft.key or AUTO_KEY + origin, origin=origin)
 
@@ -96,7 +104,7 @@ class Outlet:
 
     def _queue(self, draft: Draft) -> Receipt:
         self._metrics.publish_failures += 1
-        draft = replace(draft, id=draft.origin)
+        draft = replace(draft, id=draft.id or draft.origin)
         unnumbered = replace(draft, flags=draft.flags.replace("s", ""))
         self.serve(publish_draft(unnumbered, draft.id, tuple(Placed(room, 0, "") for room in draft.rooms)))
         if len(self._waiting) >= self._limits.items or self._bytes + len(draft.body) > self._limits.bytes:
@@ -112,6 +120,7 @@ class Outlet:
 
     def lost(self, error: BrokerUnavailable) -> None:
         """Redis did not answer somewhere."""
+        self.reason = str(error)
         if self.mode is Mode.NORMAL:
             log.warning("Redis is away, publications wait: %s", error)
             self._enter(Mode.DEGRADED)
@@ -144,7 +153,8 @@ class Outlet:
                 self._send(batch)
             else:
                 self._backend.ping()
-        except BrokerUnavailable:
+        except BrokerUnavailable as error:
+            self.reason = str(error)
             self._enter(Mode.DEGRADED)
             return False
         for draft in batch:
@@ -184,4 +194,8 @@ def _nobody(_publication: Publication) -> None:
 
 
 def _nothing(_mode: Mode) -> None:
+    return None
+
+
+def _unknown(_origin: str) -> Receipt | None:
     return None

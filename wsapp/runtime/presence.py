@@ -8,8 +8,8 @@ their clients the difference.  So a message that is lost, or a worker that dies,
 from __future__ import annotations
 
 import logging
-from collections import Counter
-from collections.abc import Callable, Mapping
+from collections import Counter, deque
+from collections.abc import Callable, Iterable, Mapping
 from typing import Final
 
 import gevent
@@ -50,6 +50,7 @@ class PresenceKeeper:
         self._moved_rooms: set[str] = set()
         self._changed_rooms: set[str] = set()
         self._over: set[str] = set()  # rooms that this worker asks for no more
+        self._returned: deque[tuple[Session, str]] = deque()
         self._wake = Event()
         self._lock = BoundedSemaphore()
 
@@ -63,11 +64,27 @@ class PresenceKeeper:
             if first:
                 self._presence.ask(self.boot, room, self.ttl)
             self._asking.setdefault(room, set()).add(session)
+        session.watching |= {room}
+        session.dirty = True
         if first and room not in self._registry.asked and self.calls is not None:
             self.calls.ask(TRACK, room)  # when it is back, every worker has said whom it has there
         self.track(room)
         with self._lock:
             return _listed(self._look(room, session))
+
+    def returned(self, session: Session, rooms: Iterable[str]) -> None:
+        """A session that had asked is back: soon it is told `presence` of each room, with all `members`."""
+        self._returned.extend((session, room) for room in rooms)
+        if self._returned:
+            self._wake.set()
+
+    def _greet_returned(self) -> None:
+        while self._returned:
+            session, room = self._returned[0]
+            if room in session.subs:
+                told = {"room": room, "joined": [], "left": [], **self.subscribe(session, room)}
+                session.peer.push(Frame(packet("presence", told)))
+            self._returned.popleft()
 
     def track(self, room: str) -> bool:
         """Say whom this worker has in the room, and from now on who comes and goes.  Raises BrokerUnavailable."""
@@ -116,6 +133,7 @@ class PresenceKeeper:
 
     def settle(self) -> None:
         """Work off what has changed.  Raises BrokerUnavailable; the rest is then still to be done."""
+        self._greet_returned()
         self._work_off(self._moved_rooms, self._say_anew)
         self._work_off(self._over, self._unask)
         self._work_off(self._changed_rooms, self._look_again)

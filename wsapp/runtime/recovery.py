@@ -2,30 +2,36 @@
 
 The worker follows the room first; live publications are held for the subscription while its history is read; what
 was missed is sent in publish order, each event once however many of the rooms it was in; then what was held; then
-the subscription is live.
+the subscription is live.  Of a very long absence not everything is sent, but the client is told what was not.
 """
 
 from __future__ import annotations
 
 import heapq
 import operator
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Final
 
 import gevent
 
-from wsapp.core.events import Position, Publication, packet
-from wsapp.core.history import Join, More, Recovered, Refused
+from wsapp.core.catch_up import Pace, is_critical, shed_of, thin
+from wsapp.core.events import Position, Profile, Publication, packet
+from wsapp.core.history import Join, More, Reason, Recovered, Refused
+from wsapp.core.lanes import Shed
+from wsapp.core.partitions import made_together
 from wsapp.core.registry import Registry
 from wsapp.core.session import Session, State, Subscription, Tail
 from wsapp.errors import BrokerUnavailable
 from wsapp.runtime.delivery import PAGE, Delivery
 from wsapp.transport.frames import Frame
+from wsapp.transport.outbox import CROWDED, RELIEVED
 
 BROKER_ID: Final = 14  # digits of an id that the broker made; those of workers are longer
-CHUNK: Final = 200  # replayed events between looks at how the client keeps up
-HIGH_WATER: Final = 1_000_000  # bytes that may wait for a client during a replay
-PATIENCE: Final = 0.02  # seconds between those looks
+SLICE: Final = 64  # replayed events that go out together; then everybody else gets a turn
+SLICE_BYTES: Final = 16_384
+PATIENCE: Final = 0.02  # seconds between looks at how a client keeps up; they double up to
+LONG_PATIENCE: Final = 0.2
+MOST_HELD: Final = 1000  # events that may come live behind a replay before it waits for its client no more
 
 
 class Recovery:
@@ -37,6 +43,8 @@ class Recovery:
         self.positions: dict[str, Position] = {}
         self._subs: list[Subscription] = []
         self._found: dict[str, tuple[Publication, ...]] = {}
+        self._skipped: dict[str, tuple[Publication, ...]] = {}  # not sent, but told behind those
+        self._told_behind: dict[str, int] = {}  # how many of a room are sent before what was skipped is told
         self.came: dict[str, tuple[int, int]] = {}
         self.critical: frozenset[str] = frozenset()  # ids of the critical ones that were replayed
 
@@ -47,10 +55,16 @@ class Recovery:
 
     @property
     def missed(self) -> int:
-        """How many events were missed: replayed ones, or those that can't be when not `recovered`."""
+        """How many events were missed: replayed and skipped ones, or those that can't be when not `recovered`."""
         if self.refused:
             return sum(refused.missed for refused in self.refused.values())
-        return len({publication.id for found in self._found.values() for publication in found})
+        return len({one.id for found in (*self._found.values(), *self._skipped.values()) for one in found})
+
+    @property
+    def skipped(self) -> int:
+        """How many of the missed ones are not sent, but told by `shed`."""
+        sent = {one.id for found in self._found.values() for one in found}
+        return len({one.id for skipped in self._skipped.values() for one in skipped} - sent)
 
     @property
     def reason(self) -> str | None:
@@ -59,12 +73,14 @@ class Recovery:
 
     def found(self, room: str, publications: tuple[Publication, ...]) -> None:
         """What was missed in one room, in its order, without what came through a live room meanwhile."""
-        self._found[room] = tuple(one for one in publications if not self._has_come(one))
+        self._found[room] = tuple(one for one in publications if not self._has_come(one)) if self.came else publications
 
     def _has_come(self, publication: Publication) -> bool:
         """`came` says of each live room where it stood before and after the rooms were opened.  Meanwhile it passed
         on everything; afterwards only what stands in none of the session's rooms before it."""
         subs, first = self.session.subs, True
+        if self._delivery.fanout.has_had(self.session, publication):
+            return True
         for room, seq, _ in publication.places:
             before, opened = self.came.get(room, (seq, seq))
             if before < seq <= opened or (first and before < seq and room in subs and seq <= subs[room].sent):
@@ -76,47 +92,135 @@ class Recovery:
         """The subscription stands at `position`; what comes from now on is held until `release`."""
         self.positions[sub.room.name] = position
         sub.sent = position.seq
-        sub.join = Tail()
+        sub.join = Tail(position.epoch)
         self._subs.append(sub)
 
     def forget_up_to(self, id: str) -> None:
         """Leave out what the client says it has: everything up to and including this id.  In the rooms that contain
-        the event its place counts; ids decide in the others.  An id that a worker made while Redis was away proves
-        nothing about what was recorded meanwhile, nor the other way round: rather twice than not at all."""
+        the event its place counts; ids decide in the others of its partition.  An id that a worker made while Redis
+        was away proves nothing about what was recorded meanwhile, nor the other way round: rather twice than not at
+        all."""
         if len(id) != BROKER_ID:
             return
         for room, found in self._found.items():
             at = next((number for number, one in enumerate(found) if one.id == id), None)
             self._found[room] = found[at + 1:] if at is not None else tuple(
-                one for one in found if one.id > id or len(one.id) != BROKER_ID)
+                one for one in found if one.id > id or len(one.id) != BROKER_ID
+                or not made_together(one.id, id, self._delivery.partitions))
 
-    def _in_order(self) -> list[tuple[str, Publication]]:
-        """By id over the rooms, each event once; the order within a room is never changed."""
-        lists = [[(publication.id, room, publication) for publication in found] for room, found in self._found.items()]
-        seen: set[str] = set()
-        merged = []
-        for id, room, publication in heapq.merge(*lists, key=operator.itemgetter(0)):
-            if id not in seen:
-                seen.add(id)
-                merged.append((room, publication))
-        return merged
+    def pace(self, pace: Pace) -> None:
+        """Of a room with too much to replay, skip what is neither new nor needed.  Socket.IO's own recovery is all or
+        nothing: the offset profile is refused then."""
+        if self.session.profile is Profile.OFFSET:
+            for room, found in self._found.items():
+                if pace.exceeded(len(found)):
+                    self.refused[room] = Refused(Reason.TOO_MANY, len(found), self.positions[room])
+        if self.refused:
+            self._drop()
+            return
+        for room, found in self._found.items():
+            if pace.exceeded(len(found)):
+                kept, skipped, tail = thin(found, pace.tail)
+                self._found[room], self._skipped[room] = kept + tail, skipped
+                self._told_behind[room] = len(kept)
+
+    def _drop(self) -> None:
+        """One room is refused: nothing is replayed in the others either, but what must be acknowledged."""
+        for room, found in self._found.items():
+            if found and room not in self.refused:
+                self.refused[room] = Refused(Reason.TOO_MANY, len(found), self.positions[room])
+            self._found[room] = tuple(one for one in found if is_critical(one))
+        for sub in self._subs:
+            sub.pinged = sub.confirmed = self.positions[sub.room.name].seq
+
+    # -- sending
+
+    def _sheds(self) -> dict[str, tuple[Shed, tuple[Publication, ...]]]:
+        """What to tell of each room; what comes through another one was not skipped."""
+        sent = {one.id for found in self._found.values() for one in found} if self._skipped else frozenset()
+        sheds = {}
+        for room, skipped in self._skipped.items():
+            left = tuple(one for one in skipped if one.id not in sent)
+            shed = shed_of(room, left)
+            if shed is not None:
+                sheds[room] = shed, left
+        return sheds
+
+    def _of_room(self, room: str, found: tuple[Publication, ...]) -> Iterator[tuple[str, str, Publication | None]]:
+        """In its order; None where the room's shed is to be told."""
+        behind = self._told_behind.get(room)
+        for number, publication in enumerate(found):
+            if number == behind:
+                yield publication.id, room, None
+            yield publication.id, room, publication
+        if behind == len(found):
+            yield found[-1].id if found else "", room, None
+
+    def _in_order(self, replayed: set[str] | None) -> Iterator[tuple[str, Publication | None]]:
+        """By id over the rooms, each event once; the order within a room is never changed.  `replayed` takes the
+        ids, where one may come through several rooms."""
+        found, self._found = self._found, {}
+        rooms = [self._of_room(room, publications) for room, publications in found.items()]
+        for id, room, publication in heapq.merge(*rooms, key=operator.itemgetter(0)):
+            if publication is not None and replayed is not None:
+                if id in replayed:
+                    continue
+                replayed.add(id)
+            yield room, publication
 
     def release(self) -> None:
         """Send what was missed, in publish order, and go live."""
         session, delivery = self.session, self._delivery
-        in_order, self._found = self._in_order(), {}
         if delivery.fanout.critical is not None:
-            self.critical = delivery.fanout.critical.replaying(session, (publication for _, publication in in_order))
-        for start in range(0, len(in_order), CHUNK):
-            for room, publication in in_order[start:start + CHUNK]:
-                delivery.fanout.replay(session, publication, room)
-            session.sent += len(in_order[start:start + CHUNK])
-            delivery.metrics.sent += len(in_order[start:start + CHUNK])
-            while session.peer.backlog() > HIGH_WATER and session.subs:  # none when it has gone meanwhile
-                gevent.sleep(PATIENCE)
-        replayed = {publication.id for _, publication in in_order}
+            unacknowledged = {one.id: session.as_seen(one) for found in self._found.values() for one in found
+                              if one.critical}
+            self.critical = delivery.fanout.critical.replaying(session, unacknowledged.values())
+        replayed: set[str] | None = set() if len(session.subs) > 1 else None
+        self._replay(replayed)
         for sub in self._subs:
-            _go_live(sub, delivery, replayed)
+            if isinstance(sub.join, Tail) and sub.join.epoch:
+                delivery.reach(sub.room, Position(sub.join.epoch, sub.sent))
+        for sub in self._subs:
+            _go_live(sub, delivery, replayed or set())
+
+    def _replay(self, replayed: set[str] | None) -> None:
+        sheds, self._skipped = self._sheds(), {}
+        run: list[tuple[str, Publication]] = []
+        size = 0
+        for room, publication in self._in_order(replayed):
+            if publication is not None:
+                run.append((room, publication))
+                size += len(publication.body)
+            if publication is None or len(run) >= SLICE or size >= SLICE_BYTES:
+                self._send(run)
+                run, size = [], 0
+                if publication is None and room in sheds:
+                    self._delivery.fanout.skip(self.session, *sheds[room])
+                self._wait()
+            if not self.session.subs:  # it has gone meanwhile
+                return
+        self._send(run)
+
+    def _send(self, run: list[tuple[str, Publication]]) -> None:
+        if run:
+            session = self.session
+            self._delivery.fanout.replay(session, [(room, session.as_seen(publication)) for room, publication in run])
+            session.sent += len(run)
+            self._delivery.metrics.sent += len(run)
+
+    def _wait(self) -> None:
+        """Others get their turn, and a client that is behind gets time to read: what it was sent already is bounded, as
+        for the fan-out.  But what comes live meanwhile is held, and must not become too much either."""
+        peer, pause = self.session.peer, PATIENCE
+        if peer.backlog() <= CROWDED:
+            gevent.sleep(0)
+            return
+        while peer.backlog() > RELIEVED and self.session.subs and not self._overtaken():
+            gevent.sleep(pause)
+            pause = min(2 * pause, LONG_PATIENCE)
+
+    def _overtaken(self) -> bool:
+        return any(isinstance(sub.join, Tail) and len(sub.join.held) > MOST_HELD for sub in self._subs)
 
 
 def _go_live(sub: Subscription, delivery: Delivery, replayed: set[str]) -> None:
@@ -127,6 +231,8 @@ def _go_live(sub: Subscription, delivery: Delivery, replayed: set[str]) -> None:
         return
     sub.go_live(sub.sent)
     for publication, seq in tail.held:
+        if not tail.covers(publication, sub.room.name):
+            continue
         if seq > sub.sent and publication.id not in replayed:
             delivery.fanout.serve_one(sub, publication, seq)
         sub.sent = max(sub.sent, seq)
@@ -184,7 +290,7 @@ def _catch_up(recovery: Recovery, subs: list[Subscription], wanted: Mapping[str,
         sub.room.changed()
         joins[sub.room.name] = (sub, join)
     while joins:
-        pages = delivery.broker.read([join.query(PAGE) for _, join in joins.values()])
+        pages = delivery.reads.catch_up([join.query(PAGE) for _, join in joins.values()])
         for page in pages:
             sub, join = joins[page.room]
             step = join.page(page)

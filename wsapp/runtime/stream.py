@@ -15,6 +15,7 @@ import re
 import secrets
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from socket import MSG_PEEK
 from typing import Any, ClassVar, Final, NamedTuple
 
 import gevent
@@ -35,16 +36,19 @@ RETRY_MS: Final = 2000  # hint to browsers: come back after this long
 COMMENT_EVERY: Final = 15.0  # seconds at most between two lines: proxies close what is silent
 GRACE: Final = 5.0  # seconds to read the last lines before the socket is closed
 CLOSED: Final = "session-closed"
+ACK_WANTED: Final = "ack-wanted"
+JOIN_SIZE: Final = 65_536  # bytes
 _PLACE: Final = re.compile(r"([0-9]{1,16})@([A-Za-z0-9_.-]{0,64})")
 _DECODER: Final = json.JSONDecoder()
 
 
 class Item(NamedTuple):
-    """One event of a frame: its data as JSON text, and where it stands."""
+    """One event of a frame: its data as JSON text, where it stands, and its id if it wants to be acknowledged."""
 
     event: str
     data: str
     places: tuple[tuple[str, Position], ...] = ()
+    wants_ack: str = ""
 
 
 def _arguments(text: str, start: int) -> list[tuple[int, int]]:
@@ -68,7 +72,7 @@ def _item(text: str, spans: Sequence[tuple[int, int]]) -> Item:
     meta = json.loads(text[slice(*spans[2])])
     epochs = meta.get("epochs", {})
     return Item(event, data, tuple((room, Position(epochs.get(room, meta["epoch"]), seq))
-                                   for room, seq in meta["rooms"].items()))
+                                   for room, seq in meta["rooms"].items()), meta["id"] if meta.get("critical") else "")
 
 
 def items_of(frame: Frame) -> list[Item]:
@@ -105,7 +109,7 @@ class StreamPeer:
         self._queue: deque[bytes] = deque()
         self._bytes = 0
         self._more = Event()
-        self.closed = self._told_why = False
+        self.closed = self.left = self._told_why = False
 
     # -- the Peer
 
@@ -123,6 +127,8 @@ class StreamPeer:
         for number, item in enumerate(items):
             # A batch may hold a later event of a room before an earlier one: only its end is a place to resume from.
             self._write(item, with_id=number == len(items) - 1 and bool(item.places))
+            if item.wants_ack:  # the data need not show its id, nor that it is critical
+                self._write(Item(ACK_WANTED, strict_dumps({"id": item.wants_ack, "event": item.event})))
         if self._bytes > self._max_bytes:
             self.close(CloseCode.SLOW_CLIENT, "the client does not read")
 
@@ -136,14 +142,22 @@ class StreamPeer:
         return self._bytes
 
     def close(self, code: int, reason: str) -> None:
-        """As `Peer.close`: `session-closed {code, reason}` is the last event."""
+        """As `Peer.close`: `session-closed {code, reason}` is the last event, for who does not read the only one."""
         if self.closed:
             return
+        if code == CloseCode.SLOW_CLIENT:
+            self._queue.clear()
+            self._bytes = 0
         if not self._told_why:
             self._write(Item(CLOSED, strict_dumps({"code": int(code), "reason": reason})))
         self.closed = True
         self._more.set()
         gevent.spawn_later(GRACE, self._abort)
+
+    def gone(self) -> None:
+        """The client is not there any more: nothing is written to it."""
+        self.closed = self.left = True
+        self._more.set()
 
     # -- lines
 
@@ -172,8 +186,10 @@ class StreamPeer:
         """The first event, `session`, with the id that what follows starts from."""
         self.seen = dict(positions)
         places = [f"{positions[room].seq}@{positions[room].epoch}" for room in self._rooms]
+        early, self._queue = self._queue, deque[bytes]()  # what was told before the stream had begun
         self._put(f"retry: {RETRY_MS}\nid: {','.join(places)}\nevent: session\n"
                   f"data: {strict_dumps(dict(told))}\n\n".encode())
+        self._queue.extend(early)
 
     def lines(self, every: float, alive: Callable[[], None]) -> Iterator[bytes]:
         """What is to be written, as it comes; a comment when nothing does.  `alive()` after each write."""
@@ -181,14 +197,24 @@ class StreamPeer:
             if not self._queue and not self.closed:
                 self._more.wait(every)
             self._more.clear()
-            chunk = b"".join(self._queue) or b": \n\n"
-            self._queue.clear()
-            self._bytes = 0
-            last = self.closed
+            if self.left:
+                return
+            chunk = self._joined() or b": \n\n"
+            last = self.closed and not self._queue
             yield chunk
             alive()
             if last:
                 return
+
+
+    def _joined(self) -> bytes:
+        """As much as is handed to the kernel at once: what it does not take yet still counts as waiting."""
+        parts, size = [], 0
+        while self._queue and size < JOIN_SIZE:
+            parts.append(self._queue.popleft())
+            size += len(parts[-1])
+        self._bytes -= size
+        return b"".join(parts)
 
 
 class Stream:
@@ -196,6 +222,32 @@ class Stream:
 
     def __init__(self, hub: Hub, engine: Engine, session: Session, peer: StreamPeer) -> None:
         self._hub, self._engine, self._session, self._peer = hub, engine, session, peer
+        self._socket: Any = None
+        self._watcher: Any = None
+
+    def watch(self, handler: Any) -> None:
+        """Notice at once when the client goes, and not when a line to it fails: it counts as somebody who watches."""
+        self._socket = getattr(getattr(handler, "socket", None), "_sock", None)
+        if self._socket is not None:
+            self._watcher = gevent.get_hub().loop.io(self._socket.fileno(), 1)
+            self._watcher.start(self._readable)
+
+    def _readable(self) -> None:
+        """Called by the hub: nothing may block."""
+        try:
+            said = self._socket.recv(1, MSG_PEEK)
+        except BlockingIOError:
+            return
+        except OSError:
+            said = b""
+        self._unwatch()  # a client that talks on while it is answered has its next request wait
+        if not said:
+            self._peer.gone()
+
+    def _unwatch(self) -> None:
+        watcher, self._watcher = self._watcher, None
+        if watcher is not None:
+            watcher.close()
 
     def lines(self) -> Iterator[bytes]:
         """The answer's body."""
@@ -208,6 +260,7 @@ class Stream:
     def end(self) -> None:
         """The answer is over, for whatever reason.  Nothing is saved: the client has the id.  Idempotent."""
         hub, session = self._hub, self._session
+        self._unwatch()
         self._peer.closed = True
         self._engine.gate.closed(session.sid)
         hub.admission.left(session.sid)
@@ -218,9 +271,9 @@ class Stream:
 
 
 def open_stream(hub: Hub, engine: Engine, environ: dict[str, Any], auth: dict[str, Any], rooms: Sequence[str],
-                since: Mapping[str, Position | None]) -> Stream:
-    """Admit a client and put it into its rooms.  Raises RequestError, TokenRefused, ConnectionRefusedError of a hook,
-    and BrokerUnavailable."""
+                since: Mapping[str, Position | None], presence: bool = False) -> Stream:
+    """Admit a client and put it into its rooms; `presence`: it wants to know who else is there.  Raises RequestError,
+    TokenRefused, ConnectionRefusedError of a hook, and BrokerUnavailable."""
     try:
         engine.gate.admit(environ)
     except TooMany as error:
@@ -236,27 +289,39 @@ def open_stream(hub: Hub, engine: Engine, environ: dict[str, Any], auth: dict[st
         hub.admission.admitted(session, identity)
         for hook in hub.hooks["connect"]:
             hook(session, environ, auth)
-        _subscribe(hub, session, rooms)
+        _subscribe(hub, session, rooms, ("read", "presence") if presence else ("read",))
         recovery = recover(session, {room: since.get(room) for room in rooms}, hub.connections.registry, hub.delivery)
+        told = _told(session, recovery)
+        if presence:
+            told["presence"] = {room: hub.presence.subscribe(session, room) for room in rooms}
+            session.dirty = False  # nothing of a stream is saved
     except BaseException:
         stream.end()
         raise
     peer.session = session
-    peer.begin(_told(recovery), _start(recovery, session, since))
-    gevent.spawn(recovery.release)
+    peer.begin(told, _start(recovery, session, since))
+    stream.watch(handler)
+    gevent.spawn(_go_on, hub, session, recovery)
     return stream
 
 
-def _subscribe(hub: Hub, session: Session, rooms: Sequence[str]) -> None:
+def _go_on(hub: Hub, session: Session, recovery: Recovery) -> None:
+    """What was missed, then live, then what the user has not acknowledged yet."""
+    recovery.release()
+    hub.critical.arrived(session, recovery.critical)
+
+
+def _subscribe(hub: Hub, session: Session, rooms: Sequence[str], rights: Sequence[str]) -> None:
     for room in rooms:
-        hub.admission.require(session, "read", room)
+        for right in rights:
+            hub.admission.require(session, right, room)
         for hook in hub.hooks["subscribe"]:
             if hook(session, room) is False:
-                raise RequestError(ErrorCode.FORBIDDEN, f"not allowed in {room}")
+                raise hub.admission.denied(session, "read", room, "by a hook")
 
 
-def _told(recovery: Recovery) -> dict[str, object]:
-    told: dict[str, object] = {"recovered": recovery.recovered, "missed": recovery.missed}
+def _told(session: Session, recovery: Recovery) -> dict[str, object]:
+    told: dict[str, object] = {"sessionId": session.id, "recovered": recovery.recovered, "missed": recovery.missed}
     if recovery.reason is not None:
         told["reason"] = recovery.reason
     told["rooms"] = {room: {"epoch": at.epoch, "seq": at.seq} for room, at in recovery.positions.items()}

@@ -2,6 +2,12 @@
 
 from __future__ import annotations
 
+import logging
+from collections.abc import Callable
+from typing import Final
+
+import gevent
+
 from wsapp.core.connections import ConnectionManager
 from wsapp.core.ports import Backend
 from wsapp.errors import BrokerUnavailable
@@ -10,30 +16,50 @@ from wsapp.runtime.delivery import Delivery
 from wsapp.runtime.greenlets import Greenlets
 from wsapp.runtime.heads import Heads
 from wsapp.runtime.outlet import Mode, Outlet
+from wsapp.runtime.outlets import Outlets
 from wsapp.settings import Settings
+
+log = logging.getLogger(__name__)
+
+WARM_EVERY: Final = 2.0  # seconds
 
 
 class Watch:
     """The watching of one worker over itself.  Each part is off when its interval is 0."""
 
     def __init__(self, settings: Settings, backend: Backend, delivery: Delivery, connections: ConnectionManager,
-                 outlet: Outlet) -> None:
+                 outlet: Outlet | Outlets) -> None:
         self._settings, self._backend, self._delivery = settings, backend, delivery
         self._connections, self._outlet = connections, outlet
         self.heads = Heads(delivery)
         self.canary: Canary | None = None
+        self.warm: Callable[[], object] | None = None  # a small question over the connection that publishes
 
     def start(self, boot: str, greenlets: Greenlets) -> None:
         """Begin, in the worker `boot`."""
         settings, backend = self._settings, self._backend
+        if self.warm is not None and backend.shared:
+            greenlets.run("publishing connection", self.keep_warm)
         if settings.heads_interval:
             greenlets.every("heads", settings.heads_interval, self.check_heads)
         if settings.beacon:
             greenlets.every("beacon", settings.beacon, self.send_beacon)
         if settings.canary and backend.shared:
-            self.canary = Canary(boot, self._delivery, backend.broker, backend.reconnect, self._outlet.lost,
-                                 settings.canary)
-            greenlets.run("canary", self.canary.run)
+            self._start_canary(boot, greenlets)
+
+    def _start_canary(self, boot: str, greenlets: Greenlets) -> None:
+        self.canary = Canary(boot, self._delivery, self._backend.broker, self._backend.reconnect, self._outlet.lost,
+                             self._settings.canary)
+        greenlets.run("canary", self.canary.run)
+
+    def keep_warm(self) -> None:
+        """Have the connection that publishes open before it is needed: opening it takes longer than a publish may."""
+        while self.warm is not None:
+            try:
+                self.warm()
+            except BrokerUnavailable as error:  # the publish that needs it will say so
+                log.debug("no connection to publish by: %s", error)
+            gevent.sleep(WARM_EVERY)
 
     def check_heads(self) -> None:
         """Look for lost last messages, unless Redis is away."""
@@ -50,8 +76,10 @@ class Watch:
 
     def trouble(self) -> str | None:
         """Why this worker does not deliver; None when it does."""
+        if self._outlet.mode is Mode.CATCHING_UP:
+            return "Redis was away: what was published meanwhile is being recorded"
         if self._outlet.mode is not Mode.NORMAL:
-            return "Redis is away"
+            return f"Redis is away: {self._outlet.reason}"
         return "events do not arrive" if self.canary is not None and self.canary.failing else None
 
     def facts(self) -> dict[str, float]:

@@ -16,6 +16,7 @@ from typing import Final
 SLOTS: Final = 64
 SLOT: Final = struct.Struct("=II")  # pid, connections
 STEP_ASIDE: Final = 0.003  # seconds for a colleague to be first; bounds the harm when the others are stuck
+DRAINED: Final = 2**32 - 1  # connections of a worker that takes nobody: all who do are behind it
 
 
 class Balance:

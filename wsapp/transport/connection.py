@@ -6,22 +6,20 @@ one greenlet works off in order, made on demand: a handler may block, and only i
 
 from __future__ import annotations
 
-import base64
-import binascii
 import logging
 import time
-from collections import deque
 from functools import partial
 from typing import TYPE_CHECKING, Any, Final, Protocol
 
 import gevent
-from gevent.event import Event
 
 from wsapp.errors import CloseCode
 from wsapp.transport.frames import TEXT, Frame, Squeeze
 from wsapp.transport.heartbeat import PING_FRAME
 from wsapp.transport.inbox import Inbox
 from wsapp.transport.outbox import Outbox
+from wsapp.transport.polling import NOOP, PacketError, PollQueue, decode_payload
+from wsapp.transport.upgrade import Probe
 from wsapp.transport.websocket import WebSocket
 
 if TYPE_CHECKING:
@@ -29,20 +27,13 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-OPEN, CLOSED, PING, PONG, MESSAGE, UPGRADE, NOOP = (ord(digit) for digit in "0123456")
+CLOSED, PONG, MESSAGE = (ord(digit) for digit in "134")
 
-SEPARATOR: Final = b"\x1e"
-NOOP_FRAME: Final = Frame(b"6")
 CLOSE_FRAME: Final = Frame(b"1")
-PROBE_ANSWER: Final = Frame(b"3probe")
 
 SLOW_GRACE: Final = 15.0  # seconds in which a client that was cut off may read that it was
 INBOX_PAUSE: Final = 0.01  # seconds between looks at a full inbox, while a POST waits
 LINGER: Final = 5.0  # seconds a closed polling session still answers its last poll
-
-
-class PacketError(Exception):
-    """The client sent something Engine.IO does not know here."""
 
 
 class Viewer(Protocol):
@@ -54,36 +45,12 @@ class Viewer(Protocol):
     def ponged(self, now: float) -> None: ...
 
 
-class PollQueue:
-    """What waits for the next GET of a polling client."""
-
-    __slots__ = ("bytes", "packets", "polling", "ready")
-
-    def __init__(self) -> None:
-        self.packets: deque[bytes] = deque()
-        self.bytes = 0
-        self.ready = Event()
-        self.polling = False
-
-    def put(self, packet: bytes) -> None:
-        self.packets.append(packet)
-        self.bytes += len(packet)
-        self.ready.set()
-
-    def take(self) -> list[bytes]:
-        packets = list(self.packets)
-        self.packets.clear()
-        self.bytes = 0
-        self.ready.clear()
-        return packets
-
-
 class Connection:
     """One transport session.  Satisfies `wsapp.core.session.Peer` and what python-socketio asks of a socket."""
 
-    __slots__ = ("__weakref__", "_inbox", "_poll", "_probe", "_session",
-                 "attachments", "awaiting_pong", "closed", "connected", "direct", "engine", "held", "pinged_at",
-                 "sid", "viewer", "ws")
+    __slots__ = ("__weakref__", "_inbox", "_poll", "_session",
+                 "asked", "attachments", "awaiting_pong", "closed", "connected", "direct", "engine", "held",
+                 "pinged_at", "posting", "probe", "sid", "viewer", "ws")
 
     def __init__(self, engine: Engine, sid: str) -> None:
         self.engine, self.sid = engine, sid
@@ -92,11 +59,13 @@ class Connection:
         self.ws: WebSocket | None = None
         self.viewer: Viewer | None = None
         self.attachments: Any = None
+        self.asked: tuple[str, ...] = ()  # namespaces that it asked to join and has not left
         self.held: list[Frame] | None = None  # while CONNECT is not yet answered
         self.direct: Outbox | None = None  # the way past `push`: a WebSocket that is not held
         self.pinged_at, self.awaiting_pong = 0.0, False
+        self.posting = False
         self._poll: PollQueue | None = None
-        self._probe: WebSocket | None = None
+        self.probe: Probe | None = None
         self._inbox: Inbox | None = None
         self._session: dict[str, Any] | None = None
 
@@ -144,14 +113,25 @@ class Connection:
 
     def _route(self, box: Outbox | None) -> None:
         self.direct = box
-        if self.viewer is not None:
-            self.viewer.rerouted(box)
+        if box is not None:
+            box.on_route = self._rerouted
+        self._rerouted()
 
-    def release(self, first: Frame) -> None:
-        """Send `first`, then what was held."""
+    def _rerouted(self) -> None:
+        if self.direct is not None and self.direct.waiting_bytes and not self.closed:
+            self.engine.hooks.count("slowJoined")
+        if self.viewer is not None:
+            self.viewer.rerouted(self.direct)
+
+    def release(self, *first: Frame) -> None:
+        """Send `first`, then what was held, over a WebSocket in one piece."""
         held, self.held = self.held, None
         self._route(self.ws.outbox if self.ws is not None else None)
-        for frame in (first, *(held or ())):
+        frames = [*first, *(held or ())]
+        if self.ws is not None:
+            self.ws.send_all(frames)
+            return
+        for frame in frames:
             self.push(frame)
 
     def backlog(self) -> int:
@@ -170,8 +150,21 @@ class Connection:
         elif self._poll is not None:
             self._poll.put(CLOSE_FRAME.payload)
             gevent.spawn_later(LINGER, self.engine.forget, self)
-        if self._probe is not None:
-            self._probe.close(code, reason)
+        if self.probe is not None:
+            self.probe.ws.close(code, reason)
+
+    def _gone(self, reason: str, code: int, told: str = "") -> None:
+        """The client has left, or is taken to have: no GET is answered any more."""
+        self._end(reason)
+        for ws in (self.ws, self.probe.ws if self.probe is not None else None):
+            if ws is not None:
+                ws.close(code, told)
+        self.engine.forget(self)
+
+    def broke(self, code: int, reason: str) -> None:
+        """As `close`, for a client that broke the protocol: only a poll that is under way is still answered."""
+        self.close(code, reason)
+        self.engine.forget(self)
 
     def _end(self, reason: str) -> None:
         """The books are closed first, whatever becomes of the bytes."""
@@ -200,23 +193,18 @@ class Connection:
             self._slow()
 
     def timed_out(self) -> None:
-        reason = "ping timeout"
-        if self.closed:
-            return
-        self._end(reason)
-        if self.ws is not None:
-            self.ws.close(CloseCode.PING_TIMEOUT, reason)
-        self.engine.forget(self)
+        if not self.closed:
+            self._gone("ping timeout", CloseCode.PING_TIMEOUT, "ping timeout")
 
     # -- WebSocket
 
-    def open_websocket(self, sock: Any, early: bytes, hello: Frame, squeeze: Squeeze | None = None) -> None:
-        """Begin as a WebSocket: `hello` is the OPEN packet."""
-        self.ws = self._websocket(sock, self._message, self._transport_closed, squeeze)
-        self.ws.send(hello)
+    def open_websocket(self, sock: Any, early: bytes, squeeze: Squeeze | None = None) -> None:
+        """Begin as a WebSocket; the OPEN packet went out with the handshake."""
+        self.ws = self.make_websocket(sock, self._message, self._transport_closed, squeeze)
         self.ws.start(early)
 
-    def _websocket(self, sock: Any, on_message: Any, on_closed: Any, squeeze: Squeeze | None) -> WebSocket:
+    def make_websocket(self, sock: Any, on_message: Any, on_closed: Any, squeeze: Squeeze | None) -> WebSocket:
+        """A WebSocket with the engine's limits."""
         options = self.engine.options
         return WebSocket(sock, on_message, on_closed, max_message=options.max_message, max_bytes=options.outbox_bytes,
                          max_age=options.outbox_age, on_full=self._slow, squeeze=squeeze)
@@ -224,6 +212,7 @@ class Connection:
     def _slow(self) -> None:
         """The client does not read: it is cut off, and told so if it reads again (it may come back and resume)."""
         if not self.closed:
+            self.engine.hooks.count("slowCut")
             self._end("transport error")
             if self.ws is not None:
                 self.ws.cut(CloseCode.SLOW_CLIENT, "the client does not read: come back", SLOW_GRACE)
@@ -238,47 +227,27 @@ class Connection:
         if not self.closed:
             self._end(reason)
 
-    # -- upgrade (Engine.IO v4, "Upgrade")
+    # -- upgrade
 
-    def open_probe(self, sock: Any, early: bytes, squeeze: Squeeze | None = None) -> None:
-        """A WebSocket beside the polling: it takes over once the client has probed it."""
-        self._probe = self._websocket(sock, self._probe_message, self._probe_closed, squeeze)
-        self._probe.start(early)
-        gevent.spawn_later(self.engine.options.upgrade_timeout, self._give_up_probe, self._probe)
+    def open_probe(self, sock: Any, early: bytes, squeeze: Squeeze | None = None) -> bool:
+        """A WebSocket beside the polling, which may take over.  False when there is one."""
+        if self._poll is None or self.probe is not None:
+            return False
+        self.probe = Probe(self, self._poll, sock, squeeze)
+        self.probe.start(early, self.engine.options.upgrade_timeout)
+        return True
 
-    def _give_up_probe(self, probe: WebSocket) -> None:
-        if self._probe is probe:
-            probe.close(CloseCode.POLICY, "the upgrade was not finished in time")
-
-    def _probe_closed(self, _reason: str) -> None:
-        self._probe = None
-
-    def _probe_message(self, opcode: int, payload: bytes) -> None:
-        probe = self._probe
-        if self.ws is not None:  # already upgraded: this is its regular traffic now
-            self._message(opcode, payload)
-        elif probe is None or self.closed:
-            return
-        elif opcode == TEXT and payload == b"2probe":
-            probe.send(PROBE_ANSWER)
-            if self._poll is not None and self._poll.polling:
-                self._poll.put(NOOP_FRAME.payload)  # ends the poll that is under way
-        elif opcode == TEXT and payload == b"5":
-            self._take_over(probe)
-        else:
-            probe.close(CloseCode.PROTOCOL_ERROR, "an upgrade is 2probe, then 5")
-
-    def _take_over(self, probe: WebSocket) -> None:
-        poll, self._poll, self._probe = self._poll, None, None
-        self.ws = probe
-        probe._on_closed = probe.outbox._on_closed = self._transport_closed
+    def take_over(self, ws: WebSocket) -> None:
+        """From now on this WebSocket is the transport; it begins with what waited for the next GET."""
+        poll, self._poll, self.probe = self._poll, None, None
+        self.ws, ws._on_message = ws, self._message
+        ws._on_closed = ws.outbox._on_closed = self._transport_closed
         if poll is not None:
-            for packet in poll.take():
-                if packet != NOOP_FRAME.payload:
-                    probe.send(_from_text(packet))
+            for frame in poll.frames():
+                ws.send(frame)
             poll.ready.set()
         if self.held is None:
-            self._route(probe.outbox)
+            self._route(ws.outbox)
 
     # -- polling
 
@@ -288,36 +257,42 @@ class Connection:
         return [hello.payload]
 
     def poll(self, timeout: float) -> list[bytes]:
-        """The packets for a GET: waits for the first.  Raises PacketError when another GET is under way."""
+        """The packets for a GET: waits for the first.  Raises PacketError when another GET is under way, and when the
+        PONG is overdue."""
+        if self.awaiting_pong and time.monotonic() >= self.pinged_at + self.engine.options.ping_timeout:
+            self.timed_out()  # the wheel's next tick would have said so
+            raise PacketError("no PONG came in time")
         queue = self._poll
-        if queue is None or self._probe is not None and not queue.packets:
-            return [NOOP_FRAME.payload]
-        if queue.polling:
-            self.close(CloseCode.PROTOCOL_ERROR, "two polls at once")
+        if queue is None or self.probe is not None and not queue.packets:
+            return [NOOP]
+        if queue.polling and not queue.cancelled:
+            self.broke(CloseCode.PROTOCOL_ERROR, "two polls at once")
             raise PacketError("two polls at once")
-        queue.polling = True
-        try:
-            queue.ready.wait(timeout)
-        finally:
-            queue.polling = False
+        queue.wait(timeout)
         if self.closed:
             self.engine.forget(self)
-        return queue.take() or [NOOP_FRAME.payload]
+        return queue.take() or [NOOP]
+
+    def poll_cancelled(self) -> None:
+        """The client hung up on its GET: what is put into the answer would be lost, so the session ends."""
+        if not self.closed and self.ws is None:
+            if self._poll is not None:
+                self._poll.cancel()
+            self._gone("transport close", CloseCode.PROTOCOL_ERROR, "the poll was cancelled")
 
     def post(self, body: bytes) -> None:
         """The packets of a POST.  Raises PacketError; the connection is closed then, and none of them was taken
         after the wrong one."""
-        packets = body.split(SEPARATOR)
         try:
-            if len(packets) > self.engine.options.max_packets:
-                raise PacketError(f"a payload may have {self.engine.options.max_packets} packets")
-            decoded = [_decode(packet) for packet in packets]
+            decoded = decode_payload(body, self.engine.options.max_packets)
             while self._inbox is not None and self._inbox.full and not self.closed:
                 gevent.sleep(INBOX_PAUSE)  # the client feels the backpressure, as on a WebSocket
+            if self._poll is not None and (CLOSE_FRAME.payload, False) in decoded:
+                self._poll.await_get()
             for packet in decoded:
                 self.receive(*packet)
         except PacketError as error:
-            self.close(CloseCode.PROTOCOL_ERROR, str(error))
+            self.broke(CloseCode.PROTOCOL_ERROR, str(error))
             raise
 
     # -- inwards
@@ -347,10 +322,7 @@ class Connection:
                 self.viewer.ponged(now)
 
     def _client_left(self) -> None:
-        self._end("client namespace disconnect" if self.viewer is None else "transport close")
-        if self.ws is not None:
-            self.ws.close(CloseCode.NORMAL)
-        self.engine.forget(self)
+        self._gone("client namespace disconnect" if self.viewer is None else "transport close", CloseCode.NORMAL)
 
     def _enqueue(self, item: Any, size: int) -> None:
         if item is None:
@@ -370,24 +342,3 @@ class Connection:
         """Read on."""
         if self.ws is not None:
             self.ws.outbox.resume()
-
-
-def _decode(packet: bytes) -> tuple[bytes, bool]:
-    """One packet of an HTTP payload."""
-    if packet[:1] != b"b":
-        try:
-            packet.decode()
-        except UnicodeDecodeError as error:
-            raise PacketError("a packet is not UTF-8") from error
-        return packet, False
-    try:
-        return base64.b64decode(packet[1:], validate=True), True
-    except binascii.Error as error:
-        raise PacketError("a binary packet is not base64") from error
-
-
-def _from_text(packet: bytes) -> Frame:
-    """A queued packet of the polling transport, for the WebSocket."""
-    if packet[:1] == b"b":
-        return Frame(base64.b64decode(packet[1:]), binary=True)
-    return Frame(packet)

@@ -20,13 +20,21 @@ import engineio
 
 from wsapp.core.events import strict_dumps
 from wsapp.errors import CloseCode, WsappError
-from wsapp.transport.connection import SEPARATOR, Connection, PacketError
+from wsapp.transport.connection import Connection
 from wsapp.transport.deflate import deflate, negotiate
+from wsapp.transport.departure import Departure
 from wsapp.transport.frames import Frame, Squeeze
 from wsapp.transport.gate import Gate, TooMany
 from wsapp.transport.heartbeat import Heartbeat
 from wsapp.transport.origins import Origins
-from wsapp.transport.websocket import HandshakeError, accept_header, check_handshake, switch_protocols
+from wsapp.transport.polling import SEPARATOR, PacketError
+from wsapp.transport.websocket import (
+    HandshakeError,
+    accept_header,
+    check_handshake,
+    refuse,
+    switch_protocols,
+)
 
 log = logging.getLogger(__name__)
 
@@ -78,6 +86,10 @@ class EngineOptions:
     deflate_level: int = 1
 
 
+def _uncounted(_name: str) -> None:
+    return None
+
+
 @dataclass(slots=True)
 class Hooks:
     """What the inside does with connections."""
@@ -86,6 +98,7 @@ class Hooks:
     read: Callable[[Connection, str | bytes], Any]  # a whole message, or None for more to come; raises PacketError
     handle: Callable[[Connection, Any], None]
     closed: Callable[[Connection, str], None]
+    count: Callable[[str], None] = _uncounted  # a step of the ladder for clients that do not read, by its name
 
 
 class Engine(engineio.Server):  # type: ignore[misc]  # engineio has no types
@@ -215,16 +228,17 @@ class Engine(engineio.Server):  # type: ignore[misc]  # engineio has no types
             again = ("Retry-After", "5") if error.retryable else ("WWW-Authenticate", BEARER)
             raise Refused(Refusal.FORBIDDEN, f"{error.code}: {error}", status, [again]) from error
 
-    def _new(self, environ: Environ) -> Connection:
-        connection = Connection(self, self.generate_id())
+    def _new(self, environ: Environ, sid: str) -> Connection:
+        connection = Connection(self, sid)
         self.sockets[connection.sid] = connection
         self.gate.opened(connection.sid, environ)
         self.hooks.opened(connection, environ)
         return connection
 
-    def _hello(self, connection: Connection, upgrades: list[str]) -> Frame:
+    def _hello(self, sid: str, upgrades: list[str]) -> Frame:
+        """The OPEN packet."""
         return Frame(b"0" + strict_dumps({
-            "sid": connection.sid, "upgrades": upgrades,
+            "sid": sid, "upgrades": upgrades,
             "pingInterval": round(self.options.ping_interval * 1000),
             "pingTimeout": round(self.options.ping_timeout * 1000),
             "maxPayload": self.options.max_message}).encode())
@@ -239,20 +253,23 @@ class Engine(engineio.Server):  # type: ignore[misc]  # engineio has no types
         connection = self._known(sid) if sid else None
         if connection is None:
             self._admit(environ)
-        elif connection.ws is not None or connection._probe is not None or connection.closed:
-            raise Refused(Refusal.BAD_REQUEST, "the session has been upgraded")
+        elif connection.closed:
+            raise Refused(Refusal.UNKNOWN_SID, "Session ID unknown")
         try:
             key = check_handshake(environ)
         except HandshakeError as error:
             raise Refused(Refusal.BAD_REQUEST, str(error), error.status, error.headers) from error
         headers = [("Sec-WebSocket-Accept", accept_header(key))]
         squeeze = self._squeezing(environ, headers)
-        sock, early = switch_protocols(handler, headers)
         if connection is not None:
-            connection.open_probe(sock, early, squeeze)
+            sock, early = switch_protocols(handler, headers)
+            if not connection.open_probe(sock, early, squeeze):
+                refuse(sock, CloseCode.PROTOCOL_ERROR, "the session has a WebSocket already")
             return []
-        connection = self._new(environ)
-        connection.open_websocket(sock, early, self._hello(connection, []), squeeze)
+        sid = self.generate_id()
+        sock, early = switch_protocols(handler, headers, self._hello(sid, []).ws)
+        connection = self._new(environ, sid)
+        connection.open_websocket(sock, early, squeeze)
         self.heartbeat.add(connection)
         return []
 
@@ -275,33 +292,50 @@ class Engine(engineio.Server):  # type: ignore[misc]  # engineio has no types
     def _open_polling(self, environ: Environ, start_response: StartResponse,
                       cors: list[tuple[str, str]]) -> Iterable[bytes]:
         self._admit(environ)
-        connection = self._new(environ)
+        connection = self._new(environ, self.generate_id())
         upgrades = ["websocket"] if environ.get("wsapp.handler") is not None else []
-        packets = connection.open_polling(self._hello(connection, upgrades))
+        packets = connection.open_polling(self._hello(connection.sid, upgrades))
         self.heartbeat.add(connection)
         return _payload(packets, environ, start_response, cors)
 
     def _get(self, connection: Connection, environ: Environ, start_response: StartResponse,
              cors: list[tuple[str, str]]) -> Iterable[bytes]:
+        handler = environ.get("wsapp.handler")
         try:
-            packets = connection.poll(self.options.ping_interval + self.options.ping_timeout)
+            with Departure(getattr(handler, "socket", None), connection.poll_cancelled):
+                packets = connection.poll(self.options.ping_interval + self.options.ping_timeout)
         except PacketError as error:
             raise Refused(Refusal.BAD_REQUEST, str(error)) from error
         return _payload(packets, environ, start_response, cors)
 
     def _post(self, connection: Connection, environ: Environ, start_response: StartResponse,
               cors: list[tuple[str, str]]) -> Iterable[bytes]:
+        if connection.closed:  # it is kept for its last GET only
+            raise Refused(Refusal.UNKNOWN_SID, "Session ID unknown")
         length = environ.get("CONTENT_LENGTH", "")
         if "HTTP_TRANSFER_ENCODING" in environ or not (length.isascii() and length.isdigit()):
             raise Refused(Refusal.BAD_REQUEST, "a POST needs a Content-Length", "411 Length Required",
                           [("Connection", "close")])
         if int(length) > self.options.max_message:
-            connection.close(CloseCode.TOO_BIG, "the payload is too large")
+            connection.broke(CloseCode.TOO_BIG, "the payload is too large")
             raise Refused(Refusal.BAD_REQUEST, f"a payload may have {self.options.max_message} bytes",
                           "413 Content Too Large", [("Connection", "close")])
-        body = _read(environ["wsgi.input"], int(length))
-        if len(body) < int(length):
-            connection.close(CloseCode.PROTOCOL_ERROR, "the payload was cut short")
+        if connection.posting:
+            connection.broke(CloseCode.PROTOCOL_ERROR, "two POSTs at once")
+            raise Refused(Refusal.BAD_REQUEST, "two POSTs at once", headers=[("Connection", "close")])
+        connection.posting = True
+        try:
+            self._take(connection, environ, int(length))
+        finally:
+            connection.posting = False
+        start_response("200 OK", [CONTENT, ("Content-Length", "2"), *cors])
+        return [b"ok"]
+
+    def _take(self, connection: Connection, environ: Environ, length: int) -> None:
+        """Read the packets of a POST.  Raises Refused."""
+        body = _read(environ["wsgi.input"], length)
+        if len(body) < length:
+            connection.broke(CloseCode.PROTOCOL_ERROR, "the payload was cut short")
             if getattr(environ.get("wsapp.handler"), "timed_out", False):
                 raise Refused(Refusal.BAD_REQUEST, "the payload took too long (WSAPP_REQUEST_TIMEOUT)",
                               "408 Request Timeout", [("Connection", "close")])
@@ -310,8 +344,6 @@ class Engine(engineio.Server):  # type: ignore[misc]  # engineio has no types
             connection.post(body)
         except PacketError as error:
             raise Refused(Refusal.BAD_REQUEST, str(error)) from error
-        start_response("200 OK", [CONTENT, ("Content-Length", "2"), *cors])
-        return [b"ok"]
 
 
 def _read(stream: Any, length: int) -> bytes:

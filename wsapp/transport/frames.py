@@ -7,6 +7,7 @@ server are not masked, so they are the same for everybody).  `FrameParser` takes
 from __future__ import annotations
 
 import base64
+import codecs
 from collections.abc import Callable
 from typing import Final
 
@@ -22,6 +23,8 @@ PONG: Final = 0xA
 FIN: Final = 0x80
 RSV1: Final = 0x40
 MASKED: Final = 0x80
+HEAD_SIZES: Final = {126: 8, 127: 14}  # bytes of a masked frame's head; else 6
+UTF8: Final = codecs.getincrementaldecoder("utf-8")
 
 Inflate = Callable[[bytes, int], bytes]
 Squeeze = Callable[[bytes], bytes | None]  # None: not worth it
@@ -98,12 +101,13 @@ class Frame:
 class FrameParser:
     """Bytes in, messages out: `feed` returns `(opcode, payload)` of complete messages and control frames.
 
-    Text payloads are checked UTF-8 but left as bytes.  The length a header announces is judged before the payload
-    is awaited, and fragments count against the same limit.  After an error `failure` is set, what came before it is
-    still returned, and nothing is parsed any more.
+    Text payloads are checked UTF-8, as they come and not only at their end, but left as bytes.  The length a header
+    announces is judged before the payload is awaited, and fragments count against the same limit.  After an error
+    `failure` is set, what came before it is still returned, and nothing is parsed any more.
     """
 
-    __slots__ = ("_buffer", "_inflate", "_kind", "_parts", "_size", "_squeezed", "failure", "max_size")
+    __slots__ = ("_buffer", "_checked_to", "_inflate", "_kind", "_parts", "_size", "_squeezed", "_text", "failure",
+                 "max_size")
 
     def __init__(self, max_size: int, inflate: Inflate | None = None) -> None:
         self.max_size, self._inflate = max_size, inflate
@@ -112,6 +116,8 @@ class FrameParser:
         self._parts: list[bytes] | None = None
         self._size = 0
         self._squeezed = False
+        self._text: codecs.IncrementalDecoder | None = None  # of a text message that comes in pieces
+        self._checked_to = 0  # bytes of the unfinished frame that it has seen
         self.failure: FrameError | None = None
 
     def feed(self, data: bytes | bytearray) -> list[tuple[int, bytes]]:
@@ -129,6 +135,8 @@ class FrameParser:
                 if end == position:
                     break
                 position = end
+            if position < len(data) and self.failure is None:
+                self._peep(data, position)
         except FrameError as error:
             self.failure = error
         if position < len(data) and self.failure is None:
@@ -162,6 +170,30 @@ class FrameParser:
         self._take(first, unmask(data[body:end], data[body - 4:body]), messages)
         return end
 
+    def _peep(self, data: bytes | bytearray, start: int) -> None:
+        """Check what is there of an unfinished frame of text: a wrong byte is told before the rest has come."""
+        body = start + HEAD_SIZES.get(data[start + 1] & 0x7F, 6) if len(data) > start + 1 else len(data)
+        first = data[start]
+        opcode = first & 0x0F
+        squeezed = self._squeezed if opcode == CONTINUATION else first & RSV1
+        if len(data) <= body or squeezed or (opcode or self._kind) != TEXT:
+            return
+        seen = self._checked_to - self._checked_to % 4  # where the mask begins anew
+        piece = unmask(data[body + seen:], data[body - 4:body])[self._checked_to - seen:]
+        self._checked_to += len(piece)
+        self._decode(piece, False)
+
+    def _decode(self, piece: bytes, last: bool) -> None:
+        """The next bytes of a text message that comes in pieces."""
+        if self._text is None:
+            self._text = UTF8()
+        try:
+            self._text.decode(piece, last)
+        except UnicodeDecodeError as error:
+            raise FrameError(CloseCode.INVALID_DATA, "text is not UTF-8") from error
+        if last:
+            self._text = None
+
     def _judge_head(self, first: int, second: int) -> None:
         opcode = first & 0x0F
         if not second & MASKED:
@@ -190,7 +222,7 @@ class FrameParser:
         if opcode != CONTINUATION:
             self._kind, self._squeezed = opcode, bool(first & RSV1)
             if first & FIN:
-                messages.append((opcode, self._checked(payload)))
+                messages.append((opcode, self._finished(payload, payload)))
                 return
             self._parts, self._size = [], 0
         assert self._parts is not None
@@ -199,18 +231,31 @@ class FrameParser:
         self._size += len(payload) or 1
         if first & FIN:
             whole, self._parts, self._size = b"".join(self._parts), None, 0
-            messages.append((self._kind, self._checked(whole)))
+            messages.append((self._kind, self._finished(whole, payload)))
+        elif self._kind == TEXT and not self._squeezed:
+            piece, self._checked_to = payload[self._checked_to:], 0
+            self._decode(piece, False)
 
-    def _checked(self, payload: bytes) -> bytes:
+    def _finished(self, message: bytes, last: bytes) -> bytes:
+        """A complete message, whose `last` frame may have been seen in part."""
         if self._squeezed:
             assert self._inflate is not None
-            payload = self._inflate(payload, self.max_size)
+            message = self._inflate(message, self.max_size)
+            last = message
         if self._kind == TEXT:
-            try:
-                payload.decode()
-            except UnicodeDecodeError as error:
-                raise FrameError(CloseCode.INVALID_DATA, "text is not UTF-8") from error
-        return payload
+            piece, self._checked_to = last[self._checked_to:], 0
+            if self._text is not None:
+                self._decode(piece, True)
+            else:
+                _require_utf8(piece)
+        return message
+
+
+def _require_utf8(text: bytes) -> None:
+    try:
+        text.decode()
+    except UnicodeDecodeError as error:
+        raise FrameError(CloseCode.INVALID_DATA, "text is not UTF-8") from error
 
 
 def parse_close(payload: bytes) -> int:

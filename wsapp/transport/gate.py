@@ -1,8 +1,7 @@
 """Who may open a connection at all: handshakes per second, connections per address, and a first look at a token.
 
 Judged before anything is made for the client.  An address behind proxies is the one that the outermost trusted proxy
-saw: each appends its peer to X-Forwarded-For, so of N trusted ones the N-th from the right counts, and what stands
-left of it is the client's own invention.
+saw (`wsapp.core.forwarded`).
 """
 
 from __future__ import annotations
@@ -11,8 +10,11 @@ import ipaddress
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import lru_cache
+from itertools import takewhile
 from typing import Any, Final
 
+from wsapp.core.forwarded import told_by
 from wsapp.core.throttle import Bucket
 
 Environ = dict[str, Any]
@@ -41,13 +43,11 @@ class GateOptions:
 
 def client_address(environ: Environ, proxies: int) -> str:
     """Where a request comes from, as far as `proxies` trusted ones can tell; "" for a Unix socket."""
-    address: str = environ.get("REMOTE_ADDR", "") or ""
-    if proxies:
-        hops = [hop.strip() for hop in environ.get("HTTP_X_FORWARDED_FOR", "").split(",") if hop.strip()]
-        address = hops[-min(proxies, len(hops))] if hops else address
-    return _normal(address)
+    told = told_by(environ.get("HTTP_X_FORWARDED_FOR", ""), proxies)
+    return _normal(told or environ.get("REMOTE_ADDR", "") or "")
 
 
+@lru_cache(4096)
 def _normal(text: str) -> str:
     """One spelling per address, without a port; an IPv6 address stands for its network."""
     bare = text[1:].partition("]")[0] if text.startswith("[") else text
@@ -111,7 +111,7 @@ class Gate:
     def unsettled(self, age: float) -> list[str]:
         """Connections older than `age` seconds that have not been settled."""
         limit = self._clock() - age
-        return [sid for sid, born in self._born.items() if born < limit]
+        return [sid for sid, _ in takewhile(lambda entry: entry[1] < limit, self._born.items())]  # oldest first
 
     def settled(self, sid: str) -> None:
         """A connection has become what it was opened for."""

@@ -20,6 +20,7 @@ log = logging.getLogger(__name__)
 
 PING_FRAME: Final = Frame(b"2")
 SLOTS: Final = 512
+LATENESS: Final = 0.75  # of the timeout that a late PING may take from it
 LOOK: Final = 2.0  # seconds between looks at a connection
 
 
@@ -99,7 +100,9 @@ class Heartbeat:
         elapsed = now - beating.pinged_at
         left = self._interval - elapsed
         if left <= slack or beating.wants_ping():
-            beating.pinged_at, beating.awaiting_pong = now, True
+            # The client counts from the last PING it got, so a tick's lateness does not buy it time.
+            late = min(max(-left, 0.0), self._timeout * LATENESS)
+            beating.pinged_at, beating.awaiting_pong = now - late, True
             beating.ping()
-            left = min(self._timeout, self._look)
+            left = min(self._timeout - late, self._look)
         self._put(beating, min(left, self._look))

@@ -11,18 +11,24 @@ import ipaddress
 from collections.abc import Sequence
 from typing import Any
 
+from wsapp.core.forwarded import told_by
+
 Environ = dict[str, Any]
 
 
 class Origins:
     """`allowed` is a list of origins (`https://app.example`), `*` for any (then without credentials), or empty for the
-    same origin only.  `hosts` are the names served (`app.example`, `*.app.example`), empty for any; `proxied`: there
-    is a proxy that was told about."""
+    same origin only.  `hosts` are the names served (`app.example`, `*.app.example`), empty for any; `proxies`: how
+    many trusted ones stand in front, whose X-Forwarded-Host is the name that was asked for."""
 
-    def __init__(self, allowed: Sequence[str] = (), hosts: Sequence[str] = (), proxied: bool = False) -> None:
+    def __init__(self, allowed: Sequence[str] = (), hosts: Sequence[str] = (), proxies: int = 0) -> None:
         self._allowed = frozenset(origin.rstrip("/").lower() for origin in allowed)
         self._any = "*" in self._allowed
-        self._hosts, self._proxied = tuple(hosts), proxied
+        self._hosts, self._proxies = tuple(hosts), proxies
+
+    def _host(self, environ: Environ) -> str:
+        told = told_by(environ.get("HTTP_X_FORWARDED_HOST", ""), self._proxies) if self._proxies else None
+        return (told or environ.get("HTTP_HOST", "")).lower()
 
     def judge(self, environ: Environ) -> None:
         """Raises PermissionError for a page from elsewhere, and for a name that is not served."""
@@ -40,7 +46,7 @@ class Origins:
         """Raises PermissionError for a Host that is not in the list, when there is one."""
         if not self._hosts:
             return
-        host = environ.get("HTTP_HOST", "").lower()
+        host = self._host(environ)
         if not any(_serves(name, host) for name in self._hosts):
             raise PermissionError("Forbidden: the Host is not in WSAPP_ALLOWED_HOSTS")
 
@@ -49,12 +55,12 @@ class Origins:
         if self._allowed:
             return origin in self._allowed
         # The scheme is left out: behind a proxy that ends TLS the page is https and we are http.
-        host: str = environ.get("HTTP_HOST", "").lower()
+        host = self._host(environ)
         return host != "" and origin.partition("://")[2] == host
 
     def _may_be_rebound(self, environ: Environ) -> bool:
         """Somebody on this machine asks for another name than this machine's: a browser whose DNS was rebound."""
-        if self._proxied or not _is_loopback(environ.get("REMOTE_ADDR", "")):
+        if self._proxies or not _is_loopback(environ.get("REMOTE_ADDR", "")):
             return False
         name = _bare(environ.get("HTTP_HOST", "").lower())
         return name != "localhost" and not name.endswith(".localhost") and not _is_address(name)

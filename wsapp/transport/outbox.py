@@ -8,7 +8,6 @@ just as long; the outbox is bounded in bytes and in age.
 from __future__ import annotations
 
 import _socket
-import ssl
 import time
 from collections import deque
 from collections.abc import Callable
@@ -20,8 +19,7 @@ READ_SIZE: Final = 65536
 JOIN_SIZE: Final = 65536  # as much of the outbox as one send is offered
 CROWDED: Final = 131072  # bytes from which on the fan-out no longer adds to an outbox ...
 RELIEVED: Final = 32768  # ... until so few are left
-
-_WOULD_BLOCK: Final = (BlockingIOError, ssl.SSLWantReadError, ssl.SSLWantWriteError)
+FAR: Final = 4  # the part of `max_bytes` that may be held back before only snapshots are kept
 
 
 class Outbox:
@@ -30,25 +28,27 @@ class Outbox:
     `on_full()` once, when more waits or was held back than `max_bytes` without the client reading any.
 
     `send` is the kernel's own send while nothing waits, else None: a fan-out calls it without a detour and hands what
-    it did not take to `rest`.  `squeezed` says whether the peer takes compressed frames.
+    it did not take to `rest`; `on_route()` is called whenever it changes.  `squeezed` says whether the peer takes
+    compressed frames.
     """
 
-    __slots__ = ("_closing", "_ended", "_full", "_io", "_lag", "_on_closed", "_on_data", "_on_full", "_send", "_sock",
-                 "_timer", "_waiting", "_write", "_written_at", "crowded", "max_age", "max_bytes", "send", "squeezed",
-                 "waiting_bytes")
+    __slots__ = ("_closing", "_ended", "_fin", "_full", "_io", "_on_closed", "_on_data", "_on_full", "_send", "_sock",
+                 "_timer", "_waiting", "_write", "_written_at", "crowded", "lagging", "max_age", "max_bytes",
+                 "on_route", "send", "squeezed", "waiting_bytes")
 
     def __init__(self, sock: Any, on_data: Callable[[bytes], None], on_closed: Callable[[str], None],
                  max_bytes: int, max_age: float, on_full: Callable[[], None] | None = None) -> None:
         self._sock, self._on_data, self._on_closed = sock, on_data, on_closed
         self._on_full = on_full or self._give_up
+        self.on_route: Callable[[], None] = _nothing
         self.send: Callable[[bytes], int] | None = sock.send
         self._send = sock.send
         self.squeezed = self.crowded = self._full = False
         self._waiting: deque[bytes] | None = None
-        self.waiting_bytes = self._lag = 0
+        self.waiting_bytes = self.lagging = 0
         self._written_at = 0.0
         self.max_bytes, self.max_age = max_bytes, max_age
-        self._closing = self._ended = False
+        self._closing = self._ended = self._fin = False
         self._write: Any = None
         self._timer: Any = None
         self._io = get_hub().loop.io(sock.fileno(), 1)
@@ -88,16 +88,21 @@ class Outbox:
 
     def trouble(self, data: bytes, error: Exception) -> None:
         """`send` raised: the kernel's buffer is full, or the connection is broken."""
-        if isinstance(error, _WOULD_BLOCK):
+        if isinstance(error, BlockingIOError):
             self.rest(data, 0)
         else:
             self._failed(error)
 
     def lag(self, size: int) -> None:
         """So much was held back from this client, which does not read; counts until it does."""
-        self._lag += size
-        if self._lag + self.waiting_bytes > self.max_bytes:
+        self.lagging += size
+        if self.lagging + self.waiting_bytes > self.max_bytes:
             self._overflow()
+
+    @property
+    def far_behind(self) -> bool:
+        """Whether so much was held back that the client is better off with snapshots than with all of it."""
+        return self.lagging > self.max_bytes / FAR
 
     def cut(self, last: bytes, grace: float) -> None:
         """Forget what waits except what is partly sent, end with `last`, and then as `finish`."""
@@ -114,10 +119,25 @@ class Outbox:
         """Stop taking writes; send what waits, and end the TCP connection when the peer does, at the latest in `grace`
         seconds.  Not as soon as the kernel has taken all: closing with unread bytes resets the connection, and what
         the peer has not read yet would be lost."""
-        self._closing, self.send = True, None
+        self._closing = True
+        self._route(None)
         if self._timer is None and self._io is not None:
             self._timer = get_hub().loop.timer(grace)
             self._timer.start(self.abort, "closed")
+
+    def hang_up(self, grace: float) -> None:
+        """As `finish`, and tell the peer by TCP too that nothing more comes: it is not waited for to say goodbye."""
+        self.finish(grace)
+        self._fin = True
+        if self._waiting is None:
+            self._shut()
+
+    def _shut(self) -> None:
+        try:
+            if self._sock is not None:
+                self._sock.shutdown(_socket.SHUT_WR)
+        except OSError:
+            pass  # the peer was faster
 
     def half_close(self, grace: float) -> None:
         """Both sides have said goodbye: end the TCP connection as soon as nothing waits, at the latest in `grace`
@@ -140,7 +160,8 @@ class Outbox:
             self._timer.close()
         self._write = self._timer = self._waiting = None
         self.waiting_bytes = 0
-        self._send, self.send = _refuse, None
+        self._send = _refuse
+        self._route(None)
         sock, self._sock = self._sock, None
         try:
             # close() alone leaves the connection open while another process holds a copy of the descriptor.
@@ -156,7 +177,7 @@ class Outbox:
     def _readable(self) -> None:
         try:
             data = self._sock.recv(READ_SIZE)
-        except _WOULD_BLOCK:
+        except BlockingIOError:
             return
         except OSError as error:
             self._failed(error)
@@ -168,7 +189,8 @@ class Outbox:
 
     def _failed(self, error: Exception) -> None:
         # Called in the middle of a fan-out: the books are straightened after it, by the hub.
-        self._send, self.send = _refuse, None
+        self._send = _refuse
+        self._route(None)
         if self._io is not None:
             get_hub().loop.run_callback(self.abort, f"transport error: {error}")
 
@@ -176,10 +198,10 @@ class Outbox:
         """The kernel took only `sent` bytes of `data`: keep the others and send them when it takes more."""
         if self._io is None:
             return
-        self.send = None
         self._waiting = deque((data[sent:] if sent else data,))
         self.waiting_bytes = len(self._waiting[0])
         self._written_at = time.monotonic()
+        self._route(None)
         self._write = get_hub().loop.io(self._sock.fileno(), 2)
         self._write.start(self._writable)
 
@@ -213,7 +235,7 @@ class Outbox:
         data = self._joined()
         try:
             sent = self._send(data)
-        except _WOULD_BLOCK:
+        except BlockingIOError:
             sent = 0
         except (OSError, ValueError) as error:
             self._failed(error)
@@ -221,7 +243,7 @@ class Outbox:
         if sent:
             self._written_at = time.monotonic()
             self.waiting_bytes -= sent
-            self._lag = 0
+            self.lagging = 0
             if self.waiting_bytes < RELIEVED:
                 self.crowded = False
         if sent < len(data):
@@ -246,8 +268,14 @@ class Outbox:
         self._write = None
         if self._ended:
             self.abort("closed")
+        elif self._fin:
+            self._shut()
         elif not self._closing:
-            self.send = self._send
+            self._route(self._send)
+
+    def _route(self, send: Callable[[bytes], int] | None) -> None:
+        self.send = send
+        self.on_route()
 
 
 def _refuse(_data: bytes) -> int:

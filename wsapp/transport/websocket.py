@@ -11,7 +11,7 @@ import base64
 import binascii
 import hashlib
 import io
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any, Final
 
 from wsapp.errors import CloseCode
@@ -25,6 +25,7 @@ from wsapp.transport.frames import (
     Frame,
     FrameError,
     FrameParser,
+    Inflate,
     Squeeze,
     encode,
     encode_close,
@@ -33,6 +34,7 @@ from wsapp.transport.frames import (
 from wsapp.transport.outbox import Outbox
 
 GUID: Final = "258EAFA5-E914-47DA-95CA-C5AB0DC85B11"
+MOST_PONGS: Final = 16  # PINGs of one read that are answered each
 CLOSE_GRACE: Final = 5.0  # seconds for the peer to answer a close frame
 
 
@@ -68,25 +70,39 @@ def accept_header(key: str) -> str:
     return base64.b64encode(hashlib.sha1((key + GUID).encode(), usedforsecurity=False).digest()).decode()
 
 
-def switch_protocols(handler: Any, headers: list[tuple[str, str]]) -> tuple[Any, bytes]:
-    """Answer 101 on a pywsgi handler and take its socket away; returns the raw socket and bytes already read.
+def switch_protocols(handler: Any, headers: list[tuple[str, str]], first: bytes = b"") -> tuple[Any, bytes]:
+    """Answer 101 on a pywsgi handler, with the `first` frame right behind it, and take its socket away; returns the
+    raw socket and bytes already read.
 
     The handler's greenlet ends after this; the connection lives on under the hub alone.
     """
     told = [("Upgrade", "websocket"), ("Connection", "Upgrade"), *headers]
     lines = "".join(f"{name}: {value}\r\n" for name, value in told)
     sock = handler.socket
-    sock.sendall(f"HTTP/1.1 101 Switching Protocols\r\n{lines}\r\n".encode())
+    answer = f"HTTP/1.1 101 Switching Protocols\r\n{lines}\r\n".encode() + first
+    try:
+        sent = sock._sock.send(answer)  # past gevent, which would make a timer for it: there is room for so little
+    except BlockingIOError:
+        sent = 0
+    if sent < len(answer):
+        sock.sendall(answer[sent:])
     sock.settimeout(0.0)
     early = _read_ahead(handler.rfile)
     handler.status, handler.code, handler.headers_sent = b"101 Switching Protocols", 101, True
     handler.response_headers, handler.provided_content_length = [], None
     handler.close_connection = True
     handler.socket = None
-    if hasattr(sock, "_sslobj"):
-        return sock, early  # TLS ends here: its object is the only way to the bytes
     raw = _socket.socket(sock.family, sock.type, sock.proto, fileno=sock.detach())
     return raw, early
+
+
+def refuse(sock: Any, code: int, reason: str) -> None:
+    """Close a WebSocket right after its handshake: the peer may speak the protocol, but not here."""
+    WebSocket(sock, _unheard, _unheard, max_message=0, max_bytes=1024, max_age=CLOSE_GRACE).begin_closed(code, reason)
+
+
+def _unheard(*_: Any) -> None:
+    return None
 
 
 def _read_ahead(rfile: io.BufferedReader) -> bytes:
@@ -101,17 +117,18 @@ def _read_ahead(rfile: io.BufferedReader) -> bytes:
 class WebSocket:
     """One open WebSocket.  `on_message(opcode, payload)` gets text and binary; `on_closed(reason)` comes once.
 
-    `send(frame)` costs one send() when the client reads.  With `squeeze` permessage-deflate has been agreed on.
+    `send(frame)` costs one send() when the client reads.  With `squeeze` permessage-deflate has been agreed on;
+    `expand` is its other direction, if not the one without a context.
     """
 
     __slots__ = ("_closing", "_on_closed", "_on_message", "_parser", "_squeeze", "outbox")
 
     def __init__(self, sock: Any, on_message: Callable[[int, bytes], None], on_closed: Callable[[str], None], *,
                  max_message: int, max_bytes: int, max_age: float, on_full: Callable[[], None] | None = None,
-                 squeeze: Squeeze | None = None) -> None:
+                 squeeze: Squeeze | None = None, expand: Inflate | None = None) -> None:
         self._on_message, self._on_closed = on_message, on_closed
         self._squeeze = squeeze
-        self._parser = FrameParser(max_message, inflate if squeeze is not None else None)
+        self._parser = FrameParser(max_message, (expand or inflate) if squeeze is not None else None)
         self.outbox = Outbox(sock, self._data, on_closed, max_bytes, max_age, on_full)
         self.outbox.squeezed = squeeze is not None
         self._closing = False
@@ -120,12 +137,22 @@ class WebSocket:
         """Begin to read; `early` came with the handshake."""
         if early:
             self._data(early)
-        if not self.outbox.closed and self._parser.failure is None:
+        if not self.outbox.closed:
             self.outbox.start()
+
+    def begin_closed(self, code: int, reason: str) -> None:
+        """Say goodbye first, then wait for the peer's."""
+        self.close(code, reason)
+        self.start()
 
     def send(self, frame: Frame) -> None:
         """Pass a shared frame on."""
         self.outbox.write(frame.ws if self._squeeze is None else frame.squeezed(self._squeeze))
+
+    def send_all(self, frames: Iterable[Frame]) -> None:
+        """Pass shared frames on in one piece."""
+        squeeze = self._squeeze
+        self.outbox.write(b"".join([frame.ws if squeeze is None else frame.squeezed(squeeze) for frame in frames]))
 
     def cut(self, code: int, reason: str, grace: float) -> None:
         """As `close`, for a client that does not read: what waits is dropped, and the code is what it finds if it
@@ -143,18 +170,31 @@ class WebSocket:
         self.outbox.finish(CLOSE_GRACE)
 
     def _data(self, data: bytes) -> None:
+        if self._parser.failure is not None:
+            return  # the rest of what was on its way when the connection failed
+        pings: list[bytes] = []
         for opcode, payload in self._parser.feed(data):
             if opcode == TEXT or opcode == BINARY:
                 if not self._closing:
                     self._on_message(opcode, payload)
             elif opcode == PING:
-                self.outbox.write(encode(payload, PONG))
+                pings.append(payload)
             elif opcode == CLOSE:
+                self._answer(pings)
                 self._peer_closed(payload)
                 return
+        if pings:
+            self._answer(pings)
         failure = self._parser.failure
         if failure is not None:
             self._fail(failure)
+
+    def _answer(self, pings: list[bytes]) -> None:
+        """Of a flood only the newest (RFC 6455 section 5.5.3): ten thousand in a read would keep all others waiting."""
+        if len(pings) > MOST_PONGS:
+            del pings[:-1]
+        for payload in pings:
+            self.outbox.write(encode(payload, PONG))
 
     def _peer_closed(self, payload: bytes) -> None:
         try:
@@ -168,11 +208,10 @@ class WebSocket:
         self.outbox.half_close(CLOSE_GRACE)
 
     def _fail(self, error: FrameError) -> None:
-        self.outbox.pause()
         if self._closing:
             self.outbox.half_close(CLOSE_GRACE)
             return
         self._closing = True
         self.outbox.write(encode_close(error.code, error.reason))
         # Not at once: closing with unread bytes would make the kernel reset the connection, and the code be lost.
-        self.outbox.finish(CLOSE_GRACE / 5)
+        self.outbox.hang_up(CLOSE_GRACE)

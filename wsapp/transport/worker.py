@@ -10,22 +10,24 @@ import gc
 import logging
 import os
 import socket as stdlib_socket
+import sys
 import time
 import weakref
 from collections.abc import Callable
 from typing import Any, Final, Protocol
 
 import gevent
-from gevent import pywsgi
 from gevent.event import Event
-from gevent.pool import Pool
+from gevent.pool import Group, Pool
 from gevent.socket import wait_read
-from geventwebsocket.handler import WebSocketHandler
+from gunicorn.arbiter import Arbiter
 from gunicorn.http.wsgi import base_environ
 from gunicorn.sock import ssl_context
 from gunicorn.workers.ggevent import VERSION, GeventPyWSGIWorker, PyWSGIHandler, PyWSGIServer
 
-from wsapp.transport.balance import STEP_ASIDE, Balance
+from wsapp.errors import PartitionMismatch, SettingsError
+from wsapp.transport.balance import DRAINED, STEP_ASIDE, Balance
+from wsapp.transport.guest import GuestOptions, invite, turn_away, wants_websocket
 from wsapp.transport.handoff import (
     Handoff,
     directory_for,
@@ -33,15 +35,24 @@ from wsapp.transport.handoff import (
     peek_request_line,
     request_reader,
 )
+from wsapp.transport.request_head import BadHead, Head, check_request_line, judge_fields, read_fields
+from wsapp.transport.timed_writes import WRITE_TIMEOUT, TimedWrites
+from wsapp.transport.tunnel import TlsFront
+from wsapp.transport.websocket import HandshakeError
 
 log = logging.getLogger(__name__)
 
 REQUEST_WAIT: Final = 75.0  # seconds a kept-alive HTTP connection may be silent
 REQUEST_TIMEOUT: Final = 15.0  # seconds for a request's head, and again for its body
 SLOWEST: Final = 50_000  # bytes of a body for which it gets a second more
+LAST_BYTES: Final = 1.0  # seconds in which a body is still taken whose request was answered already
+LAST_SIZE: Final = 65_536
 LATE: Final = b"HTTP/1.1 408 Request Timeout\r\nConnection: close\r\nContent-Length: 0\r\n\r\n"
+LEFT_TO_OTHERS: Final = 0.05  # seconds in which a drained worker leaves what comes to those that take it
 GC_YOUNG: Final = 5_000  # new objects between two looks for young cycles
 QUICK_DRAIN: Final = 1.0  # seconds for a drain on Ctrl-C
+LAST_WORDS: Final = 1.0  # seconds after all drains in which TLS connections may come to their end
+TUNNEL_LOOK: Final = 0.05  # seconds between looks whether they have
 
 
 class Service(Protocol):
@@ -49,9 +60,12 @@ class Service(Protocol):
 
     path_prefix: str
     store: str
+    drain_timeout: float
 
     @property
     def token(self) -> str: ...
+    @property
+    def draining(self) -> bool: ...
 
     def start(self) -> None: ...
     def connection_count(self) -> int: ...
@@ -80,11 +94,11 @@ def services() -> list[Service]:
     return list(_services)
 
 
-class Handler(PyWSGIHandler, WebSocketHandler):  # type: ignore[misc]  # neither has types
+class Handler(TimedWrites, PyWSGIHandler):  # type: ignore[misc]  # gunicorn has no types
     """One HTTP connection.  Requests for a colleague's session are passed on before a byte of them is read.
 
     WebSocket requests of wsapp are judged by its engine before they are upgraded; those of the host application's own
-    routes get gevent-websocket's `environ["wsgi.websocket"]` as ever.
+    routes find theirs in `environ["wsgi.websocket"]` (see `wsapp.transport.guest`).
     """
 
     socket: Any
@@ -112,12 +126,7 @@ class Handler(PyWSGIHandler, WebSocketHandler):  # type: ignore[misc]  # neither
     def _await_request(self) -> None:
         """Wait for the first byte: of a fresh connection not long.  Raises OSError or gevent.Timeout on silence."""
         patience = REQUEST_WAIT if self._served else self.server.request_timeout
-        if has_buffered(self.rfile):
-            return
-        if hasattr(self.socket, "_sslobj"):  # what was decrypted already can't be seen from its descriptor
-            with gevent.Timeout(patience):
-                self.rfile.peek(1)
-        else:
+        if not has_buffered(self.rfile):
             wait_read(self.socket.fileno(), patience, TimeoutError("no request came"))
 
     def _watch(self, seconds: float) -> None:
@@ -162,6 +171,41 @@ class Handler(PyWSGIHandler, WebSocketHandler):  # type: ignore[misc]  # neither
         self.socket = None
         return True
 
+    def read_request(self, raw_requestline: str) -> Any:
+        """Judge the head before anything in it is believed.  Raises BadHead."""
+        check_request_line(raw_requestline)
+        return super().read_request(raw_requestline)
+
+    def MessageClass(self, rfile: Any, *_: Any) -> Any:  # noqa: N802  # pywsgi's name for its parser of the fields
+        fields = read_fields(rfile)
+        judge_fields(self.request_version, fields)
+        return Head(fields)
+
+    def _handle_client_error(self, error: Exception) -> tuple[str, bytes]:
+        # Not pywsgi's, which logs the request line: a token may be in it.
+        refused = error if isinstance(error, BadHead) else BadHead("the request is malformed")
+        log.info("refused a request of %s: %s", self.client_address, refused)
+        self.close_connection = True
+        if not self._reading_body:
+            self.socket.sendall(refused.answer())
+            self._hang_up()
+            while self.socket.recv(LAST_SIZE):
+                continue
+        return refused.status[:3], b""
+
+    def log_request(self) -> None:
+        if self.server.log.access_log_enabled:  # what it gathers for nothing costs a tenth of a handshake
+            super().log_request()
+
+    def finalize_headers(self) -> None:
+        super().finalize_headers()
+        # RFC 9112 section 9.6: a client that pools connections must know that this one is not to be used again.
+        told = [value.lower() for name, value in self.response_headers if name.lower() == b"connection"]
+        if b"close" in told:
+            self.close_connection = True
+        elif self.close_connection and self.code != 101 and not told:
+            self.response_headers.append((b"Connection", b"close"))
+
     def get_environ(self) -> dict[str, Any]:
         environ: dict[str, Any] = super().get_environ()
         environ["wsapp.handler"] = self
@@ -173,40 +217,96 @@ class Handler(PyWSGIHandler, WebSocketHandler):  # type: ignore[misc]  # neither
         return environ
 
     def run_application(self) -> Any:
-        if self.path.startswith(self.server.own_paths):
-            return pywsgi.WSGIHandler.run_application(self)
-        return WebSocketHandler.run_application(self)
+        if wants_websocket(self.environ) and not self.environ["PATH_INFO"].startswith(self.server.own_paths):
+            try:
+                invite(self, self.server.guests)
+            except HandshakeError as error:
+                self.application = turn_away(error)
+        answered = super().run_application()
+        if self.close_connection and self.socket is not None and not self._body_is_there():
+            self._hang_up()
+        return answered
+
+    def _hang_up(self) -> None:
+        """The answer is out before the body was read, and is the last one: say so by TCP, and read on for a moment
+        only, since closing with unread bytes resets the connection and the answer may be lost."""
+        sock = self.socket._sock
+
+        def shut(how: int) -> None:
+            try:
+                sock.shutdown(how)
+            except OSError as error:
+                log.debug("a client is gone: %s", error)
+
+        shut(stdlib_socket.SHUT_WR)
+        self._stop_watching()
+        self._watcher = gevent.get_hub().loop.timer(LAST_BYTES)
+        self._watcher.start(shut, stdlib_socket.SHUT_RD)
 
 
 class Server(PyWSGIServer):  # type: ignore[misc]  # gunicorn has no types
     """The listening side of one worker."""
 
     handoff: Passes | None = None
+    tls: TlsFront | None = None
     own_paths: tuple[str, ...] = ()
     request_timeout = REQUEST_TIMEOUT
+    write_timeout = WRITE_TIMEOUT
+    guests = GuestOptions()
     on_timeout: Callable[[], None] = staticmethod(lambda: None)
+    on_dawdler: Callable[[], None] = staticmethod(lambda: None)
     balance: Balance | None = None
     connections: Callable[[], int] = staticmethod(lambda: 0)
+    draining: Callable[[], bool] = staticmethod(lambda: False)
     _pause: Any = None
     _stepped_aside = 0.0
 
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.adopted = Group()
+
     def _do_read(self) -> None:
-        now = time.monotonic()
-        if self.balance is None or now - self._stepped_aside < 2 * STEP_ASIDE:
+        now, draining = time.monotonic(), self.draining()
+        if self.balance is None or (not draining and now - self._stepped_aside < 2 * STEP_ASIDE):
             super()._do_read()
-        elif self.balance.is_ahead(self.connections() + len(self.pool)):
-            self._stepped_aside = now
-            self.stop_accepting()
-            if self._pause is not None:
-                self._pause.close()
-            self._pause = gevent.get_hub().loop.timer(STEP_ASIDE)
-            self._pause.start(self._start_accepting_if_started)
-        else:
+        elif self.balance.is_ahead(DRAINED if draining else self.connections() + len(self.pool)):
+            self._step_aside(now, LEFT_TO_OTHERS if draining else STEP_ASIDE)
+        else:  # also when everybody is drained: then each answers 503, also to probes
             super()._do_read()
+
+    def _step_aside(self, now: float, seconds: float) -> None:
+        self._stepped_aside = now
+        self.stop_accepting()
+        if self._pause is not None:
+            self._pause.close()
+        self._pause = gevent.get_hub().loop.timer(seconds)
+        self._pause.start(self._start_accepting_if_started)
 
     def adopt(self, sock: Any, address: Any) -> None:
         """Serve a connection that a colleague accepted."""
+        self.adopted.add(gevent.getcurrent())
         self.handle(sock, address)
+
+    def wrap_socket_and_handle(self, accepted: Any, address: Any) -> None:
+        """Serve what is behind a TLS connection; called by gevent where there is a context."""
+        assert self.tls is not None
+        sock = self.tls.accept(accepted, self.request_timeout)
+        if sock is None:
+            return
+        try:
+            self.handle(sock, address)
+        finally:
+            sock.close()
+
+
+def _start(hosted: list[Service]) -> None:
+    """Start the services.  What no worker could ever do ends the server, as one worker that does not boot does."""
+    try:
+        for service in hosted:
+            service.start()
+    except PartitionMismatch as error:
+        log.critical("the server ends: %s", error)
+        sys.exit(Arbiter.WORKER_BOOT_ERROR)
 
 
 class Worker(GeventPyWSGIWorker):  # type: ignore[misc]  # gunicorn has no types
@@ -221,6 +321,14 @@ class Worker(GeventPyWSGIWorker):  # type: ignore[misc]  # gunicorn has no types
         self._balance: Balance | None = None
         self._hurry = False
 
+    def load_wsgi(self) -> None:
+        """Load the application; a wrong setting of its own is one line, and ends the server."""
+        try:
+            super().load_wsgi()
+        except SettingsError as error:
+            self.log.error("wsapp: %s", error)
+            sys.exit(Arbiter.WORKER_BOOT_ERROR)
+
     def run(self) -> None:
         """Serve until told to stop, then drain."""
         self._log_with_gunicorn()
@@ -228,8 +336,7 @@ class Worker(GeventPyWSGIWorker):  # type: ignore[misc]  # gunicorn has no types
         hosted = services()
         if self.cfg.workers > 1:
             self._balance = Balance(directory_for(os.getppid()), self.age)
-        for service in hosted:
-            service.start()
+        _start(hosted)
         servers = [self._server(sock, hosted) for sock in self.sockets]
         handoffs = self._handoffs(servers, hosted)
         _tune_collector()
@@ -262,23 +369,26 @@ class Worker(GeventPyWSGIWorker):  # type: ignore[misc]  # gunicorn has no types
         tls = {"ssl_context": ssl_context(self.cfg)} if self.cfg.is_ssl else {}
         server = self.server_class(sock, application=self.wsgi, spawn=Pool(self.worker_connections), log=self.log,
                                    handler_class=self.wsgi_handler, environ=environ, **tls)
+        if tls:
+            server.tls = TlsFront(tls["ssl_context"])
         if self.cfg.workers > 1:
             server.max_accept = 1
             server.balance = self._balance
             server.connections = lambda: sum(service.connection_count() for service in hosted)
+            server.draining = lambda: bool(hosted) and all(service.draining for service in hosted)
         server.request_timeout = min((getattr(service, "request_timeout", REQUEST_TIMEOUT) for service in hosted),
                                      default=REQUEST_TIMEOUT)
+        server.write_timeout = min((getattr(service, "write_timeout", WRITE_TIMEOUT) for service in hosted),
+                                   default=WRITE_TIMEOUT)
+        server.on_dawdler = next((service.dawdler_cut_off for service in hosted
+                                  if hasattr(service, "dawdler_cut_off")), server.on_dawdler)
         server.on_timeout = next((service.request_timed_out for service in hosted
                                   if hasattr(service, "request_timed_out")), server.on_timeout)
+        server.guests = next((service.guests for service in hosted if hasattr(service, "guests")), server.guests)
         server.own_paths = tuple(service.path_prefix for service in hosted)
         return server
 
     def _handoffs(self, servers: list[Server], hosted: list[Service]) -> list[Handoff]:
-        if self.cfg.is_ssl:
-            # Under TLS the request line can't be peeked at.
-            if self.cfg.workers > 1:
-                self.log.warning("TLS with several workers: long-polling needs a sticky balancer, WebSockets don't")
-            return []
         directory = directory_for(os.getppid())
         made = [Handoff(directory, service.token, servers[0].adopt) for service in hosted]
         for handoff in made:
@@ -295,6 +405,7 @@ class Worker(GeventPyWSGIWorker):  # type: ignore[misc]  # gunicorn has no types
     def _stop(self, servers: list[Server], hosted: list[Service]) -> None:
         for server in servers:
             server.close()
+        begun = time.monotonic()
         drains = [gevent.spawn(service.drain, QUICK_DRAIN if self._hurry else None) for service in hosted]
         while not all(drain.ready() for drain in drains):
             self.notify()
@@ -303,6 +414,17 @@ class Worker(GeventPyWSGIWorker):  # type: ignore[misc]  # gunicorn has no types
             service.shutdown()
         for server in servers:
             server.stop(timeout=0.2)
+            server.adopted.kill(timeout=0.2)  # those that are idle, whose TLS may end at a colleague
+        patience = QUICK_DRAIN if self._hurry else max((service.drain_timeout for service in hosted), default=0.0)
+        self._leave_tunnels([server.tls for server in servers if server.tls is not None], begun + patience + LAST_WORDS)
+
+    def _leave_tunnels(self, fronts: list[TlsFront], deadline: float) -> None:
+        """Colleagues may still be saying goodbye to clients whose TLS connections end here."""
+        while any(fronts) and time.monotonic() < deadline:
+            self.notify()
+            gevent.sleep(TUNNEL_LOOK)
+        for front in fronts:
+            front.end()
 
     def handle_exit(self, sig: int, frame: Any) -> None:
         """SIGTERM: stop accepting, drain, exit."""

@@ -8,11 +8,18 @@ Pure: it is fed with receipts, histories and what clients noted, and judges when
 from __future__ import annotations
 
 import sys
+import time
 from collections import Counter, deque
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from types import MappingProxyType
-from typing import NamedTuple
+from typing import Final, NamedTuple
+
+from wsapp.core.partitions import partition_of
+
+SOON: Final = 10.0  # seconds
+UNSAVED: Final = 5.0  # seconds in which a session may not have been saved: 2, and more on a busy machine
+OF_BROKER: Final = 14  # characters of an id that the broker gave; those of workers are longer
 
 
 class Entry(NamedTuple):
@@ -24,8 +31,8 @@ class Entry(NamedTuple):
 
 
 class Note(NamedTuple):
-    """Something rare a client was told, after `at` events: kind `s` session, `j` subscribed, `x` shed, `r` resync, `d`
-    disconnect.  For `s`, `recovered` and `rooms` count; for `x`, `first` and `last`."""
+    """Something rare a client was told, after `at` events: kind `s` session, `j` subscribed, `x` shed, `r` resync, `m`
+    mode (as `room`), `d` disconnect.  For `s`, `recovered` and `rooms` count; for `x`, `first`, `last` and `count`."""
 
     at: int
     kind: str
@@ -36,10 +43,13 @@ class Note(NamedTuple):
     rooms: Mapping[str, tuple[str, int]] = MappingProxyType({})
     first: int = 0
     last: int = 0
+    count: int = 0
+    when: float = 0.0
 
 
 class View:
-    """What one client saw, in order.  `throttled`: its events may wait, merge and be shed."""
+    """What one client saw, in order.  `throttled`: its events may wait, merge and be shed.  `twins`: clients that had
+    its session for a while; what one of them saw, the session was sent."""
 
     def __init__(self, name: str, rooms: Iterable[str], throttled: bool = False) -> None:
         self.name, self.rooms, self.throttled = name, tuple(rooms), throttled
@@ -47,25 +57,39 @@ class View:
         self.seqs: list[int] = []
         self.tokens: list[int] = []
         self.notes: list[Note] = []
+        self.unnumbered: dict[int, float] = {}  # when a delivery came that was not recorded yet, by its index
+        self.twins: list[View] = []
+
+    @property
+    def family(self) -> list[View]:
+        """All that spoke for the session."""
+        return [self, *self.twins]
 
     def event(self, seq: int, id: str, token: int) -> None:
         """One delivery; `seq` 0 when it came before it was recorded."""
+        if not seq:
+            self.unnumbered[len(self.ids)] = time.monotonic()
         self.ids.append(id)
         self.seqs.append(seq)
         self.tokens.append(token)
 
     def note(self, kind: str, room: str = "", epoch: str = "", seq: int = 0, **more: object) -> None:
+        more.setdefault("when", time.monotonic())
         self.notes.append(Note(len(self.ids), kind, room, epoch, seq, **more))  # type: ignore[arg-type]
 
 
 class Truth:
     """Everything that is known to have been published, and in which order in each room."""
 
-    def __init__(self) -> None:
+    def __init__(self, partitions: int = 1) -> None:
+        self.partitions = partitions
         self.entries: dict[str, Entry] = {}
         self.by_token: dict[int, set[str]] = {}
         self.epochs: dict[str, list[str]] = {}
         self.queued: dict[str, tuple[int, int]] = {}  # id -> (token, pid): promised, not yet recorded
+        self.queued_at: dict[str, float] = {}  # when, in seconds
+        self.losses: list[float] = []  # when Redis began to lose data
+        self.critical: set[int] = set()  # tokens
         self.kept: set[str] = set()  # ids that were read back from a history
         self._order: dict[str, dict[tuple[str, int], str]] = {}
         self.contradictions: list[str] = []
@@ -73,8 +97,14 @@ class Truth:
     def accepted(self, id: str, token: int, places: dict[str, tuple[str, int]]) -> None:
         """Redis said that it has it, or it was found in a history."""
         if id in self.entries:
-            return
-        self.entries[id] = Entry(id, token, places)
+            if self.entries[id].token != token:
+                self.contradictions.append(f"{id} is both token {self.entries[id].token} and {token}")
+                return
+            # Each partition's record has the rooms that are there.
+            places = {room: place for room, place in places.items() if room not in self.entries[id].places}
+            self.entries[id].places.update(places)
+        else:
+            self.entries[id] = Entry(id, token, dict(places))
         self.by_token.setdefault(token, set()).add(id)
         for room, (epoch, seq) in places.items():
             known = self.epochs.setdefault(room, [])
@@ -84,9 +114,14 @@ class Truth:
             if other != id:
                 self.contradictions.append(f"{room} {epoch}#{seq} is both {other} and {id}")
 
-    def promised(self, id: str, token: int, pid: int) -> None:
+    def promised(self, id: str, token: int, pid: int, at: float = 0.0) -> None:
         """A worker has queued it."""
         self.queued[id] = token, pid
+        self.queued_at[id] = at
+
+    def perhaps_lost(self, id: str) -> bool:
+        """Whether Redis lost data soon after it was queued: what was recorded just before, nobody has read."""
+        return any(0 <= loss - self.queued_at[id] <= SOON for loss in self.losses)
 
     def ranked(self, room: str, epoch: str, seq: int) -> tuple[int, int]:
         """A place that can be compared within its room; the beginning of everything for no epoch."""
@@ -145,6 +180,28 @@ class _Jumps:
         return any(low < place <= high for low, high in self._spans)
 
 
+class _Sheds:
+    """What a client was told of a room as shed.  A range names no epoch: it is that of the last one the client was told
+    of or saw; what waited in its lanes may be of the one before."""
+
+    def __init__(self, truth: Truth, view: View, room: str) -> None:
+        self._ranges: list[tuple[set[int], int, int]] = []
+        newest, come = -1, 0
+        for note in view.notes:
+            for index in range(come, note.at):
+                newest = max(newest, _place(truth, view, index, room)[0])
+            come = note.at
+            told = note.rooms.get(room) if note.kind == "s" else (note.epoch, note.seq)
+            if told and told[0] and (note.kind == "s" or (note.room == room and note.kind in "jr")):
+                newest = max(newest, truth.ranked(room, *told)[0])
+            if note.kind == "x" and note.room == room:
+                epochs = {newest, newest - 1} if view.throttled else {newest}
+                self._ranges.append((epochs, note.first, note.last))
+
+    def cover(self, place: tuple[int, int]) -> bool:
+        return any(place[0] in epochs and first <= place[1] <= last for epochs, first, last in self._ranges)
+
+
 def _place(truth: Truth, view: View, index: int, room: str) -> tuple[int, int]:
     """Where a delivery stands in the room; before everything when it does not."""
     entry = truth.entries.get(view.ids[index])
@@ -177,6 +234,7 @@ class Oracle:
         for token, ids in self.truth.by_token.items():
             if len(ids) > 1 and not self._epochs_apart(ids):
                 account.problems.append(f"token {token} is recorded twice: {sorted(ids)}")
+        account.problems += self._falling()
         for id, (token, pid) in self.truth.queued.items():
             if id in self.truth.entries:
                 account.counts["queued and recorded"] += 1
@@ -184,39 +242,83 @@ class Oracle:
                 account.counts["queued, recorded under another id"] += 1
             elif pid in self.ended:
                 account.counts["queued, gone with its worker"] += 1
+            elif self.truth.perhaps_lost(id):
+                account.counts["queued, and Redis's data were lost soon after"] += 1
             else:
                 account.problems.append(f"{id} (token {token}) was queued by worker {pid} and never recorded")
         return account
+
+    def _falling(self) -> list[str]:
+        """Ids that do not grow in an epoch of a room; but a worker gave its own ids to what it queued."""
+        wrong = []
+        for room in self.truth.epochs:
+            before: dict[int, str] = {}
+            for place, entry in self._in_order(room):
+                if len(entry.id) == OF_BROKER and self._made_for(entry.id, room):
+                    last = before.get(place[0], "")
+                    if entry.id <= last:
+                        wrong.append(f"in {room} {place} {entry.id} follows {last}")
+                    before[place[0]] = entry.id
+        return wrong
+
+    def _made_for(self, id: str, room: str) -> bool:
+        """Whether the room's own partition gave the id: another's says nothing about the order there."""
+        return int(id, 16) % self.truth.partitions == partition_of(room, self.truth.partitions)
 
     def _epochs_apart(self, ids: set[str]) -> bool:
         """Whether every two of them stand in different epochs: the first was lost with its history."""
         epochs = [epoch for id in ids for epoch, _ in list(self.truth.entries[id].places.values())[:1]]
         return len(set(epochs)) == len(epochs)
 
-    def _in_doubt(self, id: str, other: str) -> bool:
-        """Known weakness: Redis took it, its answer was lost, so that the worker served it under its own id."""
-        return len({id, other} & self.truth.entries.keys()) == 1 and len({id, other} & self.truth.queued.keys()) == 1
-
     def _doubles(self, view: View, account: Account) -> None:
-        first: dict[int, str] = {}
-        for id, token in zip(view.ids, view.tokens, strict=True):
-            other = first.setdefault(token, id)
-            if other == id or ({id, other} <= self.truth.entries.keys() and self._epochs_apart({id, other})):
+        first: dict[int, tuple[str, int]] = {}
+        told: set[tuple[int, str]] = set()
+        for index, (id, token) in enumerate(zip(view.ids, view.tokens, strict=True)):
+            other, at = first.setdefault(token, (id, index))
+            if other == id or (token, id) in told:
                 continue
-            if self._in_doubt(id, other):
-                account.counts["seen under two ids, its answer was lost"] += 1
-            else:
-                account.problems.append(f"{view.name} saw token {token} as {other} and as {id}")
+            if {id, other} <= self.truth.entries.keys() and self._epochs_apart({id, other}):
+                continue
+            told.add((token, id))
+            if self._cut_short(view, at):
+                account.counts["seen under two ids: the connection ended before the first was kept"] += 1
+                continue
+            if any(note.kind == "s" and not note.recovered and at < note.at <= index for note in view.notes):
+                account.counts["seen under two ids: the session was refused and began anew"] += 1
+                continue
+            rooms = tuple(room for one in (id, other) if one in self.truth.entries
+                          for room in self.truth.entries[one].places)
+            account.problems.append(f"{view.name} saw token {token} as {other} @{at} (#{view.seqs[at]}) and as {id} "
+                                    f"@{index} (#{view.seqs[index]}), recorded as {self.truth.by_token.get(token)}; it "
+                                    f"was told {_told(view, rooms, index)}")
         account.counts["repeats"] += len(view.ids) - len(set(view.ids))
+
+    def _cut_short(self, view: View, index: int) -> bool:
+        """Known weakness: under which id a client got what is not recorded yet is saved a moment later, and the client
+        was gone by then."""
+        came = view.unnumbered.get(index)
+        if came is None:
+            return False
+        for note in view.notes:
+            if note.when < came:
+                continue
+            if note.kind == "m" and note.room == "normal":
+                came = note.when  # nothing is saved before that
+            elif note.kind == "d":
+                return note.when - came <= UNSAVED
+        return False
 
     def _order(self, view: View, account: Account) -> None:
         last: dict[str, tuple[tuple[int, int], str]] = {}
+        highest: dict[str, tuple[int, int]] = {}
         seen: set[int] = set()
         jumps: dict[str, _Jumps] = {}
         for index, (id, seq, token) in enumerate(zip(view.ids, view.seqs, view.tokens, strict=True)):
             entry, repeat = self.truth.entries.get(id), token in seen
             seen.add(token)
             if repeat or entry is None or not seq:  # 0: served before it had a number; only numbers are ordered
+                continue
+            if token in self.truth.critical:  # redelivered until acknowledged, whatever came meanwhile
                 continue
             room = next((room for room, place in entry.places.items() if room in view.rooms and place[1] == seq), None)
             if room is None:
@@ -225,6 +327,7 @@ class Oracle:
             if room != next(name for name in entry.places if name in view.rooms):
                 account.counts["replayed through its second room"] += 1
                 continue  # its order is that of the first one
+            account.counts["overtaken in its second room"] += self._overtaken(view, entry, room, highest)
             place = self.truth.ranked(room, *entry.places[room])
             before, other = last.get(room, ((-1, 0), ""))
             if place < before and not view.throttled:
@@ -237,25 +340,52 @@ class Oracle:
                                         f"it was told {_told(view, tuple(entry.places), index)}; {entry}")
             last[room] = max((before, other), (place, id))
 
+    def _overtaken(self, view: View, entry: Entry, through: str, highest: dict[str, tuple[int, int]]) -> int:
+        """Known weakness: its order is that of the room through which it comes; later events of another room of its may
+        have come before.  How many rooms that is true of."""
+        late = 0
+        for room, (epoch, seq) in entry.places.items():
+            if room in view.rooms:
+                place = self.truth.ranked(room, epoch, seq)
+                late += room != through and place < highest.get(room, place) and not view.throttled
+                highest[room] = max(place, highest.get(room, place))
+        return late
+
     def _missing(self, view: View, account: Account) -> None:
-        seen, tokens = set(view.ids), set(view.tokens)
+        seen = {id for one in view.family for id in one.ids}
+        tokens = {token for one in view.family for token in one.tokens}
         why: dict[str, str] = {}
         for room in view.rooms:
             join = _first_join(view, room)
             if join is None:
                 account.problems.append(f"{view.name} was never in {room}")
                 continue
-            start, jumps = self.truth.ranked(room, join.epoch, join.seq), _Jumps(self.truth, view, room)
-            delivered_later = self._latest(view, room)
+            start = self.truth.ranked(room, join.epoch, join.seq)
+            jumps = [_Jumps(self.truth, one, room) for one in view.family]
+            sheds = [_Sheds(self.truth, one, room) for one in view.family]
+            delivered_later = max(self._latest(one, room) for one in view.family)
+            shed = 0
             for place, entry in self._in_order(room):
                 if place <= start:
                     continue
                 outcome = ("delivered" if entry.id in seen or entry.token in tokens else
-                           self._explain(view, room, place, jumps, delivered_later))
+                           self._explain(view, room, place, jumps, sheds, delivered_later))
+                shed += outcome == "shed and told"
+                if entry.token in self.truth.critical and outcome in ("shed and told", "merged"):
+                    account.problems.append(f"{view.name}: {entry} is critical and was {outcome}")
                 if why.get(entry.id, "unexplained") == "unexplained":
                     why[entry.id] = outcome
+            self._count_shed(view, room, shed, account)
         account.counts.update(why.values())
+        account.counts["critical, delivered"] += sum(outcome == "delivered" for id, outcome in why.items()
+                                                     if self.truth.entries[id].token in self.truth.critical)
         account.problems += [self._tell(view, id) for id, outcome in why.items() if outcome == "unexplained"]
+
+    def _count_shed(self, view: View, room: str, missing: int, account: Account) -> None:
+        """No more is missing in the ranges that were told than was told."""
+        told = sum(note.count for one in view.family for note in one.notes if note.kind == "x" and note.room == room)
+        if missing > told:
+            account.problems.append(f"{view.name}: {missing} missing in the shed ranges of {room}, {told} told")
 
     def _in_order(self, room: str) -> list[tuple[tuple[int, int], Entry]]:
         if room not in self._rooms:
@@ -266,12 +396,11 @@ class Oracle:
         """The newest place of the room that the client saw."""
         return max((_place(self.truth, view, index, room) for index in range(len(view.ids))), default=(-1, 0))
 
-    def _explain(self, view: View, room: str, place: tuple[int, int], jumps: _Jumps, latest: tuple[int, int]) -> str:
-        seq = place[1]
-        for note in view.notes:
-            if note.kind == "x" and note.room == room and note.first <= seq <= note.last:
-                return "shed and told"
-        if jumps.cover(place):
+    def _explain(self, view: View, room: str, place: tuple[int, int], jumps: list[_Jumps], sheds: list[_Sheds],
+                 latest: tuple[int, int]) -> str:
+        if any(one.cover(place) for one in sheds):
+            return "shed and told"
+        if any(jump.cover(place) for jump in jumps):
             return "told"
         if view.throttled and room.startswith("task:") and latest > place and latest[0] == place[0]:
             return "merged"

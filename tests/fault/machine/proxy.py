@@ -1,4 +1,5 @@
-"""A TCP proxy that misbehaves on demand: cuts, delays, goes deaf in one direction, swallows pub/sub messages.
+"""A TCP proxy that misbehaves on demand: cuts, delays, doubles connections, goes deaf in one direction, swallows
+pub/sub messages.
 
 It runs on a thread of its own; every method may be called from any other.
 """
@@ -16,6 +17,7 @@ from tests.valkey import free_port
 
 CHUNK: Final = 65_536
 MESSAGE: Final = b"$7\r\nmessage\r\n"  # how a RESP2 pub/sub push begins
+REMEMBERED: Final = 65_536  # bytes of what a client said, for a second connection that says it too
 WITHIN: Final = 10.0  # seconds a command to the proxy's thread may take
 
 T = TypeVar("T")
@@ -33,16 +35,27 @@ class Weather:
 
 
 class Link:
-    """One connection through the proxy.  `condemned`: its pub/sub messages are swallowed until it ends."""
+    """One connection through the proxy.  `condemned`: its pub/sub messages are swallowed until it ends.  `said`: what
+    went to the server so far, None when that was too much; a `ghost` is a second connection that says it too."""
 
     def __init__(self, near: asyncio.StreamWriter, far: asyncio.StreamWriter) -> None:
         self.near, self.far = near, far
         self.condemned = False
+        self.said: bytearray | None = bytearray()
+        self.ghost: asyncio.StreamWriter | None = None
+
+    def says(self, data: bytes) -> None:
+        """Remember what goes to the server, and have the ghost say it."""
+        if self.ghost is not None and not self.ghost.is_closing():
+            self.ghost.write(data)
+        if self.said is not None:
+            self.said = self.said + data if len(self.said) + len(data) <= REMEMBERED else None
 
     def cut(self) -> None:
-        """Reset both ends: no FIN, no goodbye."""
-        for writer in (self.near, self.far):
-            writer.transport.abort()
+        """Reset all ends: no FIN, no goodbye."""
+        for writer in (self.near, self.far, self.ghost):
+            if writer is not None:
+                writer.transport.abort()
 
 
 class Proxy:
@@ -82,6 +95,15 @@ class Proxy:
         """Reset all connections but the `keep` oldest; how many were cut."""
         return self._do(self._cut(keep))
 
+    def double(self, keep: int = 0) -> int:
+        """Open each connection but the `keep` oldest a second time: all that its client said and says goes to the
+        server on both, what comes back on the second one is swallowed.  How many there are."""
+        return self._do(self._double(keep))
+
+    def undouble(self) -> None:
+        """Reset the second connections."""
+        self._do(self._undouble())
+
     def condemn(self) -> int:
         """Swallow the pub/sub messages of the connections of now; later ones are not touched.  How many there are."""
         return self._do(self._condemn())
@@ -94,6 +116,22 @@ class Proxy:
         for link in links:
             link.cut()
         return len(links)
+
+    async def _double(self, keep: int) -> int:
+        chosen = [link for link in list(self._links)[keep:] if link.said and link.ghost is None]
+        for link in chosen:
+            reader, link.ghost = await asyncio.open_connection("127.0.0.1", self._where())
+            link.ghost.write(bytes(link.said or b""))
+            task = asyncio.create_task(_swallow(reader, link.ghost))
+            self._tasks.add(task)
+            task.add_done_callback(self._tasks.discard)
+        return len(chosen)
+
+    async def _undouble(self) -> None:
+        for link in self._links:
+            if link.ghost is not None:
+                link.ghost.transport.abort()
+                link.ghost = None
 
     async def _condemn(self) -> int:
         for link in self._links:
@@ -123,9 +161,11 @@ class Proxy:
         finally:
             self._tasks.discard(task)
 
+    def _where(self) -> int:
+        return self._target() if callable(self._target) else self._target
+
     async def _pass_on(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        target = self._target() if callable(self._target) else self._target
-        far_reader, far_writer = await asyncio.open_connection("127.0.0.1", target)
+        far_reader, far_writer = await asyncio.open_connection("127.0.0.1", self._where())
         link = Link(writer, far_writer)
         self._links.add(link)
         try:
@@ -140,6 +180,8 @@ class Proxy:
             if self.weather.delay:
                 await asyncio.sleep(self.weather.delay)
             if not self._swallows(link, data, up):
+                if up:
+                    link.says(data)
                 writer.write(data)
                 await writer.drain()
         link.cut()  # a half-closed connection is of no use to anybody here
@@ -149,3 +191,14 @@ class Proxy:
         if up:
             return weather.deaf_up
         return weather.deaf_down or ((weather.deaf_live or link.condemned) and MESSAGE in data)
+
+
+async def _swallow(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    """Read until it ends: what is not read stops the other side."""
+    try:
+        while await reader.read(CHUNK):
+            continue
+    except OSError:
+        return
+    finally:
+        writer.transport.abort()

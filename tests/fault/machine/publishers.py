@@ -11,7 +11,7 @@ import random
 import threading
 import time
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from types import TracebackType
 from typing import Any, Final, Self
 
@@ -60,7 +60,8 @@ class _Looping:
 
 
 def calls(chance: random.Random, tokens: Iterator[int]) -> Iterator[tuple[Any, ...]]:
-    """What is published, endlessly: thoughts (some also to a project), task updates, project events."""
+    """What is published, endlessly: thoughts (some also to a project), task updates, project events, a quarter of those
+    critical."""
     for token in tokens:
         kind = chance.random()
         if kind < 0.6:
@@ -71,7 +72,9 @@ def calls(chance: random.Random, tokens: Iterator[int]) -> Iterator[tuple[Any, .
             yield "task-update", {"taskId": f"t{chance.randrange(TASKS)}", "status": "in_progress",
                                   "progress": token % 101, "k": token}, {}
         else:
-            yield "project-event", f"p{chance.randrange(PROJECTS)}", "note", {"k": token}, {}
+            critical = chance.random() < 0.25
+            yield ("project-event", f"p{chance.randrange(PROJECTS)}", "note",
+                   {"k": token, "c": 1} if critical else {"k": token}, {"critical": critical})
 
 
 def enter(truth: Truth, token: int, receipt: Receipt) -> None:
@@ -92,6 +95,8 @@ class Outside(_Looping):
     def turn(self) -> None:
         wanted = list(itertools.islice(self._calls, self._batch))
         tokens = [_token(call) for call in wanted]
+        self._truth.critical.update(token for token, call in zip(tokens, wanted, strict=True)
+                                    if call[-1].get("critical"))
         try:
             for token, receipt in zip(tokens, self._emitter.publish_many(wanted), strict=True):
                 enter(self._truth, token, receipt)
@@ -120,6 +125,8 @@ class Inside(_Looping):
 
     def turn(self) -> None:
         call = next(self._calls)
+        if call[-1].get("critical"):
+            self._truth.critical.add(_token(call))
         body = {"thought": call[1]} if call[0] == "agent-thought" else {"update": call[1]}
         if call[0] == "project-event":
             body = {"project": call[1], "event": call[2], "data": call[3]}
@@ -134,7 +141,7 @@ class Inside(_Looping):
         self.statuses[told["status"]] += 1
         self.slowest = max(self.slowest, told["took"])
         if told["status"] == "queued":
-            self._truth.promised(told["id"], _token(call), told["pid"])
+            self._truth.promised(told["id"], _token(call), told["pid"], time.monotonic())
         self.stopping.wait(self._pause)
 
 
@@ -147,11 +154,11 @@ def http_failures() -> type[Exception]:
 class Auditor(_Looping):
     """Reads every history again and again past all faults: what is recorded is published, whoever did it."""
 
-    def __init__(self, url: str, truth: Truth) -> None:
+    def __init__(self, url: str, truth: Truth, rooms: Sequence[str] = ROOMS) -> None:
         super().__init__("auditor")
         self._emitter = Emitter(url, timeout=1.0)
         self._truth = truth
-        self._since: dict[str, tuple[str, int]] = dict.fromkeys(ROOMS, ("", 0))
+        self._since: dict[str, tuple[str, int]] = dict.fromkeys(rooms, ("", 0))
 
     def turn(self) -> None:
         self.read()
@@ -159,7 +166,7 @@ class Auditor(_Looping):
 
     def read(self) -> bool:
         """One round over all rooms; False when Redis is away or more is to come."""
-        queries = [HistoryQuery(room, self._since[room][1], 1000) for room in ROOMS]
+        queries = [HistoryQuery(room, self._since[room][1], 1000) for room in self._since]
         try:
             pages = self._emitter._backend.broker.read(queries)
         except BrokerUnavailable:

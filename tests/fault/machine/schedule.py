@@ -21,17 +21,20 @@ OF_REDIS: Final = {
     "redis_killed": (2, 0.2, 3.0), "redis_emptied": (1, 0.2, 2.0), "redis_flushed": (1, 0.0, 0.0),
     "redis_hung": (3, 0.1, 3.0), "redis_cut": (2, 0.0, 0.0), "redis_deaf": (2, 0.2, 3.0),
     "redis_slow": (2, 0.5, 2.0), "redis_refusing": (2, 0.2, 2.0), "pubsub_killed": (2, 0.0, 0.0),
-    "pubsub_deaf": (2, 0.0, 0.0), "scripts_flushed": (1, 0.0, 0.0),
+    "pubsub_deaf": (2, 0.0, 0.0), "scripts_flushed": (1, 0.0, 0.0), "redis_promoted": (1, 0.1, 0.8),
 }
 OF_WORKERS: Final = {
     "worker_killed": (3, 0.0, 0.0), "worker_drained": (2, 0.0, 0.0), "worker_hung": (2, 0.1, 1.5),
-    "reload": (1, 0.0, 0.0),
+    "reload": (1, 0.0, 0.0), "worker_emptied": (2, 0.5, 3.0),
 }
 OF_CLIENTS: Final = {
     "clients_cut": (2, 0.0, 0.0), "client_vanished": (3, 0.0, 0.0), "client_slow": (3, 0.5, 3.0),
     "client_away": (3, 0.2, 4.0), "clients_deaf": (1, 0.2, 2.0), "clients_mute": (1, 0.2, 2.0),
+    "clients_doubled": (2, 0.3, 3.0), "client_twin": (2, 0.3, 2.0),
 }
-LANES: Final = ((OF_REDIS, 3.0), (OF_WORKERS, 5.0), (OF_CLIENTS, 1.5))  # faults, mean pause in seconds
+OF_CLOCKS: Final = {"worker_clock": (3, 1.5, 5.0), "redis_clock": (2, 1.5, 5.0)}
+LANES: Final = (  # faults, mean pause in seconds
+    (OF_REDIS, 3.0), (OF_WORKERS, 5.0), (OF_CLIENTS, 1.5), (OF_CLOCKS, 4.0))
 
 
 def _lane(seed: str, faults: dict[str, tuple[int, float, float]], pause: float) -> Iterator[Fault]:
@@ -47,7 +50,8 @@ def _lane(seed: str, faults: dict[str, tuple[int, float, float]], pause: float) 
 
 
 def lanes(seed: int) -> list[Iterator[Fault]]:
-    """Endless faults of Redis, of workers and of clients: one at a time in each lane, the lanes at the same time."""
+    """Endless faults of Redis, of workers, of clients and of clocks: one at a time in each lane, the lanes at the same
+    time."""
     return [_lane(f"{seed}/{number}", faults, pause) for number, (faults, pause) in enumerate(LANES)]
 
 

@@ -1,8 +1,8 @@
 // Many stock socket.io-clients for the fault machine: each stays in its rooms, comes back by itself, and tells what it
 // saw in short.  One JSON command per line of stdin; every 20 ms one line of stdout with an array of what happened.
-//   in:  open {n, url, auth, rooms, rate} · cut · pause · resume · leave · connect · rate {rate} · close
+//   in:  open {n, url, auth, rooms, rate} · twin {n, of, url} · cut · pause · resume · leave · connect · rate {rate} · close
 //   out: ["e", n, seq, id, k] event · ["s", n, recovered, rooms, reason] session · ["j", n, room, epoch, seq] subscribed
-//        ["x", n, room, from, to] shed · ["r", n, room, epoch, seq] resync · ["d", n, code] disconnect
+//        ["x", n, room, from, to, count] shed · ["r", n, room, epoch, seq] resync · ["d", n, code] disconnect
 //        ["m", n, mode] mode · ["h", n, ms] server-shutdown
 "use strict";
 
@@ -28,6 +28,7 @@ function tcp(socket) {
 function saw(n, data) {
   for (const one of Array.isArray(data) ? data : [data]) {
     if (one && one.k !== undefined) out.push(["e", n, one.seq || 0, one.id, one.k]);
+    if (one && one.c) clients.get(n).socket.volatile.emit("ack-event", one.id);  // each copy: the first may be lost
   }
 }
 
@@ -43,11 +44,18 @@ function subscribe(client, room, connection) {
 }
 
 const commands = {
-  open({ n, url, auth, rooms, rate }) {
+  // The same session a second time: what a duplicated browser tab presents.
+  twin({ n, of, url }) {
+    const { socket, auth, rooms, rate } = clients.get(of);
+    commands.open({ n, url, auth, rooms, rate, pid: socket._pid, offset: socket._lastOffset });
+  },
+  open({ n, url, auth, rooms, rate, pid, offset }) {
     const socket = io(url, {
       transports: ["websocket"], auth, forceNew: true, reconnectionDelay: 50, reconnectionDelayMax: 500, timeout: 4000,
+      autoConnect: false,
     });
-    const client = { n, socket, rooms, rate };
+    if (pid) Object.assign(socket, { _pid: pid, _lastOffset: offset });
+    const client = { n, socket, auth, rooms, rate };
     clients.set(n, client);
     socket.onAny((name, ...args) => {
       const data = args[0];
@@ -57,7 +65,7 @@ const commands = {
         for (const room of client.rooms) if (!(room in rooms)) subscribe(client, room, socket.id);
         if (client.rate) socket.emit("set-rate", { rate: client.rate });
       } else if (name === "batch") for (const [, one] of data) saw(n, one);
-      else if (name === "shed") out.push(["x", n, data.room, data.from, data.to]);
+      else if (name === "shed") out.push(["x", n, data.room, data.from, data.to, data.count]);
       else if (name === "resync") out.push(["r", n, data.room, data.epoch, data.seq]);
       else if (name === "mode") out.push(["m", n, data.mode]);
       else if (name === "server-shutdown") out.push(["h", n, data.retryAfterMs]);
@@ -67,6 +75,7 @@ const commands = {
       const context = details && details.context;
       out.push(["d", n, (context && context.code) || 0]);
     });
+    socket.connect();
   },
   cut({ n }) {
     const link = tcp(clients.get(n).socket);

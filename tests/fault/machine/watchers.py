@@ -6,10 +6,14 @@ import json
 import shutil
 import subprocess
 import threading
+import time
 from collections import Counter
+from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
+
+from socketio.exceptions import SocketIOError
 
 from tests.clients.python_client import PythonClient
 from tests.clients.recorder import Seen
@@ -36,6 +40,8 @@ class NodeWatchers:
         self.views: dict[int, View] = {}
         self.codes: Counter[int] = Counter()
         self.told: Counter[str] = Counter()
+        self.slots: dict[str, tuple[float, float]] = {}  # by name: when it was told to leave, and for how long (s)
+        self.returns: dict[str, float] = {}  # by name: when it was last back
         self._known: dict[str, str] = {}  # one string object per id, however many clients saw it
         self._reader = threading.Thread(target=self._read, name="watchers", daemon=True)
         self._reader.start()
@@ -61,6 +67,14 @@ class NodeWatchers:
         self.tell("open", number, url=url, auth=auth, rooms=view.rooms, rate=rate)
         return number
 
+    def twin(self, of: int, url: str) -> int:
+        """Start a second client with the session of another; its number.  Its view belongs to that one's `family`."""
+        number, original = len(self.views), self.views[of]
+        self.views[number] = view = View(f"twin {number} of {original.name}", original.rooms, original.throttled)
+        original.twins.append(view)
+        self.tell("twin", number, of=of, url=url)
+        return number
+
     def tell(self, command: str, number: int, **fields: Any) -> None:
         """Give one command: `cut`, `pause`, `resume`, `leave`, `connect`, `rate`, `close`."""
         assert self._process.stdin is not None
@@ -83,11 +97,16 @@ class NodeWatchers:
         if kind == "s":
             recovered, rooms, reason = rest
             self.told[f"recovered {recovered} {reason}".strip()] += 1
+            self.returns[view.name] = time.monotonic()
             take_session(view, recovered, rooms)
+        elif kind == "m":
+            view.note("m", rest[0])
+        elif kind == "h":
+            self.slots[view.name] = time.monotonic(), rest[0] / 1000
         elif kind in ("j", "r"):
             view.note(kind, *rest)
         elif kind == "x":
-            view.note("x", rest[0], first=rest[1], last=rest[2])
+            view.note("x", rest[0], first=rest[1], last=rest[2], count=rest[3])
         elif kind == "d":
             self.codes[rest[0]] += 1
             view.note("d", seq=rest[0])
@@ -112,11 +131,13 @@ class PythonWatcher(PythonClient):
                 missing = [room for room in self.view.rooms if room not in args[0].get("rooms", {})]
                 threading.Thread(target=self._join, args=(missing, args[0]["sessionId"]), daemon=True).start()
             elif event == "shed":
-                self.view.note("x", args[0]["room"], first=args[0]["from"], last=args[0]["to"])
+                self.view.note("x", args[0]["room"], first=args[0]["from"], last=args[0]["to"], count=args[0]["count"])
             elif event == "resync":
                 self.view.note("r", args[0]["room"], args[0]["epoch"], args[0]["seq"])
             elif event == "disconnect":
                 self.view.note("d")
+            elif event == "mode":
+                self.view.note("m", args[0]["mode"])
             else:
                 self._saw(args[0] if args else None)
             self._news.notify_all()
@@ -125,6 +146,12 @@ class PythonWatcher(PythonClient):
         for one in data if isinstance(data, list) else [data]:
             if isinstance(one, dict) and "k" in one:
                 self.view.event(one.get("seq", 0), one["id"], one["k"])
+                if "c" in one:
+                    threading.Thread(target=self._acknowledge, args=(one["id"],), daemon=True).start()
+
+    def _acknowledge(self, id: str) -> None:
+        with suppress(SocketIOError):  # disconnected meanwhile: it comes again
+            self._client.emit("ack-event", id)
 
     def _join(self, rooms: list[str], session_id: str) -> None:
         with self._joining:

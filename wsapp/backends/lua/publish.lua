@@ -2,14 +2,17 @@
 --
 -- KEYS  clock, generation, then (stream, meta) of each room, then the result key if the draft has an idempotency key
 -- ARGV  1 head  2 body  3 nonce for a missing generation  4 most entries  5 most bytes  6 age ms  7 meta ttl ms
---       8 result ttl ms  9 prefix of room channels  10 the id if watchers know one already  11.. the rooms
+--       8 result ttl ms  9 prefix of room channels  10 the id if watchers know one already
+--       11 the newest clock value the caller was told (0: none)  12.. the rooms
 -- Reply {duplicate 0|1, "id\troom\tseq\tepoch[\troom\tseq\tepoch...]"}
 --
 -- Everything that can be wrong with stored state is found and mended before the first write, so that a draft is
 -- never in some of its rooms only.  Work is bounded: at most DROPPED old entries leave a room per publish.
 local DROPPED = 8
+local AHEAD = 2048000 -- two seconds: what was given and lost is not given again
+local STEP, PLACE, SEND = 1, 0, 'PUBLISH' -- of several partitions: how many, which; redis_scripts writes this line
 local head, body, most, most_bytes, age = ARGV[1], ARGV[2], tonumber(ARGV[4]), tonumber(ARGV[5]), tonumber(ARGV[6])
-local count = #ARGV - 10
+local count = #ARGV - 11
 local result = KEYS[3 + 2 * count]
 local generation = redis.call('HGET', KEYS[2], 'token')
 
@@ -21,10 +24,14 @@ if result and generation then
   end
 end
 
--- The hybrid clock: 1/1024 ms, never the same twice, never back.  Below 2^53, so exact in a Lua number.
+-- The hybrid clock: 1/1024 ms, never the same twice, never back.  Below 2^53, so exact in a Lua number.  A partition
+-- takes each STEP-th number: no id is given twice, and it tells where it was made.
 local time = redis.call('TIME')
 local now = tonumber(time[1]) * 1000 + math.floor(tonumber(time[2]) / 1000)
-local value = math.max((tonumber(redis.call('GET', KEYS[1])) or 0) + 1, now * 1024)
+local last = tonumber(redis.call('GET', KEYS[1]))
+if not last and ARGV[11] ~= '0' then last = tonumber(ARGV[11]) + AHEAD end -- lost, and the server's time may be behind
+local value = math.max((last or 0) + 1, now * 1024)
+value = value + (PLACE - value) % STEP
 local id = ARGV[10] ~= '' and ARGV[10] or string.format('%014x', value)
 
 local function base36(number)
@@ -64,14 +71,14 @@ for i = 1, count do
     room = {fresh = true, epoch = named .. '-' .. base36(value), seq = 0, first = 1, bytes = 0, oldest = now}
   end
   room.seq = room.seq + 1
-  places = places .. '\t' .. ARGV[10 + i] .. '\t' .. room.seq .. '\t' .. room.epoch
+  places = places .. '\t' .. ARGV[11 + i] .. '\t' .. room.seq .. '\t' .. room.epoch
   rooms[i] = room
 end
 local record = id .. '\t' .. head .. places .. '\n' .. body
 
 -- SET first: where memory is short it is refused before anything has been written.
 redis.call('SET', KEYS[1], string.format('%.0f', value))
-if not generation then redis.call('HSET', KEYS[2], 'token', named) end
+if not generation then redis.call('HSET', KEYS[2], 'token', named, 'partitions', STEP) end
 
 -- How many of `entries` (the oldest ones) are over a limit, and what they weigh.
 local function over(room, entries, upto)
@@ -119,5 +126,5 @@ end
 
 local placed = id .. places
 if result then redis.call('SET', result, named .. '\n' .. placed, 'PX', ARGV[8]) end
-for i = 1, count do redis.call('PUBLISH', ARGV[9] .. ARGV[10 + i], record) end
+for i = 1, count do redis.call(SEND, ARGV[9] .. ARGV[11 + i], record) end
 return {0, placed}

@@ -12,7 +12,9 @@
   const NOTICE_MS = 8000;
   const SESSION_WAIT_MS = 1500;
   const OWN_EVENTS = new Set(["session", "shed", "resync", "mode", "server-shutdown", "batch", "beacon", "unsubscribed",
-    "session-closed"]);
+    "session-closed", "token-expiring", "presence"]);
+  const NEEDS_TOKEN = new Set(["token_missing", "token_invalid", "token_expired", "token_revoked", "unauthorized"]);
+  const AGAIN_MS = 2000;
 
   const byId = (id) => document.getElementById(id);
   const element = (tag, text, className) => {
@@ -31,7 +33,8 @@
   const joined = new Map(); // room -> "yes" | "asked" | "refused"
 
   function roomsOfAddress() {
-    const rooms = location.hash.slice(1).split(",").map((part) => {
+    const parts = location.hash.slice(1).split("&").filter((part) => !part.startsWith("token="));
+    const rooms = parts.join("&").split(",").map((part) => {
       try { return decodeURIComponent(part).trim(); } catch { return ""; }
     });
     return rooms.filter((room) => /^(agent|task|project):./.test(room));
@@ -43,11 +46,13 @@
   }
 
   function readAddress() {
+    const given = location.hash.slice(1).split("&").find((part) => part.startsWith("token="));
     const rooms = roomsOfAddress();
     const next = new Set(rooms.length ? rooms : DEFAULT_ROOMS);
     for (const room of [...wanted]) if (!next.has(room)) leave(room);
     for (const room of next) wanted.add(room);
-    writeAddress();
+    writeAddress(); // without the token: an address is copied, shown and kept
+    if (given) useToken(decodeURIComponent(given.slice("token=".length)));
     ask();
   }
 
@@ -267,6 +272,81 @@
     setTimeout(() => item.remove(), NOTICE_MS);
   }
 
+  // --- who looks: a token in this tab's memory, sent in `auth` and nowhere else ----------------------------------------
+
+  const KEPT = "wsapp-token";
+  let token = sessionStorage.getItem(KEPT) || "";
+
+  function keepToken(given) {
+    token = given;
+    if (token) sessionStorage.setItem(KEPT, token);
+    else sessionStorage.removeItem(KEPT);
+    byId("forget").hidden = !token;
+    byId("identity-open").textContent = token ? "token of " + holder(token) : "token";
+  }
+
+  // Only to be shown: what is in a token is judged by the server.
+  function holder(jwt) {
+    try {
+      const part = jwt.split(".")[1].replaceAll("-", "+").replaceAll("_", "/");
+      return String(JSON.parse(new TextDecoder().decode(Uint8Array.from(atob(part), (char) => char.charCodeAt(0)))).sub);
+    } catch {
+      return "?";
+    }
+  }
+
+  function askForToken(why, kind) {
+    byId("identity").hidden = false;
+    byId("identity").dataset.kind = kind || "";
+    byId("identity-why").textContent = why;
+    byId("identity-open").setAttribute("aria-expanded", "true");
+  }
+
+  function closeIdentity() {
+    byId("identity").hidden = true;
+    byId("token").value = "";
+    byId("identity-open").setAttribute("aria-expanded", "false");
+  }
+
+  function useToken(given) {
+    if (!socket.connected || !token) {
+      keepToken(given);
+      closeIdentity();
+      socket.disconnect().connect();
+      return;
+    }
+    socket.timeout(10000).emit("refresh-token", given, (lost, answer) => {
+      if (lost) askForToken("no answer from the server; try again", "error");
+      else if (answer.ok) {
+        keepToken(given);
+        closeIdentity();
+        notice(`goes on with the new token for ${Math.round(answer.expiresInMs / 1000)} s`, "good");
+      } else if (answer.error.code === "forbidden") { // somebody else's: a new session
+        keepToken(given);
+        closeIdentity();
+        socket.disconnect().connect();
+      } else askForToken(`refused: ${answer.error.message} (${answer.error.code})`, "error");
+    });
+  }
+
+  byId("identity-open").addEventListener("click", () => {
+    if (byId("identity").hidden) {
+      askForToken("The server asks for tokens? Paste one; this tab alone keeps it. "
+        + "A link may bring it: #token=…, which is taken out of the address at once.");
+      byId("token").focus();
+    } else closeIdentity();
+  });
+  byId("identify").addEventListener("submit", (event) => {
+    event.preventDefault();
+    const given = byId("token").value.trim();
+    if (given) useToken(given);
+  });
+  byId("forget").addEventListener("click", () => {
+    keepToken("");
+    closeIdentity();
+    socket.disconnect().connect();
+  });
+
   let facts = {};
   function state(name, text) {
     byId("state").dataset.state = name;
@@ -276,7 +356,7 @@
   }
 
   const path = new URL("socket.io", document.baseURI).pathname;
-  const socket = io({ path, auth: { wsapp: 1 }, autoConnect: false, reconnectionDelay: 500, reconnectionDelayMax: 5000 });
+  const socket = io({ path, auth: (send) => send(token ? { wsapp: 1, token } : { wsapp: 1 }), autoConnect: false, reconnectionDelay: 500, reconnectionDelayMax: 5000 });
   let settled = false; // the server has told whether the session was recovered
   let everConnected = false;
   let shutdownMs = 0;
@@ -300,6 +380,7 @@
     engine.on("upgrade", (transport) => { facts.transport = transport.name; state("connected", byId("state-text").textContent); });
     settled = false;
     shutdownMs = 0;
+    closed = null;
     state("connected");
     setTimeout(() => { if (socket.connected) settle(null); }, SESSION_WAIT_MS);
   });
@@ -320,17 +401,53 @@
     for (const [room, how] of joined) if (how === "asked") joined.delete(room);
     if (code >= 4500 && code < 5000) {
       socket.disconnect();
-      state("refused", `closed by the server (${details.context.reason || code})`);
+      ended({ code, reason: details.context.reason });
       return;
     }
+    if (reason === "io client disconnect") return;
+    if (closed && closed.code >= 4500) return;
     state("reconnecting");
     // The library does not come back by itself when the server ended the connection in words.
     if (reason === "io server disconnect") setTimeout(() => socket.connect(), shutdownMs || 1000);
   });
 
+  // Polling shows no close code: it is told before. From 4500 on there is no coming back without a change.
+  let closed = null;
+  function ended(what) {
+    closed = what;
+    if (!(what.code >= 4500)) return;
+    const why = String(what.reason || what.code).replaceAll("_", " ");
+    socket.disconnect();
+    state("refused", "closed: " + why);
+    joined.clear();
+    showRooms();
+    if (NEEDS_TOKEN.has(what.reason)) askForToken(`The server closed the connection: ${why}. Paste a newer token.`, "error");
+  }
+  socket.on("session-closed", (what) => { if (what) ended(what); });
+
   socket.on("connect_error", (error) => {
-    if (socket.active) state("reconnecting", everConnected ? "reconnecting" : "connecting");
-    else state("refused", "refused: " + error.message);
+    if (socket.active) {
+      state("reconnecting", everConnected ? "reconnecting" : "connecting");
+      return;
+    }
+    const code = (error.data && error.data.code) || "";
+    const missing = code === "token_missing";
+    state("refused", missing ? "refused: a token is needed" : `refused: ${error.message}`);
+    if (missing) askForToken(`A token is needed (${code}). Paste one: this tab alone keeps it.`);
+    else if (error.data && error.data.retryable) setTimeout(() => { if (!socket.active) socket.connect(); }, AGAIN_MS);
+    else if (NEEDS_TOKEN.has(code)) askForToken(`The server refused: ${error.message} (${code}).`, "error");
+  });
+
+  socket.on("token-expiring", (what) => {
+    const seconds = Math.max(0, Math.round(((what && what.expiresInMs) || 0) / 1000));
+    askForToken(`This token ends in ${seconds} s. Paste a newer one of the same user to go on.`);
+  });
+
+  socket.on("unsubscribed", (what) => {
+    if (!what) return;
+    if (wanted.has(what.room)) joined.set(what.room, "refused");
+    notice(`${what.room}: not allowed any more (${what.reason})`, "error");
+    showRooms();
   });
 
   // The sdk profile: an event comes with its meta, over the rate limit in a batch of [name, data, meta].
@@ -370,6 +487,7 @@
   });
   window.addEventListener("hashchange", readAddress);
 
+  keepToken(token);
   readAddress();
-  socket.connect();
+  if (!socket.active) socket.connect();
 })();

@@ -1,0 +1,68 @@
+"""What waits for a GET, and what a POST holds."""
+
+from __future__ import annotations
+
+import gevent
+import pytest
+
+from wsapp.transport.polling import NOOP, PacketError, PollQueue, decode_payload
+
+
+def test_what_waits_is_taken_at_once_and_in_order() -> None:
+    queue = PollQueue()
+    queue.put(b"4a")
+    queue.put(b"bAQ==")
+    queue.wait(0)
+    assert queue.bytes == 7
+    assert (queue.take(), queue.take(), queue.bytes) == ([b"4a", b"bAQ=="], [], 0)
+
+
+def test_a_get_waits_for_the_first_and_may_be_ended() -> None:
+    queue = PollQueue()
+    queue.end()
+    assert queue.take() == [], "nobody was asking"
+    waits = gevent.spawn(queue.wait, 5)
+    gevent.sleep(0)
+    assert queue.polling
+    queue.end()
+    waits.get(timeout=5)
+    assert (queue.polling, queue.take()) == (False, [NOOP])
+
+
+def test_a_cancelled_session_answers_no_get() -> None:
+    queue = PollQueue()
+    waits = gevent.spawn(queue.wait, 5)
+    gevent.sleep(0)
+    queue.cancel()
+    for get in (waits.get, lambda timeout: queue.wait(timeout)):
+        with pytest.raises(PacketError):
+            get(timeout=5)
+
+
+def test_a_get_that_comes_behind_is_awaited_for_a_moment() -> None:
+    queue = PollQueue()
+    queue.await_get()
+    posts = gevent.spawn(queue.await_get)
+    gevent.sleep(0)
+    waits = gevent.spawn(queue.wait, 5)
+    posts.get(timeout=5)
+    assert queue.polling
+    waits.kill()
+
+
+def test_payloads() -> None:
+    assert decode_payload("4é\x1ebAQI=\x1e3".encode(), 3) == [("4é".encode(), False), (b"\1\2", True), (b"3", False)]
+
+
+@pytest.mark.parametrize("body", [b"\xff", b"4\x1e\xc3", b"bA", b"b!", b"3\x1e3\x1e3\x1e3"])
+def test_what_is_no_payload(body: bytes) -> None:
+    with pytest.raises(PacketError):
+        decode_payload(body, 3)
+
+
+def test_what_waited_goes_on_by_websocket() -> None:
+    queue = PollQueue()
+    for packet in (b"bAQI=", NOOP, b"4x"):
+        queue.put(packet)
+    assert [(frame.payload, frame.binary) for frame in queue.frames()] == [(b"\1\2", True), (b"4x", False)]
+    assert queue.bytes == 0
