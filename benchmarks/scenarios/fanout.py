@@ -30,19 +30,27 @@ def _measure(options: Options, scenario: str, clients: int, workers: int, stage:
     # Waking an idle CPU costs a sender up to twice the send itself: a client that polls keeps that out of every
     # target's figure and out of the reference's, also when it is faster than a saturated server.
     spin = 1
-    raws = {}
-    for target in options.targets:
+    raws: dict[str, dict[str, Any]] = {}
+
+    def serve(target: str) -> None:
         with (running(target, stage, workers, options.env) as server,
               LoadClient(stage.folder, server.port, clients, stage.page, capture=frame, spin=spin) as client):
             raws[target] = window(stage, target, server, client, load)
-    joins = {"reference": 1}
-    if scenario == "saturated" and "wsapp" in raws:
-        # wsapp sends a member in one piece what was published since it sent to it last; so does this reference.
-        joins["reference, joined"] = _joined(raws["wsapp"])
-    for name, join in joins.items():
+
+    def refer(name: str, join: int) -> None:
         with (reference(stage, workers, frame=frame, clients=clients, join=join, **pace) as server,
               LoadClient(stage.folder, server.port, clients, stage.page, spin=spin) as client):
             raws[name] = reference_window(stage, server, client, load)
+
+    first, *peers = options.targets
+    serve(first)
+    # With the first target's frames, and right behind it: the mood of a shared machine changes by the minute.
+    refer("reference", 1)
+    if scenario == "saturated" and first == "wsapp":
+        # wsapp sends a member in one piece what was published since it sent to it last; so does this reference.
+        refer("reference, joined", _joined(raws[first]))
+    for peer in peers:
+        serve(peer)
     base = raws["reference"]["cpu"]["cpu"] / raws["reference"]["client"]["deliveries"]
     return [Row(scenario, case, target, run, _figures(raw, base), raw) for target, raw in raws.items()]
 
@@ -50,7 +58,8 @@ def _measure(options: Options, scenario: str, clients: int, workers: int, stage:
 def _joined(raw: dict[str, Any]) -> int:
     """How many events came in one read, rounded."""
     client = raw["client"]
-    return max(1, min(WINDOW, round(client["deliveries"] / max(1, client["reads"]))))
+    together: float = client["deliveries"] / max(1, client["reads"])
+    return max(1, min(WINDOW, round(together)))
 
 
 def _figures(raw: dict[str, Any], base: float) -> dict[str, float]:
