@@ -43,6 +43,8 @@ _TLS_FIXES: Final = {
     "CERTIFICATE_REQUIRED": "it asks for a client certificate: name it in the Redis URL"
                             " (?ssl_certfile=/path/client.pem&ssl_keyfile=/path/client.key)",
     "ALERT_UNKNOWN_CA": "it does not trust the CA of the client certificate in the Redis URL: take another",
+    # So when that CA has the name of one that it trusts, but not its key.
+    "ALERT_DECRYPT_ERROR": "it does not trust the CA of the client certificate in the Redis URL: take another",
     "EOF occurred in violation": "it ended the TLS connection: it asks for a client certificate (?ssl_certfile=/path&"
                                  "ssl_keyfile=/path), or does not trust the CA of the one in the Redis URL",
     "PEM lib": "ssl_certfile and ssl_keyfile in the Redis URL are not a certificate and its key: correct them",
