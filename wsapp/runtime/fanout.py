@@ -201,7 +201,7 @@ class Fanout:
                 self._pass_singly(sub, turn, now)
                 continue
             data, size = joined[sub.variant] or self._join(joined, turn, sub, room.name)
-            try:
+            try:  # written out as in `_serve`: no call of ours between the loop and the kernel
                 sent = send(data)
                 if sent != size:
                     sub.box.rest(data, sent)
