@@ -157,7 +157,7 @@ class Run:
         pumps = [Pump(child.stdout.fileno(), 1, "stdout", self), Pump(child.stderr.fileno(), 2, "stderr", self)]
         for pump in pumps:
             pump.start()
-        status = child.wait()
+        status = _await(child)
         self.exited.set()
         for pump in pumps:
             pump.join()
@@ -182,6 +182,34 @@ class Run:
             return  # the terminal has sent it to the command too
         if self._child is not None:
             self._child.send_signal(number)
+
+
+def _await(child: subprocess.Popen[bytes]) -> int:
+    """`child.wait()` that misses no signal.  One that comes just before a wait begins would be handled only when the
+    child has ended; here it leaves a byte to wake up for."""
+    wake, news = os.pipe()
+    os.set_blocking(news, False)
+    ended = threading.Event()
+
+    def reap() -> None:
+        child.wait()
+        ended.set()
+        os.write(news, b"\0")
+
+    before = signal.set_wakeup_fd(news, warn_on_full_buffer=False)
+    waiter = threading.Thread(target=reap, name="wsapp-wait", daemon=True)
+    try:
+        waiter.start()
+        while not ended.is_set():
+            select.select([wake], [], [])
+            os.read(wake, READ_SIZE)
+        waiter.join()
+    finally:
+        signal.set_wakeup_fd(before)
+        if ended.is_set():
+            os.close(wake)
+            os.close(news)
+    return child.returncode
 
 
 def _in_foreground() -> bool:
