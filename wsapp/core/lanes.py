@@ -268,25 +268,23 @@ class Lanes:
 
     def keep_states(self) -> list[Shed]:
         """Shed all that waits but the latest states."""
-        sheds: list[Shed] = []
-        for group in [group for group in self._groups.values() if group.key[2] is not Lane.STATE]:
-            self._unlink(group)
-            del self._groups[group.key]
-            for waiting in group.waits:
-                sheds += waiting.sheds(SHED_SNAPSHOTS)
-                self._drop(waiting)
-        return coalesce(sorted(sheds))
+        dropped = self._remove([group for group in self._groups.values() if group.key[2] is not Lane.STATE])
+        return coalesce(sorted(shed for waiting in dropped for shed in waiting.sheds(SHED_SNAPSHOTS)))
 
     def drop(self, room: str) -> list[Waiting]:
         """Forget what waits of a room and return it, in order within each entity."""
-        dropped: list[Waiting] = []
-        for group in [group for group in self._groups.values() if group.room == room]:
+        return self._remove([group for group in self._groups.values() if group.room == room])
+
+    def _remove(self, groups: list[_Group]) -> list[Waiting]:
+        """Take whole groups out; what waited in them."""
+        removed: list[Waiting] = []
+        for group in groups:
             self._unlink(group)
             del self._groups[group.key]
-            dropped += group.waits
-        for waiting in dropped:
+            removed += group.waits
+        for waiting in removed:
             self._drop(waiting)
-        return dropped
+        return removed
 
     def _add(self, group: _Group, waiting: Waiting) -> None:
         group.waits[waiting] = None

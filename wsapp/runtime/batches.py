@@ -11,7 +11,7 @@ from typing import Any
 from wsapp.core.events import THOUGHT, Lane, Profile, Publication, strict_dumps, strict_loads
 from wsapp.core.lanes import Batch
 from wsapp.core.session import Session
-from wsapp.transport.frames import Frame, Squeeze
+from wsapp.transport.frames import Frame, Squeeze, joined
 
 
 def batch_frames(batches: list[Batch], profile: Profile, last: bool = True) -> Iterator[tuple[Frame, int]]:
@@ -36,7 +36,7 @@ def send_joined(session: Session, frames: list[Frame], squeeze: Squeeze) -> None
         for frame in frames:
             session.peer.push(frame)
     else:
-        box.write(b"".join([frame.squeezed(squeeze) if box.squeezed else frame.ws for frame in frames]))
+        box.write(joined(frames, squeeze if box.squeezed else None))
 
 
 def single_frame(publication: Any, profile: Profile, room: str) -> Frame:

@@ -25,7 +25,7 @@ from wsapp.runtime.batches import batch_frames, send_joined, single_frame
 from wsapp.runtime.critical import CriticalDelivery
 from wsapp.runtime.turns import Turns
 from wsapp.runtime.unrecorded import Unrecorded
-from wsapp.transport.frames import Frame, Squeeze
+from wsapp.transport.frames import Frame, Squeeze, joined
 from wsapp.transport.outbox import RELIEVED
 
 VARIANTS: Final = 2 * PROFILES  # each profile, plain and compressed
@@ -189,7 +189,7 @@ class Fanout:
         now, count = self._clock(), len(turn.items)
         (head, first), (_, last) = turn.items[0], turn.items[-1]
         serial = f"{head.id}+{count}"
-        joined: list[tuple[bytes, int] | None] = [None] * VARIANTS
+        encoded: list[tuple[bytes, int] | None] = [None] * VARIANTS
         others: list[Subscription] = []
         served = 0
         for sub in subs:
@@ -200,7 +200,7 @@ class Fanout:
             if send is None:
                 self._pass_singly(sub, turn, now)
                 continue
-            data, size = joined[sub.variant] or self._join(joined, turn, sub, room.name)
+            data, size = encoded[sub.variant] or self._join(encoded, turn, sub, room.name)
             try:  # written out as in `_serve`: no call of ours between the loop and the kernel
                 sent = send(data)
                 if sent != size:
@@ -225,12 +225,12 @@ class Fanout:
             sub.count += 1
             self._count(publication, 1)
 
-    def _join(self, joined: list[tuple[bytes, int] | None], turn: Turn, sub: Subscription,
+    def _join(self, encoded: list[tuple[bytes, int] | None], turn: Turn, sub: Subscription,
               room: str) -> tuple[bytes, int]:
-        """The bytes of several publications one after the other, as `_encode` makes them."""
-        single: list[tuple[bytes, int] | None] = [None] * VARIANTS
-        data = b"".join([self._encode(single, publication, sub, room)[0] for publication, _seq in turn.items])
-        joined[sub.variant] = data, len(data)
+        """As `_encode`, of several publications one after the other."""
+        frames = [self.frame(publication, sub.session.profile, room) for publication, _seq in turn.items]
+        data = joined(frames, self.squeeze if sub.variant >= PROFILES else None)
+        encoded[sub.variant] = data, len(data)
         return data, len(data)
 
     def _push(self, sub: Subscription, publication: Publication) -> None:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import base64
 import codecs
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Final
 
 from wsapp.errors import CloseCode
@@ -96,6 +96,11 @@ class Frame:
         if self._text is None:
             self._text = b"b" + base64.b64encode(self.payload)
         return self._text
+
+
+def joined(frames: Iterable[Frame], squeeze: Squeeze | None) -> bytes:
+    """WebSocket frames one behind the other, for one send; compressed for a peer that takes that."""
+    return b"".join([frame.ws if squeeze is None else frame.squeezed(squeeze) for frame in frames])
 
 
 class FrameParser:

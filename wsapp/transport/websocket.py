@@ -29,6 +29,7 @@ from wsapp.transport.frames import (
     Squeeze,
     encode,
     encode_close,
+    joined,
     parse_close,
 )
 from wsapp.transport.outbox import Outbox
@@ -151,8 +152,7 @@ class WebSocket:
 
     def send_all(self, frames: Iterable[Frame]) -> None:
         """Pass shared frames on in one piece."""
-        squeeze = self._squeeze
-        self.outbox.write(b"".join([frame.ws if squeeze is None else frame.squeezed(squeeze) for frame in frames]))
+        self.outbox.write(joined(frames, self._squeeze))
 
     def cut(self, code: int, reason: str, grace: float) -> None:
         """As `close`, for a client that does not read: what waits is dropped, and the code is what it finds if it
