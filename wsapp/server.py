@@ -329,6 +329,11 @@ class SocketServer(Broadcasts, Hosted, Acknowledged):
         """Whether this worker takes nobody in: it leaves, or an operator has drained it."""
         return self.engine.draining
 
+    @property
+    def polled(self) -> bool:
+        """Whether a polling client is there, whose next request may be a new connection."""
+        return self.engine.polled
+
     def not_ready(self) -> str | None:
         """Why this worker should get no traffic now; None when it should."""
         if not self._started:

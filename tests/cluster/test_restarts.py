@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import time
@@ -14,7 +15,7 @@ from tests.clients.fleet import Fleet, fresh, publish, spread
 from tests.clients.raw_client import RawSocket
 from tests.clients.recorder import Recorder
 from tests.fault.load import Load, account
-from tests.harness import Server, wait_until
+from tests.harness import Server, http, wait_until
 
 pytestmark = [pytest.mark.cluster, pytest.mark.node]
 
@@ -60,6 +61,26 @@ def test_sigterm_tells_everybody_and_they_come_back(fleet: Fleet) -> None:
         ids = publish(server, agent, 3)
         for client in clients:
             client.wait_ids(ids)
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_sigterm_between_two_polls(workers: int) -> None:
+    """A polling client whose next GET comes on a new connection, after the signal, is told all the same; a new client
+    is turned away; and the port is closed at the end."""
+    with Server(workers, env={"WSAPP_DRAIN_TIMEOUT": str(DRAIN)}) as server:
+        door = f"{server.url}/socket.io/?EIO=4&transport=polling"
+        ours = f"{door}&sid={json.loads(http(door).body[1:])['sid']}"
+        http(ours, b"40")
+        assert "session" in http(ours).body.decode()
+        server.process.send_signal(signal.SIGTERM)
+        wait_until(lambda: http(server.url + "/readyz").status == 503, "draining")
+        refused = http(door)
+        assert (refused.status, "retry-after" in refused.headers) == (503, True)
+        assert "server-shutdown" in http(ours).body.decode()
+        assert http(ours).body == b"1", "the end of the session, in a payload of its own"
+        assert server.process.wait(60) == 0
+        with pytest.raises(OSError):
+            http(server.url + "/readyz")
 
 
 def test_killed_worker_loses_nothing(fleet: Fleet) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import gevent
 import pytest
 
-from wsapp.transport.polling import NOOP, PacketError, PollQueue, decode_payload
+from wsapp.transport.polling import CLOSE, NOOP, PacketError, PollQueue, decode_payload
 
 
 def test_what_waits_is_taken_at_once_and_in_order() -> None:
@@ -15,6 +15,17 @@ def test_what_waits_is_taken_at_once_and_in_order() -> None:
     queue.wait(0)
     assert queue.bytes == 7
     assert (queue.take(), queue.take(), queue.bytes) == ([b"4a", b"bAQ=="], [], 0)
+
+
+def test_the_end_comes_after_all_and_alone() -> None:
+    queue = PollQueue()
+    queue.put(b"4a")
+    queue.close()
+    queue.put(b"4b")
+    queue.wait(0)
+    assert queue.take() == [b"4a", b"4b"]
+    queue.wait(5)
+    assert (queue.take(), queue.take()) == ([CLOSE], [])
 
 
 def test_a_get_waits_for_the_first_and_may_be_ended() -> None:

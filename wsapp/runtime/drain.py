@@ -23,6 +23,7 @@ from wsapp.transport.engine import Engine
 log = logging.getLogger(__name__)
 
 VERB: Final = "drain"
+FETCH_LOOK: Final = 0.02  # seconds between looks whether polling clients have fetched their last words
 
 
 class Service(StrEnum):
@@ -49,7 +50,10 @@ class Drain:
         self._ending = True
         self._stop()
         self._enter(Service.DRAINING)
+        deadline = time.monotonic() + timeout
         self._lifecycle.drain(timeout, over)
+        while self._engine.polled and time.monotonic() < deadline:
+            gevent.sleep(FETCH_LOOK)  # one between two polls is told with its next
         self._done()
 
     def answer(self, asked: dict[str, Any]) -> dict[str, object]:

@@ -18,7 +18,7 @@ from wsapp.transport.frames import TEXT, Frame, Squeeze
 from wsapp.transport.heartbeat import PING_FRAME
 from wsapp.transport.inbox import Inbox
 from wsapp.transport.outbox import Outbox
-from wsapp.transport.polling import NOOP, PacketError, PollQueue, decode_payload
+from wsapp.transport.polling import CLOSE, NOOP, PacketError, PollQueue, decode_payload
 from wsapp.transport.upgrade import Probe
 from wsapp.transport.websocket import WebSocket
 
@@ -28,8 +28,6 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 CLOSED, PONG, MESSAGE = (ord(digit) for digit in "134")
-
-CLOSE_FRAME: Final = Frame(b"1")
 
 SLOW_GRACE: Final = 15.0  # seconds in which a client that was cut off may read that it was
 INBOX_PAUSE: Final = 0.01  # seconds between looks at a full inbox, while a POST waits
@@ -148,7 +146,7 @@ class Connection:
         if self.ws is not None:
             self.ws.close(code, reason)
         elif self._poll is not None:
-            self._poll.put(CLOSE_FRAME.payload)
+            self._poll.close()
             gevent.spawn_later(LINGER, self.engine.forget, self)
         if self.probe is not None:
             self.probe.ws.close(code, reason)
@@ -263,15 +261,16 @@ class Connection:
             self.timed_out()  # the wheel's next tick would have said so
             raise PacketError("no PONG came in time")
         queue = self._poll
-        if queue is None or self.probe is not None and not queue.packets:
+        if queue is None or self.probe is not None and not (queue.packets or queue.closing):
             return [NOOP]
         if queue.polling and not queue.cancelled:
             self.broke(CloseCode.PROTOCOL_ERROR, "two polls at once")
             raise PacketError("two polls at once")
         queue.wait(timeout)
-        if self.closed:
+        packets = queue.take() or [NOOP]
+        if self.closed and not queue.closing:
             self.engine.forget(self)
-        return queue.take() or [NOOP]
+        return packets
 
     def poll_cancelled(self) -> None:
         """The client hung up on its GET: what is put into the answer would be lost, so the session ends."""
@@ -287,7 +286,7 @@ class Connection:
             decoded = decode_payload(body, self.engine.options.max_packets)
             while self._inbox is not None and self._inbox.full and not self.closed:
                 gevent.sleep(INBOX_PAUSE)  # the client feels the backpressure, as on a WebSocket
-            if self._poll is not None and (CLOSE_FRAME.payload, False) in decoded:
+            if self._poll is not None and (CLOSE, False) in decoded:
                 self._poll.await_get()
             for packet in decoded:
                 self.receive(*packet)

@@ -137,6 +137,11 @@ class Engine(engineio.Server):  # type: ignore[misc]  # engineio has no types
         for connection in [self.sockets[sid]] if sid in self.sockets else [] if sid else list(self.sockets.values()):
             connection.close(CloseCode.NORMAL, "server disconnect")
 
+    @property
+    def polled(self) -> bool:
+        """Whether a polling client is there, or is still to fetch the end of its session."""
+        return any(connection.ws is None for connection in self.sockets.values())
+
     # -- from connections
 
     def read(self, connection: Connection, payload: str | bytes) -> Any:

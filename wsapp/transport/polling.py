@@ -16,6 +16,7 @@ from wsapp.transport.frames import Frame
 
 SEPARATOR: Final = b"\x1e"
 NOOP: Final = b"6"
+CLOSE: Final = b"1"
 CROSSING: Final = 0.05  # seconds by which the requests of a polling client may overtake each other
 
 
@@ -26,13 +27,13 @@ class PacketError(Exception):
 class PollQueue:
     """What waits for the next GET of a polling client."""
 
-    __slots__ = ("bytes", "cancelled", "packets", "polling", "ready")
+    __slots__ = ("bytes", "cancelled", "closing", "packets", "polling", "ready")
 
     def __init__(self) -> None:
         self.packets: deque[bytes] = deque()
         self.bytes = 0
         self.ready = Event()
-        self.polling = self.cancelled = False
+        self.polling = self.cancelled = self.closing = False
 
     def put(self, packet: bytes) -> None:
         """Queue a packet, as text."""
@@ -40,12 +41,21 @@ class PollQueue:
         self.bytes += len(packet)
         self.ready.set()
 
+    def close(self) -> None:
+        """The session ends: after all that waits, a GET of its own gets the CLOSE packet."""
+        self.closing = True
+        self.ready.set()
+
     def take(self) -> list[bytes]:
-        """All that waits."""
+        """All that waits; CLOSE comes alone, since socket.io-client drops the events of a payload that has it (it
+        hands events on in a later turn of its loop, and CLOSE at once)."""
         packets = list(self.packets)
+        if self.closing and not packets:
+            packets, self.closing = [CLOSE], False
         self.packets.clear()
         self.bytes = 0
-        self.ready.clear()
+        if not self.closing:
+            self.ready.clear()
         return packets
 
     def frames(self) -> list[Frame]:

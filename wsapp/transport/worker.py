@@ -50,6 +50,7 @@ LAST_SIZE: Final = 65_536
 LATE: Final = b"HTTP/1.1 408 Request Timeout\r\nConnection: close\r\nContent-Length: 0\r\n\r\n"
 LEFT_TO_OTHERS: Final = 0.05  # seconds in which a drained worker leaves what comes to those that take it
 GC_YOUNG: Final = 5_000  # new objects between two looks for young cycles
+DRAIN_LOOK: Final = 0.1  # seconds between looks at a drain
 QUICK_DRAIN: Final = 1.0  # seconds for a drain on Ctrl-C
 LAST_WORDS: Final = 1.0  # seconds after all drains in which TLS connections may come to their end
 TUNNEL_LOOK: Final = 0.05  # seconds between looks whether they have
@@ -66,6 +67,8 @@ class Service(Protocol):
     def token(self) -> str: ...
     @property
     def draining(self) -> bool: ...
+    @property
+    def polled(self) -> bool: ...
 
     def start(self) -> None: ...
     def connection_count(self) -> int: ...
@@ -403,17 +406,19 @@ class Worker(GeventPyWSGIWorker):  # type: ignore[misc]  # gunicorn has no types
         return made
 
     def _stop(self, servers: list[Server], hosted: list[Service]) -> None:
-        for server in servers:
-            server.close()
+        """Accept no more, but for the requests of polling clients that are there still: others get 503."""
         begun = time.monotonic()
         drains = [gevent.spawn(service.drain, QUICK_DRAIN if self._hurry else None) for service in hosted]
         while not all(drain.ready() for drain in drains):
             self.notify()
-            gevent.joinall(drains, timeout=0.5)
+            if not any(service.polled for service in hosted):
+                for server in servers:
+                    server.close()
+            gevent.joinall(drains, timeout=DRAIN_LOOK)
         for service in hosted:
             service.shutdown()
         for server in servers:
-            server.stop(timeout=0.2)
+            server.stop(timeout=0.2)  # closes it too
             server.adopted.kill(timeout=0.2)  # those that are idle, whose TLS may end at a colleague
         patience = QUICK_DRAIN if self._hurry else max((service.drain_timeout for service in hosted), default=0.0)
         self._leave_tunnels([server.tls for server in servers if server.tls is not None], begun + patience + LAST_WORDS)
