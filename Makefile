@@ -3,6 +3,8 @@
 .PHONY: help run test lint types fmt bench chaos fuzz audit clean
 
 BIN := .venv/bin
+# Test processes at a time; a file's tests stay together, since they share their servers.
+JOBS ?= 2
 
 help:  ## show this list
 	@sed -n 's/^\([a-z]*\):.*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 16
@@ -16,7 +18,7 @@ test: .venv/.dev tests/node_modules/.stamp  ## lint, types and the whole test su
 	@.ci/setup proxies
 	@.ci/setup clocks
 	@$(MAKE) --no-print-directory lint types
-	$(BIN)/python -m pytest $(ARGS)
+	$(BIN)/python -m pytest -n $(JOBS) --dist loadfile $(ARGS)
 
 lint: .venv/.dev  ## ruff
 	$(BIN)/ruff check .

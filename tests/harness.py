@@ -8,7 +8,6 @@ from __future__ import annotations
 import json
 import os
 import signal
-import socket
 import ssl
 import subprocess
 import sys
@@ -24,7 +23,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple, Self
 import psutil
 import pytest
 
-from tests.valkey import Valkey
+from tests.valkey import Valkey, free_port
 
 if TYPE_CHECKING:
     from wsapp import Emitter
@@ -76,13 +75,6 @@ def wait_until(condition: Callable[[], Any], what: str, timeout: float = DEADLIN
         time.sleep(step)
 
 
-def free_port() -> int:
-    """A port that was free a moment ago."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
-
-
 class Server:
     """One gunicorn with `workers` workers.  Without `redis_url` it gets a Valkey of its own in `valkey`; with
     an empty one it is left to start its private one.  `ca` signed its certificate, if it speaks TLS."""
@@ -113,6 +105,8 @@ class Server:
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None,
                  trace: TracebackType | None) -> None:
+        if error is not None:  # it is gone when the failure is reported: pytest shows what was printed
+            print(f"log of {self.app} on {self.port}:\n{self.log_tail()}")
         self.close()
 
     @property

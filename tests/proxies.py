@@ -12,7 +12,8 @@ from pathlib import Path
 from typing import Final, Self
 
 from tests.certificate import Signed
-from tests.harness import ROOT, free_port, http, wait_until
+from tests.harness import ROOT, http, wait_until
+from tests.valkey import free_port
 
 UNPACKED: Final = ROOT / ".cache" / "proxies"  # where `.ci/setup proxies` puts them
 EXAMPLES: Final = ROOT / "config" / "deployment"

@@ -17,7 +17,8 @@ import pytest
 import redis
 
 from tests.certificate import Authority
-from tests.harness import OURS, ROOT, free_port, wait_until
+from tests.harness import OURS, ROOT, wait_until
+from tests.valkey import free_port
 from wsapp.backends.embedded import find_embedded
 from wsapp.launch import bind_address, boot_settings, worker_count
 from wsapp.settings import load_settings

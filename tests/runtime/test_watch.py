@@ -19,7 +19,7 @@ from wsapp.settings import load_settings
 class Shared:
     """The memory backend as if other processes saw it."""
 
-    shared = True
+    shared, deaf = True, None
 
     def __init__(self, world: World) -> None:
         self.broker, self.reconnected = world.broker, 0
@@ -82,10 +82,12 @@ def test_a_lost_redis_is_the_trouble_and_nothing_else_is_tried(world: World) -> 
 
 def test_a_failing_canary_is_the_trouble(world: World) -> None:
     watch, _ = made(world, Shared(world), canary=0.05)
-    watch.start("w1", Greenlets())
+    greenlets = Greenlets()
+    watch.start("w1", greenlets)
     assert watch.canary is not None
     watch.canary.failing = True
     assert watch.trouble() == "events do not arrive"
+    greenlets.stop()
 
 
 def test_the_connection_that_publishes_is_kept_open(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
