@@ -232,7 +232,13 @@ def test_too_many_connections_of_a_user() -> None:
     assert place.refused({"token": place.token()}) is ErrorCode.LIMIT
     assert place.admission.identify({"token": place.token("bob")}, {}).user_id == "bob"
     place.world.connections.forget(sessions[0].sid)
-    assert place.admission.identify({"token": place.token()}, {}).user_id == "ann"
+    third = place.admission.identify({"token": place.token()}, {})
+    assert third.user_id == "ann"
+    place.come()
+    place.admission.confirm(third, {})
+    place.world.client(user="ann")  # it was let in at the same moment
+    with pytest.raises(RequestError, match="WSAPP_MAX_CONNECTIONS_PER_USER"):
+        place.admission.confirm(third, {})
 
 
 def test_plain_http(place: Place) -> None:

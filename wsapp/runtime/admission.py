@@ -6,6 +6,7 @@ Denials and everything else that an auditor asks for are lines of the logger `ws
 from __future__ import annotations
 
 import logging
+import math
 import time
 from collections import OrderedDict
 from collections.abc import Callable, Iterable, Mapping
@@ -27,7 +28,7 @@ from wsapp.transport.gate import client_address
 log = logging.getLogger(__name__)
 audit = logging.getLogger("wsapp.audit")
 
-TICK: Final = 0.2  # seconds between looks at expiring tokens
+TICK: Final = 0.5  # seconds between looks at expiring tokens
 BELIEVED: Final = 60.0  # seconds for which a revocation that Redis told of is known without it
 RECHECK: Final = 500  # revocations asked for in one round trip
 REMEMBERED: Final = 10_000  # revocations that a worker knows by itself, for when Redis is away
@@ -66,6 +67,7 @@ class Admission:
         self._connections, self._metrics, self._clock = connections, metrics, clock
         self._host = host or HostHooks()
         self._held: dict[str, Held] = {}
+        self._ending: dict[str, Held] = {}  # those whose identity expires
         self._recent: OrderedDict[str, tuple[float, float]] = OrderedDict()  # at, until
         self._unchecked = False
 
@@ -146,9 +148,14 @@ class Admission:
         self._refuse_revoked(identity.revocable(), identity.issued)
         return identity
 
-    def _require_place(self, identity: Identity, environ: Mapping[str, Any]) -> None:
+    def confirm(self, identity: Identity, environ: Mapping[str, Any]) -> None:
+        """One that was let in is connected, perhaps after a wait for Redis: were others of the same user quicker?
+        Raises RequestError."""
+        self._require_place(identity, environ, counted=1)
+
+    def _require_place(self, identity: Identity, environ: Mapping[str, Any], counted: int = 0) -> None:
         limit = self._settings.max_connections_per_user
-        if identity.user_id and limit and self._connections.count_of_user(identity.user_id) >= limit:
+        if identity.user_id and limit and self._connections.count_of_user(identity.user_id) >= limit + counted:
             self._metrics.count("usersRefused")
             audit.warning("refused: limit of connections of user=%r from %s", identity.user_id, self.address(environ))
             raise RequestError(ErrorCode.LIMIT, f"the user has {limit} connections (WSAPP_MAX_CONNECTIONS_PER_USER)")
@@ -165,7 +172,10 @@ class Admission:
 
     def admitted(self, session: Session, identity: Identity) -> None:
         """A session is connected: from now on its token's end and revocations concern it."""
+        self.left(session.sid)
         held = self._held[session.sid] = Held(session, identity, identity.revocable())
+        if identity.expires < math.inf:
+            self._ending[session.sid] = held
         if identity.rate is not None:
             self._connections.throttler.user(session.user_id, identity.rate)
         if any(self._revokes(entry, at, held) for entry, at in self._remembered(self._recent).items()):
@@ -174,6 +184,7 @@ class Admission:
     def left(self, sid: str) -> None:
         """A session is gone; idempotent."""
         self._held.pop(sid, None)
+        self._ending.pop(sid, None)
 
     def rate_of(self, session: Session) -> float:
         """The most events per second that a client may ask for."""
@@ -184,7 +195,7 @@ class Admission:
     def tick(self) -> None:
         """Warn of and close what expires; ask again about what could not be asked.  Every `TICK` seconds."""
         now, warning = self._clock(), self._settings.token_warning
-        for held in list(self._held.values()):
+        for held in list(self._ending.values()):
             left = held.identity.expires - now
             if left <= 0:
                 self._metrics.count("tokensExpired")
@@ -197,7 +208,7 @@ class Admission:
 
     def _end(self, held: Held, code: CloseCode, reason: str) -> None:
         """Tell why in an event too: a polling client sees no close code."""
-        self._held.pop(held.session.sid, None)
+        self.left(held.session.sid)
         audit.warning("closed: %s user=%r sid=%s", reason, held.session.user_id, held.session.sid)
         held.session.peer.push(Frame(packet("session-closed", {"code": int(code), "reason": reason})))
         held.session.peer.close(code, reason)

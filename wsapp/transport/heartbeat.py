@@ -43,7 +43,7 @@ class Heartbeat:
     def __init__(self, interval: float, timeout: float, clock: Callable[[], float] = time.monotonic) -> None:
         self._interval, self._timeout, self._clock = interval, timeout, clock
         self._look = min(interval, LOOK)
-        self._tick = min(max(min(self._look, timeout) / 20, 0.01), 0.25)
+        self._tick = min(max(min(self._look, timeout) / 10, 0.01), 0.25)
         self._wheel: list[list[Beating]] = [[] for _ in range(SLOTS)]
         self._now_slot = 0
         self._greenlet: gevent.Greenlet | None = None
