@@ -20,6 +20,7 @@ from tests.valkey import Valkey, free_port
 WITH_TLS: Final = ("redis-server", "redis-check-rdb")
 SERVICE: Final = "news"
 WITHIN: Final = 30.0
+DOWN_AFTER: Final = 1500  # ms; with less, a sentinel believes a new primary dead: it takes 1000 to connect
 AT_ONCE: Final = ("--repl-diskless-sync-delay", "0")  # replicas need not wait for others to come
 
 
@@ -80,7 +81,7 @@ class Sentinel(Valkey):
             self._conf.write_text(
                 f"bind 127.0.0.1\nport {self.port}\ndir {self._conf.parent}\nloglevel warning\n"
                 f"sentinel monitor {SERVICE} 127.0.0.1 {self._primary} {self._quorum}\n"
-                f"sentinel down-after-milliseconds {SERVICE} 400\nsentinel failover-timeout {SERVICE} 3000\n"
+                f"sentinel down-after-milliseconds {SERVICE} {DOWN_AFTER}\nsentinel failover-timeout {SERVICE} 3000\n"
                 + "".join(line + "\n" for line in self._lines))
         return [str(self._conf), "--sentinel"]
 

@@ -54,6 +54,22 @@ def test_killed_and_restarted(own_valkey: Valkey, listener: Listener) -> None:
     publish_after_recovery(listener)
 
 
+def test_who_hears_that_the_server_is_back_does_not_wait(own_valkey: Valkey, listener: Listener,
+                                                        monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whoever reaches it first tells the live connection, which would pause for long; until it listens it says so."""
+    backend = listener.backend
+    backend.broker.subscribe([A, B])
+    eventually(lambda: backend.deaf is None)
+    own_valkey.kill()
+    eventually(lambda: "see that it runs" in str(backend.deaf))
+    monkeypatch.setattr("random.uniform", lambda *_: 600.0)
+    time.sleep(1.0)  # by now its next attempt is a minute away, or more
+    own_valkey.start(own_valkey.port)
+    backend.ping()
+    eventually(lambda: backend.deaf is None)
+    publish_after_recovery(listener)
+
+
 def test_thrown_out_by_the_server(own_valkey: Valkey, listener: Listener) -> None:
     listener.backend.broker.subscribe([A, B])
     with redis.Redis.from_url(own_valkey.url) as client:

@@ -139,6 +139,22 @@ def test_another_primary_while_the_old_one_lives() -> None:
         backend.close()
 
 
+def test_a_sentinel_that_missed_a_failover_takes_nobody_back() -> None:
+    """It names the old primary, and sees it alive; its configuration is older, which tells."""
+    with Valkey() as old, Valkey() as new, Sentinel(old.port, 1) as behind, Sentinel(
+            new.port, 1, f"sentinel config-epoch {SERVICE} 1") as ahead:
+        address = SentinelAddress.parse(
+            f"redis+sentinel://127.0.0.1:{ahead.port},127.0.0.1:{behind.port}/{SERVICE}")
+        assert address.primary(1.0) == ("127.0.0.1", new.port)
+        wire = address.connect(1.0)
+        address.sentinels.reverse()
+        assert address.primary(1.0) == ("127.0.0.1", new.port)
+        ahead.kill()
+        assert not address.moved(wire, 1.0), "it stays where it is"
+        wire.disconnect()
+        assert address.primary(1.0) == ("127.0.0.1", old.port), "better than nothing, for who has no connection"
+
+
 def test_nobody_is_asked_about_a_server_of_its_own(primary: Valkey) -> None:
     address = read_address(primary.url)
     assert not address.moves

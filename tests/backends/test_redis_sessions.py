@@ -36,6 +36,22 @@ def test_a_partial_session_is_none(shared_world: World) -> None:
     assert sessions.save([SavedSession("s", "u", "w:1", {})]) == [True]
 
 
+def test_a_position_before_everything_is_of_one_servers_life(shared_world: World) -> None:
+    """What another life brought to a room that had no epoch may be gone, and nobody would know."""
+    sessions = shared_world.open().sessions
+    saved = SavedSession("s", "u", "w:1", {"agent:a": Position("", 0), "agent:b": Position("e", 3)})
+    key = RedisKeys(shared_world.prefix).generation
+    assert sessions.save([saved]) == [True]
+    assert sessions.take("s", "w:1") == saved
+    with redis.Redis.from_url(str(shared_world.url)) as client:
+        token = client.hget(key, "token")
+        client.hset(key, "token", "another")
+        later = sessions.take("s", "w:1")
+        client.hset(key, "token", token)
+    assert later is not None
+    assert later.positions == {"agent:a": Position(token.decode(), 0), "agent:b": Position("e", 3)}
+
+
 def test_a_crowd_that_returns_shares_pipelines() -> None:
     """A hundred at once: the first goes alone, the others together while it is under way."""
     with Valkey() as server:

@@ -12,6 +12,7 @@ from flask_socketio import ConnectionRefusedError as Refused
 from tests.blueprints.conftest import Place
 from tests.polling import PollingClient
 from tests.runtime.world import eventually
+from wsapp.errors import BrokerUnavailable
 from wsapp.runtime.event_blueprint import Call, EventBlueprint
 
 
@@ -100,6 +101,36 @@ def test_a_client_that_goes_while_it_is_admitted_leaves_nothing(place: Place) ->
     gevent.sleep(0.01)
     assert place.server.connections.get_connection_count() == 0
     assert list(place.server.socketio.server.manager.get_participants("/", None)) == []
+
+
+def test_a_client_that_goes_while_it_waits_for_redis_leaves_nothing(place: Place,
+                                                                    monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its session could be taken, and its rooms not yet be joined."""
+    first = place.client()
+    assert first.ask("subscribe-agent", "a")["ok"]
+    pid = first.hello["pid"]
+    first.send("1")
+    eventually(lambda: place.server.connections.get_connection_count() == 0)
+    attempts = []
+
+    def away(*_: Any) -> None:
+        attempts.append(1)
+        raise BrokerUnavailable("away")
+
+    monkeypatch.setattr("wsapp.runtime.lifecycle.recover", away)
+    client = PollingClient(place.app)
+    client.send("40" + json.dumps({"pid": pid}))
+    eventually(lambda: attempts)
+    client.send("1")
+    tried = len(attempts)
+    eventually(lambda: len(attempts) > tried)
+    eventually(lambda: place.server.connections.get_connection_count() == 0)
+    gevent.sleep(0.3)
+    assert len(attempts) == tried + 1, "nobody waits any more"
+    assert list(place.server.socketio.server.manager.get_participants("/", None)) == []
+    monkeypatch.undo()
+    again = PollingClient(place.app)
+    assert again.connect({"pid": pid})["recovered"] is True
 
 
 def test_our_events_are_acknowledged(place: Place, feature: EventBlueprint) -> None:

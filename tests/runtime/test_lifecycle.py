@@ -206,19 +206,56 @@ def test_what_cannot_be_recovered_gets_a_new_name_and_goes_on(world: World) -> N
     assert world.metrics.recovery_refused == 1
 
 
-def test_a_broker_that_is_away_is_told(world: World) -> None:
-    def away() -> None:
-        raise BrokerUnavailable("away")
+def away() -> None:
+    raise BrokerUnavailable("away")
 
+
+def left_behind(world: World) -> Session:
+    """A session that has gone, and whose room nobody follows any more; it has missed one event."""
     old = enter(world)
     watch(world, old, "agent:a")
     world.lifecycle.goodbye(old.sid)
     world.delivery.close_vacant()
-    world.broker.before.append(away)
+    world.thought(0)
+    return old
+
+
+def test_a_broker_that_stays_away_is_told(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("wsapp.runtime.patience.MOST", 0.3)
+    old = left_behind(world)
+    world.broker.before += [away] * 100
     back = welcome(world, {"pid": old.id})
     assert (back.told["recovered"], back.told["reason"]) == (False, "unavailable")
     assert back.session.id != old.id
     assert back.session.subs == {}
+    before = world.broker.reads
+    assert welcome(world, {"pid": back.session.id}).told["reason"] == "expired"
+    assert welcome(world, {"pid": old.id}).told["reason"] == "unavailable"
+    assert world.broker.reads == before + 1, "the outage has lasted: nobody waits for its end any more"
+
+
+def test_a_broker_that_comes_back_in_a_moment_costs_nothing(world: World) -> None:
+    old = left_behind(world)
+    world.broker.before += [away] * 3
+    back = gevent.spawn(welcome, world, {"pid": old.id})
+    assert welcome(world).told["recovered"] is False, "who has nothing to resume does not wait"
+    assert not back.ready()
+    told = back.get(timeout=5).told
+    assert (told["recovered"], told["missed"], told["sessionId"]) == (True, 1, old.id)
+
+
+def test_a_client_that_goes_while_it_waits_leaves_its_session_as_it_was(world: World) -> None:
+    old = left_behind(world)
+    world.broker.before += [away] * 100
+    gone = RecordingPeer("gone")
+    waiting = gevent.spawn(world.lifecycle.welcome, "gone", gone, {"pid": old.id}, None)
+    eventually(lambda: world.connections.session("gone"))
+    gone.close(1006, "")
+    world.lifecycle.goodbye("gone")
+    with pytest.raises(BrokerUnavailable):
+        waiting.get(timeout=5)
+    world.broker.before.clear()
+    assert welcome(world, {"pid": old.id}).told["missed"] == 1
 
 
 class Counting:

@@ -17,15 +17,15 @@ from wsapp.settings import load_settings
 
 
 class Parts:
-    """The memory backend as if it were several partitions; `deaf` ones give nothing back."""
+    """The memory backend as if it were several partitions; `mute` ones give nothing back."""
 
-    shared = True
+    shared, deaf = True, None
 
     def __init__(self, world: World) -> None:
-        self.broker, self.deaf = world.broker, set[int]()
+        self.broker, self.mute = world.broker, set[int]()
         self.parts = [Part(self, number) for number in range(COUNT)]
         self.reconnected: list[int] = []
-        world.lost = lambda room, _seq: partition_of(room, COUNT) in self.deaf
+        world.lost = lambda room, _seq: partition_of(room, COUNT) in self.mute
 
 
 class Part:
@@ -34,7 +34,7 @@ class Part:
 
     def reconnect(self) -> None:
         self._whole.reconnected.append(self._number)
-        self._whole.deaf.discard(self._number)
+        self._whole.mute.discard(self._number)
 
 
 def made(world: World, backend: Any, office: Office, **settings: Any) -> PartitionedWatch:
@@ -50,7 +50,7 @@ def test_a_deaf_partition_is_found_and_mended_alone(world: World) -> None:
     watch.start("w1", greenlets)
     eventually(lambda: [canary.seen > 0 for canary in watch.canaries] == [True] * COUNT)
     assert watch.facts()["eventsDelivered"] == 0, "probes are no events"
-    backend.deaf.add(1)
+    backend.mute.add(1)
     eventually(lambda: watch.trouble() == "events do not arrive (partition 1)")
     eventually(lambda: watch.trouble() is None)
     assert set(backend.reconnected) == {1}

@@ -390,6 +390,11 @@ class MemoryBackend:
         """As `Backend.hasty`: memory never makes anybody wait."""
         return self.broker
 
+    @property
+    def deaf(self) -> str | None:
+        """As `Backend.deaf`: never."""
+        return None
+
     def reconnect(self) -> None:
         """As `Backend.reconnect`: there is no connection."""
 

@@ -199,6 +199,11 @@ class PartitionedBackend:
         """As `Backend.hasty`."""
         return PartitionedBroker([part.hasty(timeout) for part in self._redis])
 
+    @property
+    def deaf(self) -> str | None:
+        """As `Backend.deaf`: one partition is enough."""
+        return next((f"partition {number}: {part.deaf}" for number, part in enumerate(self._redis) if part.deaf), None)
+
     def reconnect(self) -> None:
         """As `Backend.reconnect`, of every partition."""
         for part in self._redis:

@@ -130,7 +130,7 @@ class RedisBackend:
         self._limits = limits
         self._hasty: list[RedisPool] = []
         self._live = self._line.live(channel, timeout)
-        self._live.lost, self._pool.moved = self._forget, self._moved
+        self._live.lost, self._pool.moved, self._pool.opened = self._forget, self._moved, self._live.hurry
         self.broker: Broker = RedisBroker(self._pool, self._live, limits)
         self.sessions: SessionStore = RedisSessions(self._pool, limits)
         self.critical: CriticalStore = RedisCritical(self._pool, limits)
@@ -151,13 +151,18 @@ class RedisBackend:
     def hasty(self, timeout: float) -> Broker:
         """As `Backend.hasty`: connections of its own."""
         pool = self._line.pool(timeout, self._pool.timeout)
-        pool.moved = self._moved
+        pool.moved, pool.opened = self._moved, self._live.hurry
         self._hasty.append(pool)
         return RedisBroker(pool, self._live, self._limits)
 
     def reconnect(self) -> None:
         """As `Backend.reconnect`."""
         self._live.reconnect()
+
+    @property
+    def deaf(self) -> str | None:
+        """As `Backend.deaf`."""
+        return self._live.deaf
 
     @property
     def pool(self) -> RedisPool:

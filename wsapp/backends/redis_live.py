@@ -57,6 +57,8 @@ class RedisLive:
         self._rooms: dict[bytes, str] = {}
         self._others: dict[bytes, Callable[[bytes], None]] = {}
         self._closing = threading.Event()
+        self._hurry = threading.Event()
+        self._listening = False  # whether all that is wanted is subscribed
         self._thread: threading.Thread | None = None
         self._away, self._reason = True, "the live connection was not started"
         self._asked_at: float | None = None
@@ -74,6 +76,13 @@ class RedisLive:
         self._away, self._reason = False, f"Redis at {self._address.where}: not connected yet"
         self._thread = threading.Thread(target=self._run, name="wsapp-live", daemon=True)
         self._thread.start()
+
+    @property
+    def deaf(self) -> str | None:
+        """As `Backend.deaf`."""
+        if self._listening:
+            return None
+        return self._reason if self._wire is None else f"Redis at {self._address.where}: subscribing"
 
     def subscribe(self, rooms: Sequence[str]) -> None:
         """As `Broker.subscribe`.  Raises BrokerUnavailable (at once while the server is known to be away); the rooms
@@ -149,11 +158,12 @@ class RedisLive:
     def _run(self) -> None:
         failures, gap = 0, False
         while not self._closing.is_set():
-            begun = time.monotonic()
+            begun, there = time.monotonic(), True
+            self._hurry.clear()
             try:
                 wire = open_wire(self._address, self._keys, max(self._timeout, OPEN_WITHIN))
             except FAILURES as error:
-                reason = str(unavailable(error, self._address.where, self._timeout))
+                reason, there = str(unavailable(error, self._address.where, self._timeout)), False
             else:
                 if gap:
                     self._call(self.lost)  # what was opened meanwhile may lead elsewhere
@@ -164,9 +174,17 @@ class RedisLive:
             self._away, self._reason, gap = True, reason, True
             self._call(self.lost)
             (log.warning if failures == 0 else log.debug)("live connection: %s", reason)
-            delay = min(LONGEST_DELAY, FIRST_DELAY * 2.0 ** min(failures, 10))
+            delay = min(LONGEST_DELAY, FIRST_DELAY * 2.0 ** min(failures, 10)) * random.uniform(0.5, 1.0)
             failures += 1
-            self._closing.wait(delay * random.uniform(0.5, 1.0))
+            self._closing.wait(min(delay, FIRST_DELAY))
+            if delay > FIRST_DELAY:
+                # a server that takes connections, and throws this one out, is not to be hurried back to
+                (self._closing if there else self._hurry).wait(delay - FIRST_DELAY)
+
+    def hurry(self) -> None:
+        """The server was reached by somebody else: if it was away, don't wait out the pause before the next attempt.
+        What is published until then by others, and not recorded, nobody here gets."""
+        self._hurry.set()
 
     def _serve(self, wire: RedisWire, gap: bool) -> str:
         """Subscribe to all that is wanted and read until the connection ends; why it ended."""
@@ -180,22 +198,23 @@ class RedisLive:
             self._send("SUBSCRIBE", channels)
         watch.start()
         try:
-            self._read(wire, confirmation if gap else None)
+            self._read(wire, confirmation, gap)
             return "closed"
         except FAILURES as error:
             why = Explained(self._silent) if self._silent else error
             return str(unavailable(why, self._address.where, PING_WITHIN))
         finally:
             with self._lock:
-                self._wire = None
+                self._wire, self._listening = None, False
                 self._pending.clear()
                 if confirmation in self._waiting:
                     self._waiting.remove(confirmation)
                 wire.close()
 
-    def _read(self, wire: RedisWire, gap: _Confirmation | None) -> None:
+    def _read(self, wire: RedisWire, wanted: _Confirmation, gap: bool) -> None:
         reader, sock = wire.reader, wire.sock
         wire.wait_for_ever()
+        self._listening = not wanted.left  # in a partition in which nobody is
         while not self._closing.is_set():
             data = sock.recv(CHUNK)
             if not data:
@@ -203,9 +222,10 @@ class RedisLive:
             self._heard, self._asked_at = time.monotonic(), None
             reader.feed(data)
             self._dispatch(reader)
-            if gap is not None and gap.done.is_set():
-                gap = None
-                self._call(self._on_gap)
+            if not self._listening and not wanted.left:
+                self._listening = True
+                if gap:
+                    self._call(self._on_gap)
             if len(data) == CHUNK:
                 time.sleep(0)  # a flood must not starve the worker's other greenlets
 
@@ -285,6 +305,7 @@ class RedisLive:
     def close(self) -> None:
         """End the thread (waiting for it at most a second) and the connection.  Idempotent."""
         self._closing.set()
+        self._hurry.set()
         with self._lock:
             if self._wire is not None:
                 self._wire.shutdown()

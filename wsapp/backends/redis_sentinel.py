@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import re
 import time
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any, Final
 from urllib.parse import unquote
 
@@ -43,6 +43,7 @@ class SentinelAddress:
     server: RedisAddress  # any of them: all but where it is
     sentinels: list[RedisAddress]  # the one that answered last comes first
     moves: bool = True
+    heard: list[int] = field(default_factory=lambda: [0])  # the newest configuration that a sentinel told
 
     @classmethod
     def parse(cls, url: str) -> SentinelAddress:
@@ -85,40 +86,67 @@ class SentinelAddress:
             raise Explained(f"its primary is {unavailable(error, f'{host}:{port}', timeout)}") from error
 
     def moved(self, connection: Any, timeout: float) -> bool:
-        """As `Address.moved`; False when no sentinel answers."""
+        """As `Address.moved`; False when no sentinel answers, or none knows for certain: nobody leaves a server for a
+        doubt."""
         try:
-            return self.primary(timeout) != (connection.host, connection.port)
+            told = self._look(timeout)
         except FAILURES:
             return False
+        return told.certain and told.place != (connection.host, connection.port)
 
     def primary(self, timeout: float) -> tuple[str, int]:
-        """Host and port, by the first sentinel that sees the primary alive; else by one that alone thinks it dead,
-        while the others have not agreed.  Each sentinel gets its share of the time.  Raises Explained."""
-        deadline, doubtful, problem = time.monotonic() + timeout, None, Explained("it has no sentinels")
+        """Host and port, by the first sentinel that sees the primary alive and has not missed a failover; else by one
+        that alone thinks it dead, while the others have not agreed, or that was behind.  Raises Explained."""
+        return self._look(timeout).place
+
+    def _look(self, timeout: float) -> _Told:
+        """As `primary`.  Each sentinel gets its share of the time.  Every failover has a greater number
+        (`config-epoch`), by which the sentinels too judge who is behind; where all are behind, they are new."""
+        deadline, problem = time.monotonic() + timeout, Explained("it has no sentinels")
+        doubtful: list[_Told] = []
         sentinels = list(self.sentinels)
         for number, sentinel in enumerate(sentinels):
             share = max(0.001, (deadline - time.monotonic()) / (len(sentinels) - number))
             try:
-                place, flags = _ask(sentinel, self.service, share)
+                told = _ask(sentinel, self.service, share)
             except FAILURES as error:
                 problem = _explained(error, sentinel, self.service, share)
                 continue
-            if "o_down" in flags:
-                problem = Explained(f"its sentinels agree that {place[0]}:{place[1]} is down and have not promoted"
-                                    " another yet")
-            elif "s_down" in flags:
-                doubtful = place
+            if "o_down" in told.flags:
+                problem = Explained(f"its sentinels agree that {told.place[0]}:{told.place[1]} is down and have not"
+                                    " promoted another yet")
+            elif "s_down" in told.flags or told.number < self.heard[0]:
+                doubtful.append(told)
             else:
                 if number:
                     self.sentinels[:] = [sentinel, *(one for one in sentinels if one is not sentinel)]
-                return place
-        if doubtful is None:
+                self.heard[0] = told.number
+                return told
+        if not doubtful:
             raise problem
-        return doubtful
+        best = max(doubtful, key=_Told.trust)
+        anew = len(doubtful) == len(sentinels) and "s_down" not in best.flags
+        if anew:
+            self.heard[0] = best.number
+        return best if anew else replace(best, certain=False)
 
 
-def _ask(sentinel: RedisAddress, service: str, timeout: float) -> tuple[tuple[str, int], list[str]]:
-    """What one sentinel says: (host, port) of the primary, and its flags (Sentinel API, SENTINEL MASTER)."""
+@dataclass(frozen=True, slots=True)
+class _Told:
+    """What one sentinel says: host and port of the primary, its flags, and the number of the last failover."""
+
+    place: tuple[str, int]
+    flags: list[str]
+    number: int
+    certain: bool = True
+
+    def trust(self) -> tuple[int, bool]:
+        """The greater, the better."""
+        return self.number, "s_down" not in self.flags
+
+
+def _ask(sentinel: RedisAddress, service: str, timeout: float) -> _Told:
+    """Ask one sentinel (Sentinel API, SENTINEL MASTER)."""
     wire = RedisWire(sentinel.connect(timeout))
     try:
         *_, reply = replies = wire.ask([*sentinel.greeting, ("SENTINEL", "MASTER", service)], timeout)
@@ -129,7 +157,8 @@ def _ask(sentinel: RedisAddress, service: str, timeout: float) -> tuple[tuple[st
             raise each
     try:
         fields = dict(zip(reply[::2], reply[1::2], strict=True))
-        return (fields[b"ip"].decode(), int(fields[b"port"])), fields[b"flags"].decode().split(",")
+        return _Told((fields[b"ip"].decode(), int(fields[b"port"])), fields[b"flags"].decode().split(","),
+                     int(fields.get(b"config-epoch", 0)))
     except (TypeError, KeyError, ValueError) as error:
         raise Explained(f"the sentinel {sentinel.where} answers as no sentinel does: correct the Redis URL") from error
 

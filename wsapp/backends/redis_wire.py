@@ -270,14 +270,15 @@ class RedisPool:
     """Connections for questions.  Each call takes one and asks once; it tries again only where nothing was done (G7).
 
     A call takes at most `timeout` seconds, or `opening` if that is more and it must open a connection first.  `moved`
-    is called when the server turns out not to be the right one any more.  Safe for threads, greenlets and fork: a
-    child begins with no connections.
+    is called when the server turns out not to be the right one any more, `opened` when a new connection is made.
+    Safe for threads, greenlets and fork: a child begins with no connections.
     """
 
     def __init__(self, address: Address, keys: RedisKeys, timeout: float, opening: float = 0.0) -> None:
         self.address, self.keys, self.timeout = address, keys, timeout
         self._opening = max(timeout, opening)
         self.moved: Callable[[], None] = self.forget
+        self.opened: Callable[[], None] = _nothing
         self.alone = address.moves  # whether nobody else asks if this is still the right server
         self._closed = False
         self._begin()
@@ -340,7 +341,9 @@ class RedisPool:
 
     def _open(self, patience: float) -> RedisWire:
         """Make a connection; runs on a thread of its own."""
-        return open_wire(self.address, self.keys, patience)
+        wire = open_wire(self.address, self.keys, patience)
+        self.opened()
+        return wire
 
     def _open_within(self, patience: float) -> RedisWire:
         """A new connection within `patience` seconds.  Raises TimeoutError; then it is there for the next call, or the
@@ -418,6 +421,10 @@ class RedisPool:
         """As `forget`, and for good: none is kept any more.  Idempotent."""
         self._closed = True
         self.forget()
+
+
+def _nothing() -> None:
+    return None
 
 
 def _errors(replies: Sequence[Any]) -> list[Exception]:

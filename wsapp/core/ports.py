@@ -139,7 +139,8 @@ class SessionStore(Protocol):
 
     def take(self, session_id: str, owner: str, user_id: str | None = None) -> SavedSession | None:
         """Make `owner` the owner and return the state as it was saved (with the PREVIOUS owner in `owner`), or None
-        when there is none.  A previous owner on another worker is told on its control channel: `fenced <sid>`.  With
+        when there is none.  A position without an epoch, of before a restart of the server, comes with one that no room
+        has any more.  A previous owner on another worker is told on its control channel: `fenced <sid>`.  With
         `user_id` ("" for nobody) the session of another named user is left alone, and PermissionError is raised."""
         ...
 
@@ -369,6 +370,11 @@ class Backend(Protocol):
         may have been lost: the live connection was remade and every room is subscribed again.  Returns at once;
         a server that is away is retried with capped backoff and jitter.
         """
+        ...
+
+    @property
+    def deaf(self) -> str | None:
+        """Why what is published now does not come live; None when it does."""
         ...
 
     def hasty(self, timeout: float) -> Broker:

@@ -235,6 +235,7 @@ class Dispatch:
         welcome = self.hub.lifecycle.welcome(sid, connection, hello, identity.user_id, admission.may_read(identity))
         admission.admitted(welcome.session, identity)
         try:
+            admission.confirm(identity, environ)
             self._run_hooks("connect", welcome.session, environ, auth)
         except Exception:
             self.hub.connections.registry.leave_all(welcome.session)

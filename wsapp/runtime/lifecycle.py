@@ -21,6 +21,7 @@ from wsapp.core.ports import SavedSession
 from wsapp.core.session import Session
 from wsapp.errors import BrokerUnavailable, CloseCode, ErrorCode, RequestError
 from wsapp.runtime.delivery import Delivery
+from wsapp.runtime.patience import MOST, Patience
 from wsapp.runtime.recovery import Recovery, recover
 from wsapp.transport.connection import Connection
 from wsapp.transport.frames import Frame
@@ -91,6 +92,7 @@ class Lifecycle:
 
     def __init__(self, connections: ConnectionManager, delivery: Delivery) -> None:
         self.connections, self.delivery = connections, delivery
+        self._patience, self._rooms_patience = Patience(), Patience(whole=delivery.partitions == 1)
         self._save_now = Event()
         self._saved = Event()
         self._saving: set[Session] = set()  # clean, but their round trip has not ended
@@ -101,9 +103,9 @@ class Lifecycle:
     def welcome(self, sid: str, connection: Connection, auth: Mapping[str, Any] | None,
                 user_id: str | None, may_read: MayRead = _everything) -> Welcome:
         """Register a connection and resume its session when it presents one that is kept, in the rooms that it
-        `may_read` still."""
-        hello = read_hello(auth)
-        saved, reason = self._take(hello, sid, user_id)
+        `may_read` still.  That waits a moment when Redis is away."""
+        hello, until = read_hello(auth), time.monotonic() + MOST
+        saved, reason = self._take(hello, sid, user_id, connection, until)
         if saved is None:
             session = self.connections.handle_connection(sid, connection, user_id, profile=hello.profile)
             self._expect(session, self._gone.get(hello.session_id or "", ()))
@@ -114,18 +116,21 @@ class Lifecycle:
             metadata=saved.metadata)
         connection.viewer = session
         self._expect(session, tuple(dict.fromkeys((*saved.seen, *self._gone.get(saved.session_id, ())))))
-        return self._resume(session, hello, saved, may_read)
+        return self._resume(session, connection, hello, saved, may_read, until)
 
     def _expect(self, session: Session, seen: tuple[str, ...]) -> None:
         session.seen = seen
         if seen:
             self.delivery.fanout.unrecorded.expect(session)
 
-    def _take(self, hello: Hello, sid: str, user_id: str | None) -> tuple[SavedSession | None, str | None]:
-        if hello.session_id is None:
+    def _take(self, hello: Hello, sid: str, user_id: str | None, connection: Connection,
+              until: float) -> tuple[SavedSession | None, str | None]:
+        asked = hello.session_id
+        if asked is None:
             return None, None
         try:
-            saved = self.connections.handle_reconnection(hello.session_id, sid, user_id or "")
+            saved = self._patience.ask(lambda: self.connections.handle_reconnection(asked, sid, user_id or ""),
+                                       lambda: connection.closed, until)
         except BrokerUnavailable:
             return None, "unavailable"
         except PermissionError:
@@ -134,12 +139,17 @@ class Lifecycle:
             return None, "expired"
         return saved, None
 
-    def _resume(self, session: Session, hello: Hello, saved: SavedSession, may_read: MayRead) -> Welcome:
-        wanted = {room: hello.positions.get(room, position) for room, position in saved.positions.items()
+    def _resume(self, session: Session, connection: Connection, hello: Hello, saved: SavedSession,
+                may_read: MayRead, until: float) -> Welcome:
+        wanted = {room: _newer(hello.positions.get(room), position) for room, position in saved.positions.items()
                   if may_read(session, room)}
         try:
-            recovery = recover(session, wanted, self.connections.registry, self.delivery)
+            recovery = self._rooms_patience.ask(
+                lambda: recover(session, wanted, self.connections.registry, self.delivery),
+                lambda: connection.closed, until)
         except BrokerUnavailable:
+            if self.connections.session(session.sid) is not session:  # it went meanwhile, with all that is kept of it
+                raise
             self.connections.rename(session)
             return Welcome(session, _told(session, False, 0, "unavailable"), None)
         if session.profile is Profile.OFFSET and hello.offset:
@@ -172,8 +182,11 @@ class Lifecycle:
                 raise BrokerUnavailable("the session could not be saved: Redis did not answer; try again")
 
     def save_soon(self) -> None:
-        """Redis is back: what changed meanwhile is saved before anything else can happen to this worker."""
+        """Redis is back: what changed meanwhile is saved before anything else can happen to this worker, and who waits
+        for Redis asks again."""
         self._save_now.set()
+        self._patience.returned()
+        self._rooms_patience.returned()
 
     def save_forever(self) -> None:
         """Save what changed, at once when asked, else every few seconds; one greenlet runs this."""
@@ -287,6 +300,11 @@ def _say_goodbye(session: Session, slot: float) -> None:
 
 def _by_slot(pair: tuple[float, Session]) -> float:
     return pair[0]
+
+
+def _newer(own: Position | None, saved: Position) -> Position:
+    """Where the client says that it stands, unless it knows no more than that it began before everything."""
+    return own if own is not None and own.epoch else saved
 
 
 def _told(session: Session, recovered: bool, missed: int, reason: str | None) -> dict[str, object]:

@@ -3,17 +3,13 @@ partition is there, whatever the others do."""
 
 from __future__ import annotations
 
-from typing import Final
-
 from wsapp.core.partitions import room_in
 from wsapp.errors import BrokerUnavailable
 from wsapp.runtime.canary import ROOM, Canary
 from wsapp.runtime.greenlets import Greenlets
 from wsapp.runtime.outlet import Mode
 from wsapp.runtime.outlets import Outlets
-from wsapp.runtime.watch import Watch
-
-_ARRIVE: Final = "events do not arrive"
+from wsapp.runtime.watch import ARRIVE, Watch
 
 
 class PartitionedWatch(Watch):
@@ -42,8 +38,10 @@ class PartitionedWatch(Watch):
         """As `Watch.trouble`: one partition is enough."""
         if self._outlet.mode is not Mode.NORMAL:
             return f"Redis is away: {self._outlet.reason}"
+        if self._backend.deaf is not None:
+            return f"{ARRIVE}: {self._backend.deaf}"
         silent = [str(number) for number, canary in enumerate(self.canaries) if canary.failing]
-        return f"{_ARRIVE} (partition {', '.join(silent)})" if silent else None
+        return f"{ARRIVE} (partition {', '.join(silent)})" if silent else None
 
     def facts(self) -> dict[str, float]:
         """As `Watch.facts`, the delay of the slowest canary."""

@@ -22,6 +22,7 @@ from wsapp.settings import Settings
 log = logging.getLogger(__name__)
 
 WARM_EVERY: Final = 2.0  # seconds
+ARRIVE: Final = "events do not arrive"
 
 
 class Watch:
@@ -80,7 +81,13 @@ class Watch:
             return "Redis was away: what was published meanwhile is being recorded"
         if self._outlet.mode is not Mode.NORMAL:
             return f"Redis is away: {self._outlet.reason}"
-        return "events do not arrive" if self.canary is not None and self.canary.failing else None
+        return self._silence()
+
+    def _silence(self) -> str | None:
+        """Why nothing comes from a Redis that answers."""
+        if self._backend.deaf is not None:
+            return f"{ARRIVE}: {self._backend.deaf}"
+        return ARRIVE if self.canary is not None and self.canary.failing else None
 
     def facts(self) -> dict[str, float]:
         """For the metrics; see `Canary.facts`."""
