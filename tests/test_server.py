@@ -219,7 +219,7 @@ def test_away_and_back_is_told_and_recorded(started: list[SocketServer]) -> None
         assert "see that it runs" in str(server.not_ready())
         valkey.start(valkey.port)
         eventually(lambda: server.mode == "normal", within=10)
-        assert server.not_ready() is None
+        eventually(lambda: server.not_ready() is None, within=10)
         accepted = server.broadcast_agent_thought({"agentId": "a", "thought": "2"})
         assert [mode["mode"] for mode in client.of("mode")] == ["degraded", "normal"]
         [page] = server.hub.backend.broker.read([HistoryQuery("agent:a")])

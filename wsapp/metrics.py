@@ -9,9 +9,10 @@ from collections.abc import Iterable, Mapping
 from typing import Final
 
 # What was refused or closed, by limit.
-REFUSALS: Final = ("handshakesRefused", "addressesRefused", "usersRefused", "tokensRefused", "tokensExpired",
-                   "tokensRevoked", "forbidden", "inboundRefused", "floodsClosed", "idleClosed", "requestsTimedOut",
-                   "answersUnread")
+REFUSALS: Final = ("connectionsRefused", "handshakesRefused", "tlsHandshakesRefused", "addressesRefused",
+                   "usersRefused", "originsRefused", "tokensRefused", "tokensExpired", "tokensRevoked", "forbidden",
+                   "roomsRefused", "inboundRefused", "floodsClosed", "oversizeClosed", "protocolClosed", "idleClosed",
+                   "requestsTimedOut", "answersUnread", "apiRefused")
 
 # What became of clients that do not read as fast as they are sent, one name for each step down.
 LADDER: Final = ("slowJoined", "slowDeferred", "slowSnapshots", "slowCut")

@@ -339,6 +339,9 @@ class Settings:
                                               "per worker, not for the loopback; 0: no limit", 0, 1e6)
     max_handshakes_per_sec: float = _setting(3000.0, "WSAPP_MAX_HANDSHAKES_PER_SEC", "handshakes/s", _number,
                                              "per worker; more get a 503; 0: no limit", 0, 1e6)
+    max_tls_handshakes_per_sec: float = _setting(
+        500.0, "WSAPP_MAX_TLS_HANDSHAKES_PER_SEC", "handshakes/s", _number,
+        "per worker, where gunicorn ends TLS; the burst is twice it; more get an alert; 0: no limit", 0, 1e6)
     request_timeout: float = _seconds(15.0, "WSAPP_REQUEST_TIMEOUT", "for the head of a request, and for its body",
                                       0.1, 3600)
     connect_timeout: float = _seconds(45.0, "WSAPP_CONNECT_TIMEOUT", "in which a transport must join a namespace",

@@ -49,14 +49,22 @@ class Bystander:
 @contextmanager
 def undisturbed(server: Server, fleet: Fleet, grows: float = 40e6) -> Iterator[None]:
     """Somebody is served as ever meanwhile, and no worker grows by more than `grows` bytes."""
-    before = _memory(server)
-    bystander = Bystander(fleet.npm(server, auth=auth("bystander")))
+    with flat(server, grows):
+        bystander = Bystander(fleet.npm(server, auth=auth("bystander")))
+        yield
+        bystander.check()
+
+
+@contextmanager
+def flat(server: Server, grows: float) -> Iterator[None]:
+    """No worker grows by more than `grows` bytes."""
+    before = memory(server)
     yield
-    bystander.check()
-    assert _memory(server) - before < grows
+    assert memory(server) - before < grows
 
 
-def _memory(server: Server) -> int:
+def memory(server: Server) -> int:
+    """The resident bytes of the largest worker."""
     return max(int(psutil.Process(pid).memory_info().rss) for pid in server.worker_pids())
 
 

@@ -9,19 +9,24 @@ import pytest
 from tests.clients.fleet import Fleet
 from tests.clients.node_client import Node
 from tests.clients.python_client import PythonClient
+from tests.cluster.bystander import memory
 from tests.harness import Server, show_server_logs
 
 pytest_runtest_makereport = show_server_logs
 
 
+GROWS = 60e6  # bytes: for everything that is done to the conformance server
+
+
 class Witness:
     """Bystanders of the conformance server."""
 
-    def __init__(self, clients: list[PythonClient]) -> None:
-        self._clients = clients
+    def __init__(self, server: Server, clients: list[PythonClient]) -> None:
+        self._server, self._clients, self._before = server, clients, memory(server)
 
     def undisturbed(self) -> None:
-        """They are answered, and were never disconnected."""
+        """They are answered, were never disconnected, and no worker has grown much since they came."""
+        assert memory(self._server) - self._before < GROWS
         for client in self._clients:
             assert client.request("message-with-ack", {"n": 1}) == {"n": 1}
             assert not client.all("disconnect")
@@ -68,6 +73,6 @@ def conformance() -> Iterator[Server]:
 def witness(conformance: Server) -> Iterator[Witness]:
     """A bystander on each transport who must never notice what others do."""
     clients = [PythonClient(conformance.url, transport) for transport in ("websocket", "polling")]
-    yield Witness(clients)
+    yield Witness(conformance, clients)
     for client in clients:
         client.close()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from threading import Semaphore
@@ -13,11 +14,14 @@ import redis
 
 from tests.clients.fleet import fresh
 from tests.clients.raw_client import RawSocket
+from tests.cluster.test_stream import Sse
 from tests.harness import Server, wait_until
+from tests.valkey import Valkey
 
 pytestmark = [pytest.mark.cluster]
 
 CLIENTS = 200
+CROWD = 60
 
 
 @pytest.fixture(scope="module")
@@ -79,6 +83,27 @@ def test_a_long_absence_brings_states_what_was_skipped_and_the_newest(server: Se
         assert [event["seq"] for event in page["events"]] == list(range(1, 412)), "the rest on demand"
 
 
+def test_a_stream_is_paced_too_and_its_place_is_exact(server: Server) -> None:
+    """Whoever leaves anywhere and comes back with the last id loses nothing that was not told."""
+    project = fresh("project")
+    room = f"project:{project}"
+    absence(server, project)
+    with Sse(server, room, since=f"{room}:0") as stream:
+        told = stream.first()
+        assert (told["recovered"], told["missed"], told["skipped"]) == (True, 431, 405)
+        came = [next(stream.events) for _ in range(28)]
+    names = [one.event for one in came]
+    assert names == ["task-update"] * 5 + ["alarm", "ack-wanted", "shed"] + ["note"] * 20
+    assert {one.id.partition("@")[0] for one in came[:7]} == {"0"}
+    assert [one.id.partition("@")[0] for one in came[7:]] == [str(seq) for seq in range(411, 432)]
+    for cut in (0, 6, 7, 20):
+        expected = came if cut < 7 else came[cut + 1:]
+        with Sse(server, room, last=came[cut].id) as stream:
+            assert stream.first()["missed"] == (431 if cut < 7 else len(expected))
+            rest = [next(stream.events) for _ in expected]
+        assert [(one.event, one.data) for one in rest] == [(one.event, one.data) for one in expected]
+
+
 def test_the_offset_profile_is_all_or_nothing(server: Server) -> None:
     project = fresh("project")
     back = enter(server, ["subscribe-project", project], {"recovery": "offset"})
@@ -102,6 +127,39 @@ def absence(server: Server, project: str) -> None:
     server.emitter.broadcast_project_event(project, "alarm", {"n": 1}, critical=True)
     for number in range(30):
         server.emitter.broadcast_project_event(project, "note", {"n": number})
+
+
+@pytest.mark.parametrize("way", ["hung", "killed"])
+def test_a_redis_that_is_away_for_a_second_costs_nobody_a_session(way: str) -> None:
+    """Clients come back in the middle of it, and wait; a newcomer does not."""
+    project = fresh("project")
+    durable = ("--appendonly", "yes", "--appendfsync", "always")
+    with Valkey(*durable) as valkey, Server(1, valkey.url) as server, ThreadPoolExecutor(CROWD) as pool:
+        backs = list(pool.map(lambda _: enter(server, ["subscribe-project", project], {}), range(CROWD)))
+        for number in range(20):
+            server.emitter.broadcast_project_event(project, "note", {"n": number})
+        (valkey.stop_process if way == "hung" else valkey.kill)()
+        here = Semaphore(0)
+        running = [pool.submit(come_back, server, back, '"last"', here.release) for back in backs]
+        with RawSocket(server) as newcomer:
+            [told] = newcomer.event("session")
+        assert "reason" not in told
+        time.sleep(1.0)
+        assert not any(one.done() for one in running)
+        if way == "hung":
+            valkey.cont()
+        else:
+            valkey.start(valkey.port)
+        assert all(here.acquire(timeout=60) for _ in running)
+        wait_until(server.ready, "ready again")
+        server.emitter.broadcast_project_event(project, "last", {"n": 1})
+        answers = [one.result(60) for one in running]
+    if way == "killed":  # nobody can know that it kept all
+        assert {told["reason"] for told, _ in answers} == {"epoch"}
+        return
+    for told, came in answers:
+        assert told["recovered"] is True
+        assert [event[1]["seq"] for event in came] == list(range(1, 22)), "in order, without a hole, each once"
 
 
 def test_clients_that_come_back_at_once_share_their_history_reads(server: Server, statistics: redis.Redis) -> None:

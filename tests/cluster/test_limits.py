@@ -13,7 +13,7 @@ import websocket
 
 from tests.clients.fleet import Fleet, fresh, publish
 from tests.clients.raw_client import RawPolling, RawSocket
-from tests.cluster.bystander import undisturbed
+from tests.cluster.bystander import counted, flat, undisturbed
 from tests.harness import ROOT, Server, http, wait_until
 from tests.tokens import GUARDED, auth, mint
 from wsapp.settings import SPECS
@@ -21,32 +21,34 @@ from wsapp.settings import SPECS
 pytestmark = [pytest.mark.cluster, pytest.mark.node]
 
 # Where each limit of the settings is driven to its end: what is told, to whom, and what it costs the others.
+AMOUNTS = "cluster/test_amounts.py::"
 TESTS = {
     "MAX_CONNECTIONS": "cluster/test_limits.py::test_connections_beyond_the_limit_get_503",
-    "MAX_EVENTS_PER_SEC": "runtime/test_fanout.py", "WSAPP_HISTORY_SIZE": "backends/test_contract.py",
-    "WSAPP_HISTORY_BYTES": "backends/test_contract.py", "WSAPP_HISTORY_AGE": "backends/test_contract.py",
-    "WSAPP_CRITICAL_ITEMS": "backends/test_critical_contract.py::test_a_full_user_gets_dead_letters",
-    "WSAPP_CRITICAL_ATTEMPTS": "cluster/test_api.py::test_dead_letters_are_listed_requeued_and_discarded",
-    "WSAPP_QUEUE_ITEMS": "cluster/test_asyncapi.py::test_everything_is_as_described",
-    "WSAPP_QUEUE_BYTES": "core/test_lanes.py",
+    "MAX_EVENTS_PER_SEC": AMOUNTS + "too_many_wait", "WSAPP_HISTORY_SIZE": AMOUNTS + "history_of_many",
+    "WSAPP_HISTORY_BYTES": AMOUNTS + "history_of_much", "WSAPP_HISTORY_AGE": AMOUNTS + "history_of_long_ago",
+    "WSAPP_CRITICAL_ITEMS": AMOUNTS + "critical_events_that_nobody_acknowledges",
+    "WSAPP_CRITICAL_ATTEMPTS": AMOUNTS + "critical_events_that_nobody_acknowledges",
+    "WSAPP_QUEUE_ITEMS": AMOUNTS + "too_many_wait", "WSAPP_QUEUE_BYTES": AMOUNTS + "too_much_waits",
     "WSAPP_OUTBOX_BYTES": "cluster/test_flood.py::test_who_asks_for_much_and_reads_nothing_is_closed",
     "WSAPP_OUTBOX_AGE": "cluster/test_stream.py::test_answers_that_are_not_read_are_cut_off",
     "WSAPP_MAX_MESSAGE": "cluster/test_limits.py::test_giants_close_and_cost_nobody_anything",
-    "WSAPP_MAX_EVENT": "cluster/test_api.py::test_wrong_bodies_are_told",
+    "WSAPP_HOST_MAX_MESSAGE": "cluster/test_rfc6455.py::test_a_giant_is_1009_by_its_header",
+    "WSAPP_MAX_EVENT": AMOUNTS + "refused", "WSAPP_API_MAX_BODY": AMOUNTS + "refused",
     "WSAPP_MAX_ROOMS": "cluster/test_flood.py::test_rooms_of_a_session",
-    "WSAPP_MAX_REPLAY": "runtime/test_recovery.py",
-    "WSAPP_API_MAX_BODY": "cluster/test_api.py::test_wrong_bodies_are_told",
+    "WSAPP_MAX_REPLAY": AMOUNTS + "a_long_replay",
     "WSAPP_MAX_CONNECTIONS_PER_USER": "cluster/test_flood.py::test_connections_of_a_user",
     "WSAPP_MAX_CONNECTIONS_PER_ADDRESS": "cluster/test_flood.py::test_connections_of_an_address",
     "WSAPP_MAX_HANDSHAKES_PER_SEC": "cluster/test_flood.py::test_handshakes_per_second",
+    "WSAPP_MAX_TLS_HANDSHAKES_PER_SEC": "cluster/test_tls.py::"
+                                        "test_a_flood_of_handshakes_is_refused_before_it_costs_anything",
     "WSAPP_REQUEST_TIMEOUT": "cluster/test_flood.py::test_a_slow_body_is_cut_off",
     "WSAPP_CONNECT_TIMEOUT": "cluster/test_flood.py::test_a_transport_that_joins_nothing_is_closed",
     "WSAPP_MAX_INBOUND_PER_SEC": "cluster/test_flood.py::test_events_over_the_rate_are_told",
     "WSAPP_MAX_INBOUND_PER_USER": "cluster/test_flood.py::test_one_user_with_many_sessions_is_one_user",
     "WSAPP_INBOX_BYTES": "cluster/test_flood.py::test_big_messages_wait_unhandled_up_to_a_limit",
 }
-OF_CLIENTS = re.compile(r"(?:WSAPP_)?(?:MAX_|OUTBOX_|INBOX_|QUEUE_|HISTORY_(?!TTL)|REQUEST_TIMEOUT|CONNECT_TIMEOUT"
-                        r"|API_MAX|CRITICAL_(?:ITEMS|ATTEMPTS))")
+OF_CLIENTS = re.compile(r"(?:WSAPP_)?(?:(?:HOST_)?MAX_|OUTBOX_|INBOX_|QUEUE_|HISTORY_(?!TTL)|REQUEST_TIMEOUT"
+                        r"|CONNECT_TIMEOUT|API_MAX|CRITICAL_(?:ITEMS|ATTEMPTS))")
 
 
 def test_every_limit_has_a_test() -> None:
@@ -54,7 +56,7 @@ def test_every_limit_has_a_test() -> None:
     assert limits == TESTS.keys()
     for place in TESTS.values():
         file, _, function = place.partition("::")
-        assert f"def {function or 'test_'}" in (ROOT / "tests" / Path(file)).read_text(), place
+        assert f"def {function}(" in (ROOT / "tests" / Path(file)).read_text(), place
 
 
 @pytest.fixture(scope="module")
@@ -62,6 +64,21 @@ def guarded() -> Iterator[Server]:
     """One worker with the limits it has by default, which the misbehaving share with a bystander."""
     with Server(1, app="tests.apps.guarded:app", env=GUARDED) as server:
         yield server
+
+
+@pytest.fixture(autouse=True)
+def _watched(request: pytest.FixtureRequest) -> Iterator[None]:
+    """On the shared server somebody is watching, and memory stays flat."""
+    if "cluster" not in request.fixturenames:
+        yield
+        return
+    server: Server = request.getfixturevalue("cluster")
+    agent = fresh("watched")
+    with flat(server, 40e6), RawSocket(server) as bystander:
+        assert bystander.request(json.dumps(["subscribe-agent", agent]))["ok"]
+        yield
+        [id] = publish(server, agent, 1)
+        assert bystander.event("agent-thought")[0]["id"] == id
 
 
 LONG, DEEP = "x" * 201, "[" * 65 + "]" * 65
@@ -210,6 +227,7 @@ def test_connections_beyond_the_limit_get_503(fleet: Fleet) -> None:
                               headers={"Authorization": f"Bearer {mint('another')}"})
                 assert (stream.status, stream.json()["code"]) == (503, "limit")
             assert server.get("/healthz").status == 200, "HTTP has room"
+        assert counted(server, "connectionsRefused") == 60
         held.pop().close()
         agent = fresh("agent")
         client = wait_until(lambda: _opened(server), "room for one")

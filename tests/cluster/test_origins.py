@@ -9,7 +9,8 @@ import pytest
 import websocket
 
 from tests.clients.fleet import Fleet
-from tests.harness import Server, http
+from tests.cluster.bystander import counted
+from tests.harness import Server, http, wait_until
 from tests.tokens import GUARDED, mint
 
 pytestmark = [pytest.mark.cluster, pytest.mark.node]
@@ -68,6 +69,11 @@ def test_a_name_that_is_not_served(listed: Server) -> None:
     assert refused.status == 403
     assert "WSAPP_ALLOWED_HOSTS" in refused.json()["message"]
     assert http(listed.polling_url, headers={"Host": "app.example"}).status == 200
+    stream = http(f"{listed.url}/api/v1/stream?rooms=agent:a", headers={"Host": "127.0.0.1", "Origin": EVIL})
+    assert stream.status == 403
+    lines = wait_until(lambda: [line for line in listed.log_tail().splitlines() if " refused: the " in line], "a line")
+    assert any("host='evil.example' from '127.0.0.1'" in line for line in lines)
+    assert counted(listed, "originsRefused") >= 3
 
 
 def test_a_rebound_name_on_the_developers_machine(cluster: Server) -> None:

@@ -5,29 +5,35 @@ The tests of a module run in their order: the last one kills a node of the clust
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from typing import Any
 
 import pytest
 
 from tests.clients.fleet import fresh, publish
 from tests.clients.python_client import PythonClient
 from tests.clients.recorder import Recorder
+from tests.cluster.test_stream import Sse
 from tests.fault.load import Load
-from tests.harness import OURS, ROOT, Server, wait_until
+from tests.harness import OURS, ROOT, Reply, Server, http, wait_until
 from tests.valkey_cluster import ValkeyCluster
 from wsapp import Emitter
 from wsapp.backends.redis_keys import partition_tags, slot_of
+from wsapp.core.api_keys import make_key
 from wsapp.core.partitions import partition_of
 from wsapp.errors import PartitionMismatch
 
 pytestmark = [pytest.mark.cluster]
 
 COUNT = 4
-ENV = {"WSAPP_PARTITIONS": str(COUNT), "MAX_EVENTS_PER_SEC": "2000"}
+KEY, SECRET = make_key("all", ["publish", "read", "admin"], 0.0)
+ENV = {"WSAPP_PARTITIONS": str(COUNT), "MAX_EVENTS_PER_SEC": "2000",
+       "WSAPP_API_KEYS": f"all:{'+'.join(KEY.scopes)}:{KEY.digest}"}
 
 
 @pytest.fixture(scope="module")
@@ -155,8 +161,73 @@ def test_the_command_line_and_the_stream(divided: Server) -> None:
                            cwd=ROOT, capture_output=True, text=True, timeout=60, check=False)
     assert wrong.returncode == 1
     assert "WSAPP_PARTITIONS=1: set it to 4" in wrong.stderr
-    history = divided.get(f"/api/v1/rooms/agent:{agent}/history")
-    assert history.status in (200, 401, 403)
+
+
+def ask(server: Server, path: str, body: object = None, **headers: str) -> Reply:
+    """One call of the server API, to whichever worker."""
+    data = None if body is None else json.dumps(body).encode()
+    return http(f"{server.url}/api/v1{path}", data,
+                headers={"Content-Type": "application/json", "X-API-Key": SECRET, **headers})
+
+
+def said(agent: str, text: str, **more: Any) -> dict[str, Any]:
+    return {"type": "agent-thought", "data": {"agentId": agent, "thought": text}, **more}
+
+
+def test_publishing_over_http_and_reading_histories(either: Server) -> None:
+    agents = [agent_in(number) for number in range(COUNT)]
+    task = f"task:{agent_in(3, 'task')}"
+    events = [said(agents[number % COUNT], str(number)) for number in range(20)]
+    for duplicate in (False, True):
+        reply = ask(either, "/publish/batch", {"events": events}, **{"Idempotency-Key": agents[0]})
+        receipts = reply.json()["receipts"]
+        assert (reply.status, {told["status"] for told in receipts}) == (200, {"accepted"})
+        assert [told["duplicate"] for told in receipts] == [duplicate] * 20
+        assert [next(iter(told["positions"].values()))["seq"] for told in receipts] == [
+            number // COUNT + 1 for number in range(20)]
+        one = ask(either, "/publish", said(agents[1], "also", alsoTo=[task]), **{"Idempotency-Key": f"{task}-1"}).json()
+        assert (one["duplicate"], {room: at["seq"] for room, at in one["positions"].items()}) == (
+            duplicate, {f"agent:{agents[1]}": 6, task: 1})
+    for number, agent in enumerate(agents):
+        expected = [str(text) for text in range(number, 20, COUNT)] + ["also"] * (number == 1)
+        for way, texts in (("since=0&limit=2", expected), ("limit=2", expected[::-1])):
+            path, read = f"/rooms/agent:{agent}/history?{way}", []
+            while path:
+                page = ask(either, path).json()
+                read += [event["data"]["thought"] for event in page["events"]]
+                path = (page["next"] or "").removeprefix("/api/v1")
+            assert read == texts
+        whole = ask(either, f"/rooms/agent:{agent}/history")
+        same = ask(either, f"/rooms/agent:{agent}/history", **{"If-None-Match": whole.headers["etag"]})
+        assert same.status == 304
+    assert [event["id"] for event in ask(either, f"/rooms/{task}/history").json()["events"]] == [one["id"]]
+
+
+def test_a_stream_of_rooms_in_all_partitions_goes_on_where_it_was(either: Server) -> None:
+    """What is in two partitions at once may come again after a return: its second room has no place in the first."""
+    agents = [agent_in(number) for number in range(COUNT)]
+    rooms = [f"agent:{agent}" for agent in agents]
+    got: list[str] = []
+    sent: list[str] = []
+    last = ",".join(f"{room}:0" for room in rooms)
+    for turn in range(4):
+        receipts = ask(either, "/publish/batch", {"events": [
+            said(agents[number % COUNT], f"missed {turn}") for number in range(2 * COUNT)] + [
+            said(agents[turn], f"of two {turn}", alsoTo=[rooms[turn - 1]])]}).json()["receipts"]
+        sent += [told["id"] for told in receipts]
+        with Sse(either, *rooms, last=last) as stream:
+            told = stream.first()
+            repeats = told["missed"] - len(receipts)
+            assert told["recovered"] is True and 0 <= repeats <= turn
+            got += [came.data["id"] for came in stream.take(told["missed"])]
+            assert all(either.emitter.watchers(room) for room in rooms)
+            live = [ask(either, "/publish", said(agent, f"live {turn}")).json()["id"] for agent in agents]
+            got += [came.data["id"] for came in stream.take(COUNT)]
+            sent += live
+            last = stream.id
+    assert sorted(set(got)) == sorted(sent)
+    heads = [ask(either, f"/rooms/{room}/history?limit=1").json() for room in rooms]
+    assert last == ",".join(f"{head['seq']}@{head['epoch']}" for head in heads)
 
 
 @pytest.mark.parametrize("partitions", ["1", "2"])
@@ -227,6 +298,11 @@ def test_a_node_that_dies_takes_only_its_partitions(divided: Server, valkeys: Va
         queued.more(30)
         victim.kill()
         began = time.monotonic()
+        away = ask(divided, f"/rooms/agent:{lost}/history")
+        assert (away.status, away.json()["retryable"]) == (503, True)
+        told = ask(divided, "/publish", said(lost, "by HTTP"))
+        assert (told.status, told.json()["status"]) == (202, "queued")
+        assert ask(divided, f"/rooms/agent:{kept}/history").status == 200
         wait_until(lambda: queued.statuses >= {"accepted", "queued"}, "publishes are queued")
         wait_until(lambda: not divided.ready(), "one of the workers says so")
         wait_until(divided.ready, "the replica has taken over")

@@ -15,6 +15,7 @@ import jwt
 import pytest
 
 from tests.clients.fleet import fresh, publish
+from tests.cluster.bystander import flat
 from tests.harness import DEADLINE, Server, wait_until
 from tests.harness import http as ask
 from tests.tokens import GUARDED, SECRET, mint
@@ -203,11 +204,12 @@ def test_who_does_not_read_is_cut_off_and_costs_others_nothing() -> None:
         deaf.first()
         with Sse(server, f"agent:{agent}") as other:
             other.first()
-            for number in range(400):
-                server.emitter.broadcast_agent_thought({"agentId": agent, "thought": "x" * 50_000, "n": number})
-                [told] = other.take(1)
-                assert told.data["n"] == number
-            wait_until(lambda: b"wsapp_active_connections 1\n" in server.get("/metrics").body, "cut off")
+            with flat(server, 40e6):
+                for number in range(400):
+                    server.emitter.broadcast_agent_thought({"agentId": agent, "thought": "x" * 50_000, "n": number})
+                    [told] = other.take(1)
+                    assert told.data["n"] == number
+                wait_until(lambda: b"wsapp_active_connections 1\n" in server.get("/metrics").body, "cut off")
         deaf.close()
 
 
@@ -351,7 +353,7 @@ def test_answers_that_are_not_read_are_cut_off() -> None:
     agent = fresh("agent")
     env = {"WSAPP_OUTBOX_AGE": "1", "MAX_EVENTS_PER_SEC": "10000", "WSAPP_API_KEYS": SETTING,
            "WSAPP_HISTORY_BYTES": "30000000"}
-    with Server(1, env=env) as server, Sse(server, f"agent:{agent}") as reader:
+    with Server(1, env=env) as server, Sse(server, f"agent:{agent}") as reader, flat(server, 60e6):
         reader.first()
         socks = [_unread(server, f"/api/v1/stream?rooms=agent:{agent}")]
         wait_until(lambda: b"wsapp_active_connections 2\n" in server.get("/metrics").body, "two streams")

@@ -12,11 +12,14 @@ import pytest
 
 from tests.certificate import Authority
 from tests.clients.fleet import Fleet, fresh, publish, thoughts
+from tests.cluster.bystander import undisturbed
 from tests.harness import Server, http, wait_until
+from tests.tokens import GUARDED, auth
 
 pytestmark = [pytest.mark.cluster, pytest.mark.node]
 
 CONNECTIONS = 30
+FLOOD = 400  # handshakes
 BIG = 200_000  # bytes of one thought
 
 
@@ -164,6 +167,33 @@ def test_one_who_does_not_shake_hands_is_let_go(server: Server) -> None:
         client.sendall(b"GET /healthz HTTP/1.1\r\nX")  # and a head that does not end, behind the handshake
         assert silent.recv(1) == b""
         assert client.recv(100).startswith(b"HTTP/1.1 408 ")
+
+
+def test_a_flood_of_handshakes_is_refused_before_it_costs_anything(authority: Authority, fleet: Fleet) -> None:
+    """Who is there is served as ever, and who comes afterwards gets in."""
+    env = {**GUARDED, **environment(authority, "small"), "WSAPP_MAX_TLS_HANDSHAKES_PER_SEC": "5"}
+    with Server(1, app="tests.apps.guarded:app", env=env, ca=authority.path) as small, undisturbed(small, fleet):
+        outcomes = []
+        for _ in range(FLOOD):
+            try:
+                connect(small).close()
+                outcomes.append("in")
+            except ssl.SSLError as error:
+                outcomes.append(error.reason or "")
+        assert set(outcomes) == {"in", "TLSV1_ALERT_INTERNAL_ERROR"}
+        assert outcomes.count("in") < FLOOD / 2
+        late = fleet.npm(small, auth=auth("late"))  # by itself, as often as it takes
+        assert late.request("host-echo", 1) == 1
+        counts = wait_until(lambda: _metrics(small), "a place for this one too")
+        assert int(counts["wsapp_tls_handshakes_refused"]) >= outcomes.count("TLSV1_ALERT_INTERNAL_ERROR")
+
+
+def _metrics(server: Server) -> dict[str, str]:
+    try:
+        lines = server.get("/metrics").text.splitlines()
+    except OSError:
+        return {}
+    return dict(line.split() for line in lines if not line.startswith("#"))
 
 
 def test_answers_are_whole_and_ends_are_told(server: Server) -> None:

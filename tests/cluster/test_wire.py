@@ -13,6 +13,7 @@ from tests.clients.fleet import Fleet, fresh, publish
 from tests.clients.node_client import Node
 from tests.clients.raw_client import RawSocket
 from tests.clients.recorder import Recorder
+from tests.cluster.bystander import flat
 from tests.harness import Server
 from wsapp.errors import PayloadError
 
@@ -132,7 +133,8 @@ def pair(cluster: Server, node: Node) -> Iterator[tuple[Recorder, Recorder]]:
     with Fleet(node) as clients:
         offender, bystander = clients.npm(cluster), clients.npm(cluster)
         bystander.subscribe("agent", "bystander")
-        yield offender, bystander
+        with flat(cluster, 40e6):
+            yield offender, bystander
 
 
 @pytest.fixture(scope="module")

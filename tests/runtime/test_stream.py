@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import json
+import random
 
 import gevent
 import pytest
 
-from wsapp.core.events import Position, packet
+from tests.runtime.world import World
+from wsapp.core.catch_up import Pace
+from wsapp.core.events import Position, Profile, packet
 from wsapp.errors import PayloadError
 from wsapp.runtime.stream import Item, StreamPeer, items_of, read_id
 from wsapp.transport.frames import Frame
@@ -53,6 +56,83 @@ def test_the_id_moves_with_what_is_sent() -> None:
     assert lines(made)[0] == "id: 2@f,1@e"
     made.push(Frame(packet("shed", {"room": "agent:a"})))
     assert lines(made)[0] == "event: shed"
+
+
+def shed(room: str, last: int, reason: str = "catch-up") -> Frame:
+    return Frame(packet("shed", {"room": room, "from": 1, "to": last, "count": 2, "reason": reason,
+                                 "worstPriority": 5}))
+
+
+@pytest.mark.parametrize(("state", "after"), [(3, 7), (9, 9)])
+def test_the_place_stands_still_until_it_is_told_what_was_left_out(state: int, after: int) -> None:
+    made = StreamPeer("sid", ROOMS, 10_000, lambda: None)
+    made.begin({"missed": 20}, {room: Position("e", 0) for room in ROOMS}, {"agent:a"})
+    lines(made)
+    made.push(Frame(packet("state", 1, meta(agent_a=state, task_t=4))))
+    made.push(shed("agent:a", 1, "rate"))
+    assert [line for line in lines(made) if "id:" in line] == ["id: 0@e,4@e"]
+    made.push(shed("agent:a", 7))
+    assert lines(made)[0] == f"id: {after}@e,4@e"
+    made.push(shed("task:t", 90))
+    assert lines(made)[0] == "event: shed", "nothing was to be told there"
+    made.push(Frame(packet("note", 1, meta(agent_a=10))))
+    assert lines(made)[0] == "id: 10@e,4@e"
+
+
+@pytest.mark.parametrize("pace", [Pace(10, 4), Pace(10, 0), Pace(25, 7), Pace(0, 0)])
+@pytest.mark.parametrize("seed", range(5))
+def test_whoever_comes_back_from_any_line_loses_nothing_that_was_not_told(pace: Pace, seed: int) -> None:
+    world, chance = World(), random.Random(seed)
+    rooms = ("project:p", "agent:a")
+    places = [_published(world, chance, number) for number in range(60)]
+    made = StreamPeer("sid", rooms, 1_000_000, lambda: None)
+    session = world.connections.handle_connection("sid", made, None, profile=Profile.SDK)
+    heads = world.broker.heads(rooms)
+    since = {room: Position(heads[room].epoch, 0) for room in rooms}
+    recovery = world.join(session, dict(since))
+    recovery.pace(pace)
+    made.session = session
+    made.begin({}, since, recovery.untold)
+    recovery.release()
+    assert not recovery.untold, "all is told"
+    had, told, at = set[str](), dict[str, range](), dict.fromkeys(rooms, 0)
+    for text in next(made.lines(0.001, lambda: None)).decode().split("\n\n")[:-1]:
+        fields = dict(line.split(": ", 1) for line in text.split("\n"))
+        data = json.loads(fields["data"])
+        if "id" in fields:
+            at = {room: position.seq for room, position in read_id(fields["id"], rooms).items()}
+        if fields["event"] == "shed":
+            told[data["room"]] = range(data["from"], data["to"] + 1)
+        elif "id" in data:
+            had.add(data["id"])
+        for id, seqs in places:
+            assert id in had or any(seq > at[room] or seq in told.get(room, ()) for room, seq in seqs.items()), text
+    assert at == {room: heads[room].seq for room in rooms}
+    world.close()
+
+
+def _published(world: World, chance: random.Random, number: int) -> tuple[str, dict[str, int]]:
+    """Something for one of the rooms or both; its id, and where it is in them."""
+    kind, more = chance.random(), {"priority": 9} if chance.random() < 0.1 else {}
+    if kind < 0.4:
+        receipt = world.task(number % 100, f"t{chance.randrange(4)}", also_to=["project:p"], **more)
+    elif kind < 0.7:
+        receipt = world.thought(number, also_to=["project:p"], **more)
+    elif kind < 0.85:
+        receipt = world.thought(number, **more)
+    else:
+        receipt = world.publisher.broadcast_project_event("p", "note", {"n": number}, **more)
+    return receipt.id, {place.room: place.seq for place in receipt.places if not place.room.startswith("task:")}
+
+
+def test_a_room_that_begins_anew_meanwhile() -> None:
+    made = StreamPeer("sid", ROOMS, 10_000, lambda: None)
+    made.begin({}, {room: Position("e", 0) for room in ROOMS}, {"agent:a"})
+    lines(made)
+    made.push(Frame(packet("resync", {"room": "agent:a", "epoch": "f", "seq": 2, "reason": "epoch", "missed": 1})))
+    assert lines(made)[0] == "id: 0@e,0@e", "whoever comes back from there is told"
+    made.push(shed("agent:a", 7))
+    assert lines(made)[0] == "id: 2@f,0@e"
 
 
 def test_silence_is_a_comment() -> None:

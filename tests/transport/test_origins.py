@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import logging
+
 import pytest
 
-from wsapp.transport.origins import Origins
+from wsapp.transport.origins import LINES_AT_ONCE, Origins, Turnstile
 
 
 def request(origin: str | None, host: str | None = "app.example", method: str = "GET") -> dict[str, str]:
@@ -92,3 +94,27 @@ def test_a_trusted_proxy_says_which_name_was_asked_for() -> None:
         Origins().judge(environ)  # nobody's word
     with pytest.raises(PermissionError, match="WSAPP_ALLOWED_HOSTS"):
         Origins(hosts=["10.0.0.5"], proxies=1).judge(environ)
+
+
+def test_who_is_refused_is_counted_and_noted_down(caplog: pytest.LogCaptureFixture) -> None:
+    now, counted = [0.0], list[str]()
+    turnstile = Turnstile(Origins(hosts=["app.example"]), lambda _: "203.0.113.7", counted.append, lambda: now[0])
+    with caplog.at_level(logging.WARNING, "wsapp.audit"):
+        turnstile.judge(request("https://app.example"))
+        for environ in (request("https://evil.example"), request(None, "a\r\nfoo\u2028" + "x" * 500)):
+            with pytest.raises(PermissionError):
+                turnstile.judge({**environ, "HTTP_COOKIE": "token=secret"})
+        first, second = [record.getMessage() for record in caplog.records]
+        assert first == ("refused: the page's origin is not in WEBSOCKET_CORS_ORIGIN: origin='https://evil.example' "
+                         "host='app.example' from '203.0.113.7'")
+        assert second.startswith("refused: the Host is not in WSAPP_ALLOWED_HOSTS: origin='' host='a\\r\\nfoo\\u2028xx")
+        assert len(second) < 250 and second.isprintable() and "secret" not in first + second
+        caplog.clear()
+        for number in range(500):  # a flood is no flood of lines
+            now[0] = number / 100
+            with pytest.raises(PermissionError):
+                turnstile.judge(request("https://evil.example"))
+    lines = [record.getMessage() for record in caplog.records]
+    assert LINES_AT_ONCE <= len(lines) + 2 <= LINES_AT_ONCE + 5
+    assert lines[-1].endswith("; 99 more since the last such line")
+    assert counted == ["originsRefused"] * 502

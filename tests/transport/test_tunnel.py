@@ -15,6 +15,7 @@ import pytest
 
 from tests.certificate import Authority
 from wsapp.certificates import server_context
+from wsapp.core.throttle import Bucket
 from wsapp.settings import load_settings
 from wsapp.transport import tunnel as tunnel_module
 from wsapp.transport.tunnel import TlsFront
@@ -40,7 +41,7 @@ class Place:
         context = server_context(load_settings({"WSAPP_TLS_CERTIFICATE": str(signed.certificate),
                                                 "WSAPP_TLS_KEY": str(signed.key)}))
         assert context is not None
-        self.front = TlsFront(context)
+        self.context, self.front = context, TlsFront(context)
         self.trust = gevent.ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
         self.trust.load_verify_locations(authority.path)
         self._opened: list[Any] = []
@@ -217,6 +218,25 @@ def test_a_handshake_has_an_end(place: Place) -> None:
     assert place.front.accept(accepted, 0.01) is None
     with gevent.Timeout(PATIENCE):
         assert client.recv(10) == b""
+
+
+def test_one_handshake_too_many_is_told_before_anything_is_computed(place: Place,
+                                                                    monkeypatch: pytest.MonkeyPatch) -> None:
+    now, refused = [0.0], list[int]()
+    place.front = TlsFront(place.context, Bucket(2.0, 2.0), lambda: refused.append(1), clock=lambda: now[0])
+    silent, _ = place.raw()
+    assert place.front.accept(silent, 0.01) is None, "who says nothing takes nobody's place"
+    first, _ = place.open(), place.open()
+    hands = list[object]()
+    with monkeypatch.context() as patched:
+        patched.setattr(tunnel_module, "_shake_hands", lambda *given: hands.append(given))
+        with pytest.raises(ssl.SSLError, match="ALERT_INTERNAL_ERROR"):
+            place.open()
+    assert (refused, hands) == ([1], [])
+    first[1].sendall(b"goes on")
+    assert first[0].recv(10) == b"goes on"
+    now[0] = 0.5
+    place.open()
 
 
 def test_the_end_of_the_worker(place: Place) -> None:

@@ -15,7 +15,7 @@ from typing import Any, Final, TypeVar, cast
 
 from flask import Response, current_app, g, request
 from marshmallow import Schema, ValidationError
-from werkzeug.exceptions import HTTPException
+from werkzeug.exceptions import HTTPException, RequestEntityTooLarge
 
 from wsapp.blueprints.security_headers import guarded
 from wsapp.core.api_keys import ApiKey
@@ -29,6 +29,7 @@ PATH: Final = "/api/v1"
 PROBLEM: Final = "application/problem+json"
 COMPRESS_FROM: Final = 1024  # bytes
 RETRY_AFTER: Final = "1"  # seconds
+LONGEST: Final = 200  # characters of a path that go into the audit
 HOW_TO: Final = ("no API key is configured: make one with `wsapp api-key create NAME --scope publish`, or set "
                  "WSAPP_API_KEYS")
 STATUS: Final = {
@@ -120,6 +121,13 @@ def told_no_route() -> Response | None:
     return guarded(told_http_error(error))
 
 
+def counted(response: Response) -> Response:
+    """After each request: those that were refused."""
+    if 400 <= response.status_code < 500:
+        the_server().metrics.count("apiRefused")
+    return response
+
+
 def compressed(response: Response) -> Response:
     """After each request: gzip for who asks for it (RFC 9110 section 12.5.3)."""
     if response.is_streamed or response.direct_passthrough:
@@ -149,13 +157,13 @@ def require(*scopes: str) -> ApiKey:
         raise Problem(403, ErrorCode.FORBIDDEN, HOW_TO)
     if found is None:
         audit.warning("refused: %s from %s asks for %s %r", "an unknown API key" if given else "nobody",
-                      the_server().hub.admission.address(request.environ), request.method, request.path)
+                      the_server().hub.admission.address(request.environ), request.method, request.path[:LONGEST])
         raise Problem(401, ErrorCode.UNAUTHORIZED, "not a known API key" if given else
                       "an API key is needed: Authorization: Bearer <key>, or X-API-Key",
                       {"WWW-Authenticate": 'Bearer realm="wsapp"'})
     if not found.scopes & set(scopes):
         audit.warning("denied: key=%r has not the scope %s for %s %r", found.name, " or ".join(scopes), request.method,
-                      request.path)
+                      request.path[:LONGEST])
         raise Problem(403, ErrorCode.FORBIDDEN, f"the key {found.name} has not the scope {' or '.join(scopes)}")
     return found
 
@@ -178,12 +186,15 @@ def needs(*scopes: str) -> Callable[[View], View]:
 
 
 def read_body() -> Any:
-    """The JSON of the request.  Raises Problem, and 413 of werkzeug past WSAPP_API_MAX_BODY."""
+    """The JSON of the request.  Raises Problem."""
     if request.mimetype != "application/json":
         raise Problem(415, ErrorCode.BAD_REQUEST, "the body must be application/json")
-    request.max_content_length = the_server().settings.api_max_body
+    limit = request.max_content_length = the_server().settings.api_max_body
     try:
         return strict_loads(request.get_data())
+    except RequestEntityTooLarge:
+        raise Problem(413, ErrorCode.BAD_REQUEST, f"a body may have {limit} bytes (WSAPP_API_MAX_BODY)",
+                      {"Connection": "close"}) from None
     except (ValueError, RecursionError) as error:
         raise Problem(400, ErrorCode.BAD_REQUEST, f"the body is not JSON: {error}") from None
 

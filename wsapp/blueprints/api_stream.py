@@ -127,7 +127,7 @@ def _auth(sources: tuple[str, ...]) -> dict[str, str]:
 
 def _judge_origin(server: Any) -> None:
     try:
-        server.engine.origins.judge(request.environ)
+        server.engine.turnstile.judge(request.environ)
     except PermissionError as error:
         raise Problem(403, ErrorCode.FORBIDDEN, str(error)) from error
 
@@ -145,6 +145,7 @@ def _require_room_for_one(server: Any) -> None:
         raise Problem(503, ErrorCode.DRAINING, "the server is restarting", {"Retry-After": "1"})
     limit = server.settings.max_connections
     if server.connections.get_connection_count() >= limit:
+        server.metrics.count("connectionsRefused")
         raise Problem(503, ErrorCode.LIMIT, f"the worker is full: {limit} connections", {"Retry-After": FULL_RETRY})
 
 

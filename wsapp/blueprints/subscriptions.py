@@ -48,7 +48,7 @@ def join(call: Call, asked: schemas.Subscribe) -> dict[str, object]:
     hub, session = call.hub, call.session
     fresh = asked.room not in session.subs
     if fresh:
-        require_rooms_left(session, hub.settings.max_rooms)
+        _require_rooms_left(call)
     hub.admission.require(session, "read", asked.room)
     if asked.presence:
         hub.admission.require(session, "presence", asked.room)
@@ -71,6 +71,7 @@ def join(call: Call, asked: schemas.Subscribe) -> dict[str, object]:
     told: dict[str, object] = {"room": asked.room, "epoch": position.epoch, "seq": position.seq}
     if since is not None:
         told |= {"recovered": recovery.recovered, "missed": recovery.missed}
+        hub.metrics.recovery_refused += not recovery.recovered
         if recovery.skipped:
             told["skipped"] = recovery.skipped
         if recovery.reason is not None:
@@ -78,6 +79,14 @@ def join(call: Call, asked: schemas.Subscribe) -> dict[str, object]:
     if asked.presence:
         told["presence"] = hub.presence.subscribe(session, asked.room)
     return told
+
+
+def _require_rooms_left(call: Call) -> None:
+    try:
+        require_rooms_left(call.session, call.hub.settings.max_rooms)
+    except RequestError:
+        call.hub.metrics.count("roomsRefused")
+        raise
 
 
 @subscriptions.event("history")

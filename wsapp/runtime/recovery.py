@@ -67,6 +67,11 @@ class Recovery:
         return len({one.id for skipped in self._skipped.values() for one in skipped} - sent)
 
     @property
+    def untold(self) -> frozenset[str]:
+        """The rooms in which `shed` will tell what was left out, behind states that are newer than some of it."""
+        return frozenset(self._sheds())
+
+    @property
     def reason(self) -> str | None:
         """Why not, for the first room that was refused."""
         return next((str(refused.reason) for refused in self.refused.values()), None)

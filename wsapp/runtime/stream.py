@@ -4,7 +4,8 @@ It is throttled, recovered, authorized and drained like any other session, in th
 says where it stands, and so the `id:` of the stream is exact.
 
 The id has one position per room, in the order in which the rooms were asked for: `<seq>@<epoch>`, joined by commas.
-It covers what was sent and nothing that still waits for its turn: coming back with it loses nothing.
+It covers what was sent and nothing that still waits for its turn: coming back with it loses nothing.  After a long
+absence states are sent before the `shed` that tells what was left out; a room's place stands still until then.
 """
 
 from __future__ import annotations
@@ -14,13 +15,14 @@ import logging
 import re
 import secrets
 from collections import deque
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from socket import MSG_PEEK
 from typing import Any, ClassVar, Final, NamedTuple
 
 import gevent
 from gevent.event import Event
 
+from wsapp.core.catch_up import SHED_CATCH_UP
 from wsapp.core.events import Position, Profile, strict_dumps
 from wsapp.core.session import Session
 from wsapp.errors import CloseCode, ErrorCode, PayloadError, RequestError
@@ -106,6 +108,8 @@ class StreamPeer:
         self.sid, self._rooms, self._max_bytes, self._abort = sid, tuple(rooms), max_bytes, abort
         self.session: Session | None = None
         self.seen: dict[str, Position] = {}
+        self._ahead: dict[str, Position] = {}  # sent of rooms of which is still to be told what was left out
+        self._untold: set[str] = set()
         self._queue: deque[bytes] = deque()
         self._bytes = 0
         self._more = Event()
@@ -121,21 +125,36 @@ class StreamPeer:
         if cached is None or cached[0] is not frame:
             cached = StreamPeer._parsed = (frame, items_of(frame))
         items = cached[1]
+        placed = False
         for item in items:
             for room, position in item.places:
                 self._see(room, position)
+            placed = bool(item.places) or (bool(self._untold) and item.event == "shed"
+                                           and self._told(json.loads(item.data)))
         for number, item in enumerate(items):
             # A batch may hold a later event of a room before an earlier one: only its end is a place to resume from.
-            self._write(item, with_id=number == len(items) - 1 and bool(item.places))
+            self._write(item, with_id=placed and number == len(items) - 1)
             if item.wants_ack:  # the data need not show its id, nor that it is critical
                 self._write(Item(ACK_WANTED, strict_dumps({"id": item.wants_ack, "event": item.event})))
         if self._bytes > self._max_bytes:
             self.close(CloseCode.SLOW_CLIENT, "the client does not read")
 
     def _see(self, room: str, position: Position) -> None:
-        known = self.seen.get(room)
+        known = self._ahead.get(room) or self.seen.get(room)
         if known is not None and (known.epoch != position.epoch or known.seq < position.seq):
-            self.seen[room] = position
+            (self._ahead if room in self._untold else self.seen)[room] = position
+
+    def _told(self, shed: Any) -> bool:
+        """Whether a room's place may move on, because it is told now what was left out there."""
+        if not isinstance(shed, dict) or shed.get("reason") != SHED_CATCH_UP or shed["room"] not in self._untold:
+            return False
+        room = shed["room"]
+        self._untold.discard(room)
+        ahead = self._ahead.pop(room, None)
+        self._see(room, Position(self.seen[room].epoch, shed["to"]))
+        if ahead is not None:
+            self._see(room, ahead)
+        return True
 
     def backlog(self) -> int:
         """As `Peer.backlog`."""
@@ -182,9 +201,11 @@ class StreamPeer:
         self._bytes += len(line)
         self._more.set()
 
-    def begin(self, told: Mapping[str, object], positions: Mapping[str, Position]) -> None:
-        """The first event, `session`, with the id that what follows starts from."""
-        self.seen = dict(positions)
+    def begin(self, told: Mapping[str, object], positions: Mapping[str, Position],
+              untold: Iterable[str] = ()) -> None:
+        """The first event, `session`, with the id that what follows starts from.  In the rooms `untold` a `shed` will
+        say what was left out."""
+        self.seen, self._untold = dict(positions), set(untold)
         places = [f"{positions[room].seq}@{positions[room].epoch}" for room in self._rooms]
         early, self._queue = self._queue, deque[bytes]()  # what was told before the stream had begun
         self._put(f"retry: {RETRY_MS}\nid: {','.join(places)}\nevent: session\n"
@@ -205,7 +226,6 @@ class StreamPeer:
             alive()
             if last:
                 return
-
 
     def _joined(self) -> bytes:
         """As much as is handed to the kernel at once: what it does not take yet still counts as waiting."""
@@ -291,6 +311,8 @@ def open_stream(hub: Hub, engine: Engine, environ: dict[str, Any], auth: dict[st
             hook(session, environ, auth)
         _subscribe(hub, session, rooms, ("read", "presence") if presence else ("read",))
         recovery = recover(session, {room: since.get(room) for room in rooms}, hub.connections.registry, hub.delivery)
+        recovery.pace(hub.delivery.pace)
+        hub.metrics.recovery_refused += not recovery.recovered
         told = _told(session, recovery)
         if presence:
             told["presence"] = {room: hub.presence.subscribe(session, room) for room in rooms}
@@ -299,7 +321,7 @@ def open_stream(hub: Hub, engine: Engine, environ: dict[str, Any], auth: dict[st
         stream.end()
         raise
     peer.session = session
-    peer.begin(told, _start(recovery, session, since))
+    peer.begin(told, _start(recovery, session, since), recovery.untold)
     stream.watch(handler)
     gevent.spawn(_go_on, hub, session, recovery)
     return stream
@@ -322,6 +344,8 @@ def _subscribe(hub: Hub, session: Session, rooms: Sequence[str], rights: Sequenc
 
 def _told(session: Session, recovery: Recovery) -> dict[str, object]:
     told: dict[str, object] = {"sessionId": session.id, "recovered": recovery.recovered, "missed": recovery.missed}
+    if recovery.skipped:
+        told["skipped"] = recovery.skipped
     if recovery.reason is not None:
         told["reason"] = recovery.reason
     told["rooms"] = {room: {"epoch": at.epoch, "seq": at.seq} for room, at in recovery.positions.items()}

@@ -142,6 +142,7 @@ class Connection:
         """End the connection; a WebSocket client is told `code`, a polling one gets a close packet."""
         if self.closed:
             return
+        self.engine.closes(code)
         self._end(reason)
         if self.ws is not None:
             self.ws.close(code, reason)

@@ -24,9 +24,9 @@ from wsapp.transport.connection import Connection
 from wsapp.transport.deflate import deflate, negotiate
 from wsapp.transport.departure import Departure
 from wsapp.transport.frames import Frame, Squeeze
-from wsapp.transport.gate import Gate, TooMany
+from wsapp.transport.gate import Gate, TooMany, client_address
 from wsapp.transport.heartbeat import Heartbeat
-from wsapp.transport.origins import Origins
+from wsapp.transport.origins import Origins, Turnstile
 from wsapp.transport.polling import SEPARATOR, PacketError
 from wsapp.transport.websocket import (
     HandshakeError,
@@ -45,6 +45,7 @@ COMPRESS_FROM: Final = 1024  # bytes
 CONTENT: Final = ("Content-Type", "text/plain; charset=UTF-8")
 UNAVAILABLE: Final = "503 Service Unavailable"
 BEARER: Final = 'Bearer realm="wsapp", error="invalid_token"'  # RFC 6750 section 3
+BROKEN: Final = frozenset({CloseCode.PROTOCOL_ERROR, CloseCode.INVALID_DATA, CloseCode.TOO_BIG})
 TOKEN_LENGTH: Final = 8  # characters of a sid that name its worker
 
 
@@ -110,6 +111,8 @@ class Engine(engineio.Server):  # type: ignore[misc]  # engineio has no types
                          ping_interval=options.ping_interval, ping_timeout=options.ping_timeout,
                          max_http_buffer_size=options.max_message, **engineio_options)
         self.options, self.origins, self.hooks, self.gate = options, origins, hooks, gate or Gate()
+        self.turnstile = Turnstile(origins, lambda environ: client_address(environ, self.gate.options.proxies),
+                                   lambda name: self.hooks.count(name))
         self.token = secrets.token_hex(TOKEN_LENGTH // 2)
         self.draining = False
         self.sockets: dict[str, Connection] = {}
@@ -139,8 +142,9 @@ class Engine(engineio.Server):  # type: ignore[misc]  # engineio has no types
 
     @property
     def polled(self) -> bool:
-        """Whether a polling client is there, or is still to fetch the end of its session."""
-        return any(connection.ws is None for connection in self.sockets.values())
+        """Whether a client with a session polls, or is still to fetch the end of its session."""
+        return any(connection.ws is None and (connection.closed or connection.viewer is not None)
+                   for connection in self.sockets.values())
 
     # -- from connections
 
@@ -159,7 +163,14 @@ class Engine(engineio.Server):  # type: ignore[misc]  # engineio has no types
 
     def ended(self, connection: Connection, reason: str) -> None:
         """A connection is over; may be called from the hub, so nothing in it may block."""
+        if connection.ws is not None:
+            self.closes(connection.ws.failed)
         self.hooks.closed(connection, reason)
+
+    def closes(self, code: int) -> None:
+        """Count connections that are ended because of what their clients sent."""
+        if code in BROKEN:
+            self.hooks.count("oversizeClosed" if code == CloseCode.TOO_BIG else "protocolClosed")
 
     def forget(self, connection: Connection) -> None:
         self.sockets.pop(connection.sid, None)
@@ -171,7 +182,7 @@ class Engine(engineio.Server):  # type: ignore[misc]  # engineio has no types
         """The WSGI face of `/socket.io/`."""
         cors: list[tuple[str, str]] = []
         try:
-            self.origins.judge(environ)
+            self.turnstile.judge(environ)
             cors = self.origins.headers(environ)
             return self._answer(environ, start_response, cors)
         except Refused as refused:
@@ -221,6 +232,7 @@ class Engine(engineio.Server):  # type: ignore[misc]  # engineio has no types
         if self.draining:
             raise Refused(Refusal.FORBIDDEN, "the server is restarting", UNAVAILABLE, [("Retry-After", "1")])
         if len(self.sockets) >= self.options.max_connections:
+            self.hooks.count("connectionsRefused")
             raise Refused(Refusal.FORBIDDEN, f"the worker is full: {self.options.max_connections} connections",
                           UNAVAILABLE, [("Retry-After", "5")])
         try:

@@ -8,12 +8,21 @@ page look like one of the same origin, so the name is judged too.
 from __future__ import annotations
 
 import ipaddress
-from collections.abc import Sequence
-from typing import Any
+import logging
+import time
+from collections.abc import Callable, Sequence
+from typing import Any, Final
 
 from wsapp.core.forwarded import told_by
+from wsapp.core.throttle import Bucket
+
+audit = logging.getLogger("wsapp.audit")
 
 Environ = dict[str, Any]
+
+LINES_PER_SEC: Final = 1.0  # of the audit; those that a flood would add are counted in the next one
+LINES_AT_ONCE: Final = 10
+LONGEST: Final = 100  # characters of what a client made up
 
 
 class Origins:
@@ -65,6 +74,10 @@ class Origins:
         name = _bare(environ.get("HTTP_HOST", "").lower())
         return name != "localhost" and not name.endswith(".localhost") and not _is_address(name)
 
+    def told(self, environ: Environ) -> str:
+        """What was asked for, quoted for a log and cut."""
+        return f"origin={environ.get('HTTP_ORIGIN', '')[:LONGEST]!r} host={self._host(environ)[:LONGEST]!r}"
+
     def headers(self, environ: Environ) -> list[tuple[str, str]]:
         """The CORS headers of an answer to an origin that `judge` let through (Fetch standard, "CORS protocol")."""
         origin = environ.get("HTTP_ORIGIN")
@@ -80,6 +93,33 @@ class Origins:
                         ("Access-Control-Allow-Headers", "Content-Type, Authorization"),
                         ("Access-Control-Max-Age", "600")]
         return headers
+
+
+class Turnstile:
+    """Judges by the policy, and counts and notes down who is refused."""
+
+    def __init__(self, origins: Origins, address: Callable[[Environ], str], count: Callable[[str], None],
+                 clock: Callable[[], float] = time.monotonic) -> None:
+        self._origins, self._address, self._count, self._clock = origins, address, count, clock
+        self._lines = Bucket(LINES_PER_SEC, LINES_AT_ONCE)
+        self._left_out = 0
+
+    def judge(self, environ: Environ) -> None:
+        """As `Origins.judge`."""
+        try:
+            self._origins.judge(environ)
+        except PermissionError as error:
+            self._count("originsRefused")
+            self._note(environ, error)
+            raise
+
+    def _note(self, environ: Environ, error: PermissionError) -> None:
+        if not self._lines.admit(self._clock()):
+            self._left_out += 1
+            return
+        more, self._left_out = self._left_out, 0
+        audit.warning("refused: %s: %s from %r%s", str(error).removeprefix("Forbidden: "), self._origins.told(environ),
+                      self._address(environ), f"; {more} more since the last such line" if more else "")
 
 
 def _serves(name: str, host: str) -> bool:

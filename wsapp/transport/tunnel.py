@@ -11,6 +11,7 @@ from __future__ import annotations
 import _socket
 import logging
 import ssl
+import time
 from collections.abc import Callable
 from typing import Any, Final
 
@@ -18,12 +19,20 @@ import gevent
 from gevent import get_hub, socket
 from gevent.socket import wait_read, wait_write
 
+from wsapp.core.throttle import Bucket
+
 log = logging.getLogger(__name__)
 
 READ_SIZE: Final = 65536
 LINGER: Final = 5.0  # seconds in which a client may take the last bytes and close in its turn
 NOT_TLS: Final = (b"HTTP/1.1 400 Bad Request\r\nConnection: close\r\nContent-Type: text/plain\r\n"
                   b"Content-Length: 32\r\n\r\nThis port speaks https, not http")
+# A fatal alert, internal_error: nothing is wrong with what the peer said (RFC 8446 sections 5.1 and 6.2).
+TOO_MANY: Final = b"\x15\x03\x03\x00\x02\x02\x50"
+
+
+class HandshakeRefused(OSError):
+    """The worker shakes hands as often as it may."""
 
 
 class Tunnel:
@@ -199,10 +208,14 @@ class Tunnel:
 
 
 class TlsFront:
-    """The TLS connections that this worker accepted, wherever they are served."""
+    """The TLS connections that this worker accepted, wherever they are served.  `bucket` says how many handshakes a
+    second there may be; of each one more `on_refusal` is told."""
 
-    def __init__(self, context: ssl.SSLContext) -> None:
-        self._context = context
+    def __init__(self, context: ssl.SSLContext, bucket: Bucket | None = None,
+                 on_refusal: Callable[[], object] = lambda: None,
+                 clock: Callable[[], float] = time.monotonic) -> None:
+        self._context, self._bucket = context, bucket or Bucket(0)
+        self._on_refusal, self._clock = on_refusal, clock
         self._tunnels: set[Tunnel] = set()
 
     def __len__(self) -> int:
@@ -217,6 +230,8 @@ class TlsFront:
         tls = self._context.wrap_bio(incoming, outgoing, server_side=True)
         try:
             with gevent.Timeout(patience, TimeoutError("no TLS handshake came")):
+                incoming.write(_receive(raw))
+                self._admit()
                 _shake_hands(raw, tls, incoming, outgoing)
             ours, served = _socket.socketpair()
         except OSError as error:
@@ -231,6 +246,12 @@ class TlsFront:
         self._tunnels.add(tunnel)
         tunnel.start()
         return socket.socket(fileno=served.detach())
+
+    def _admit(self) -> None:
+        """Judged when a client has begun to speak, and before anything is computed for it.  Raises HandshakeRefused."""
+        if not self._bucket.admit(self._clock()):
+            self._on_refusal()
+            raise HandshakeRefused("more handshakes than WSAPP_MAX_TLS_HANDSHAKES_PER_SEC")
 
     def end(self) -> None:
         """Close what is left."""
@@ -249,11 +270,15 @@ def _shake_hands(raw: _socket.socket, tls: ssl.SSLObject, incoming: ssl.MemoryBI
             _send_all(raw, outgoing.read())
         if done:
             return
-        wait_read(raw.fileno())
-        data = raw.recv(READ_SIZE)
-        if not data:
-            raise ConnectionError("the client left during the handshake")
-        incoming.write(data)
+        incoming.write(_receive(raw))
+
+
+def _receive(raw: _socket.socket) -> bytes:
+    wait_read(raw.fileno())
+    data = raw.recv(READ_SIZE)
+    if not data:
+        raise ConnectionError("the client left during the handshake")
+    return data
 
 
 def _send_all(raw: _socket.socket, data: bytes) -> None:
@@ -267,6 +292,8 @@ def _send_all(raw: _socket.socket, data: bytes) -> None:
 def _refuse(raw: _socket.socket, outgoing: ssl.MemoryBIO, error: OSError) -> None:
     """Tell what can be told without waiting: an alert, or in plain HTTP that this is no port for it."""
     told = NOT_TLS if getattr(error, "reason", None) == "HTTP_REQUEST" else outgoing.read()
+    if isinstance(error, HandshakeRefused):
+        told = TOO_MANY
     try:
         if told:
             raw.send(told)

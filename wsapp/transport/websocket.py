@@ -134,6 +134,12 @@ class WebSocket:
         self.outbox.squeezed = squeeze is not None
         self._closing = False
 
+    @property
+    def failed(self) -> int:
+        """The close code for what the peer did wrong; 0 for nothing."""
+        failure = self._parser.failure
+        return failure.code if failure is not None else 0
+
     def start(self, early: bytes = b"") -> None:
         """Begin to read; `early` came with the handshake."""
         if early:

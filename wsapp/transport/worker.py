@@ -25,6 +25,7 @@ from gunicorn.http.wsgi import base_environ
 from gunicorn.sock import ssl_context
 from gunicorn.workers.ggevent import VERSION, GeventPyWSGIWorker, PyWSGIHandler, PyWSGIServer
 
+from wsapp.core.throttle import Bucket
 from wsapp.errors import PartitionMismatch, SettingsError
 from wsapp.transport.balance import DRAINED, STEP_ASIDE, Balance
 from wsapp.transport.guest import GuestOptions, invite, turn_away, wants_websocket
@@ -323,6 +324,7 @@ class Worker(GeventPyWSGIWorker):  # type: ignore[misc]  # gunicorn has no types
         self._wake: Event | None = None
         self._balance: Balance | None = None
         self._hurry = False
+        self._handshakes = Bucket(0)  # of TLS, on all ports of the worker together
 
     def load_wsgi(self) -> None:
         """Load the application; a wrong setting of its own is one line, and ends the server."""
@@ -340,6 +342,8 @@ class Worker(GeventPyWSGIWorker):  # type: ignore[misc]  # gunicorn has no types
         if self.cfg.workers > 1:
             self._balance = Balance(directory_for(os.getppid()), self.age)
         _start(hosted)
+        rate = max((getattr(service, "max_tls_handshakes", 0.0) for service in hosted), default=0.0)
+        self._handshakes = Bucket(rate, max(1.0, 2 * rate))  # all come back at once when a worker is replaced
         servers = [self._server(sock, hosted) for sock in self.sockets]
         handoffs = self._handoffs(servers, hosted)
         _tune_collector()
@@ -373,7 +377,9 @@ class Worker(GeventPyWSGIWorker):  # type: ignore[misc]  # gunicorn has no types
         server = self.server_class(sock, application=self.wsgi, spawn=Pool(self.worker_connections), log=self.log,
                                    handler_class=self.wsgi_handler, environ=environ, **tls)
         if tls:
-            server.tls = TlsFront(tls["ssl_context"])
+            server.tls = TlsFront(tls["ssl_context"], self._handshakes, next(
+                (service.tls_handshake_refused for service in hosted if hasattr(service, "tls_handshake_refused")),
+                lambda: None))
         if self.cfg.workers > 1:
             server.max_accept = 1
             server.balance = self._balance
