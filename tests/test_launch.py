@@ -29,6 +29,7 @@ from wsapp.launch import bind_address, boot_settings, on_exit, on_reload, on_sta
 bind = bind_address(boot_settings())
 workers = worker_count()
 control_socket_disable = True
+graceful_timeout = 5  # a worker that is told to end while it is forked does not hear it, and is killed then
 """
 APP = """
 import os

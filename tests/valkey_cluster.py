@@ -108,6 +108,16 @@ class ValkeyCluster:
         for node in (target, source, *(one for one in self.nodes if one not in (source, target))):
             if "role:master" in self.raw_info(node):
                 self.ask(node, "CLUSTER", "SETSLOT", slot, "NODE", ids[target.port])
+        # What a node said before may still be on its way; it would undo it where the new epoch is not known.
+        self.until(lambda: all(self._agrees(node, slot, target, ids[target.port]) for node in self.nodes),
+                   "all agree whose the slot is")
+
+    def _agrees(self, node: Valkey, slot: int, target: Valkey, id: str) -> bool:
+        return self._epoch(node, id) == self._epoch(target, id) and self.owner(slot, node) is target
+
+    def _epoch(self, node: Valkey, id: str) -> str:
+        """The config epoch of the node `id`, as another knows it."""
+        return next(line.split()[6] for line in self.ask(node, "CLUSTER", "NODES").splitlines() if line.startswith(id))
 
     def until(self, condition: Any, what: str) -> None:
         """Wait for it."""

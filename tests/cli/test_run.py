@@ -7,7 +7,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -84,8 +84,16 @@ def test_bad_ids_are_told_before_anything_runs(wsapp: Shell, tmp_path: Path) -> 
     assert not (tmp_path / "ran").exists()
 
 
+@pytest.fixture
+def heard() -> Iterator[None]:
+    """SIGHUP is not ignored, also when the tests themselves run under nohup."""
+    before = signal.signal(signal.SIGHUP, signal.SIG_DFL)
+    yield
+    signal.signal(signal.SIGHUP, before)
+
+
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGUSR1])
-def test_signals_are_passed_on(wsapp: Shell, history: History, number: signal.Signals) -> None:
+def test_signals_are_passed_on(wsapp: Shell, history: History, number: signal.Signals, heard: None) -> None:
     script = f"trap 'echo caught; exit 5' {number.name[3:]}; echo ready; while :; do sleep 0.05; done"
     # Like a service: no terminal, from which the command would get Ctrl-C itself.
     process = wsapp.start("run", "--agent", "a", "--task", "t1", "--", "sh", "-c", script, start_new_session=True)
