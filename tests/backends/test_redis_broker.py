@@ -8,7 +8,7 @@ from collections.abc import Iterator
 import pytest
 import redis
 
-from tests.backends.conftest import World, draft, eventually
+from tests.backends.conftest import Listener, World, draft, eventually
 from tests.valkey import Valkey
 from wsapp.backends.redis_broker import RedisBackend
 from wsapp.backends.redis_keys import RedisKeys
@@ -129,6 +129,35 @@ class TestForeignState:
             (flushed,) = backend.broker.publish([draft()])
             assert flushed.id > promoted.id
         backend.close()
+
+
+    def test_nor_when_it_is_lost_twice_and_who_comes_first_knows_little(self, own_valkey: Valkey) -> None:
+        one, other = (RedisBackend(own_valkey.url, Limits(), channel="stock", timeout=1.0) for _ in range(2))
+        ahead = (int(time.time()) + 3600) * 1000 * 1024
+        with redis.Redis.from_url(own_valkey.url) as client:
+            client.set(one.broker._keys.clock, ahead)
+            given = [*one.broker.publish([draft()]), *other.broker.publish([draft()])]
+            for first in (one, other):
+                client.flushall()
+                given += first.broker.publish([draft() for _ in range(100)])
+        assert len({receipt.id for receipt in given}) == len(given)
+        for backend in (one, other):
+            backend.close()
+
+    def test_what_was_only_heard_is_not_given_again_either(self, own_valkey: Valkey) -> None:
+        speaks, hears = (RedisBackend(own_valkey.url, Limits(), channel="stock", timeout=1.0) for _ in range(2))
+        listener = Listener(hears, "w1")
+        listener.start()
+        hears.broker.subscribe([A])
+        with redis.Redis.from_url(own_valkey.url) as client:
+            client.set(speaks.broker._keys.clock, (int(time.time()) + 3600) * 1000 * 1024)
+            *_, last = speaks.broker.publish([draft() for _ in range(100)])
+            eventually(lambda: len(listener.records) == 100)
+            client.flushall()
+            (after,) = hears.broker.publish([draft()])
+        assert after.id > last.id
+        for backend in (speaks, hears):
+            backend.close()
 
 
 class TestGeneration:

@@ -47,7 +47,7 @@ class RedisBroker:
         self._pool, self._live, self._keys = pool, live, pool.keys
         self._publish_script = publish_in(self._keys.partitions, self._keys.number, self._keys.sharded)
         self._nonce = secrets.token_hex(4)
-        self._newest = 0  # of the clock, as far as this process was told
+        self._newest = 0  # of the clock, as far as this process has seen
         self._window = Window(self._publish_now)
         self._bounds: list[Argument] = [
             limits.history_size, limits.history_bytes, milliseconds(limits.history_age), milliseconds(limits.meta_ttl)]
@@ -59,6 +59,7 @@ class RedisBroker:
         return self._window.ask(drafts) if drafts else []
 
     def _publish_now(self, drafts: Sequence[Draft]) -> list[Receipt]:
+        self._newest = max(self._newest, clock_of(self._live.last.partition(b"\t")[0].decode()))
         replies = self._pool.ask([self._publish(draft) for draft in drafts])
         receipts = [read_receipt(placed.decode(), duplicate == 1) for duplicate, placed in replies]
         self._newest = max(self._newest, *(clock_of(receipt.id) for receipt in receipts))

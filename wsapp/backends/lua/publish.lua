@@ -3,7 +3,7 @@
 -- KEYS  clock, generation, then (stream, meta) of each room, then the result key if the draft has an idempotency key
 -- ARGV  1 head  2 body  3 nonce for a missing generation  4 most entries  5 most bytes  6 age ms  7 meta ttl ms
 --       8 result ttl ms  9 prefix of room channels  10 the id if watchers know one already
---       11 the newest clock value the caller was told (0: none)  12.. the rooms
+--       11 the newest clock value the caller has seen (0: none)  12.. the rooms
 -- Reply {duplicate 0|1, "id\troom\tseq\tepoch[\troom\tseq\tepoch...]"}
 --
 -- Everything that can be wrong with stored state is found and mended before the first write, so that a draft is
@@ -26,11 +26,16 @@ end
 
 -- The hybrid clock: 1/1024 ms, never the same twice, never back.  Below 2^53, so exact in a Lua number.  A partition
 -- takes each STEP-th number: no id is given twice, and it tells where it was made.
+--
+-- Where the clock is lost, or less than somebody has seen, the server's time may be behind what was given too, and who
+-- comes first may not have seen the last of it, perhaps twice in a row: each life of the data begins somewhere else.
+local named = generation or ARGV[3]
+local begin = (tonumber(string.sub(named, 1, 8), 16) or 0) % AHEAD
 local time = redis.call('TIME')
 local now = tonumber(time[1]) * 1000 + math.floor(tonumber(time[2]) / 1000)
-local last = tonumber(redis.call('GET', KEYS[1]))
-if not last and ARGV[11] ~= '0' then last = tonumber(ARGV[11]) + AHEAD end -- lost, and the server's time may be behind
-local value = math.max((last or 0) + 1, now * 1024)
+local last, seen = tonumber(redis.call('GET', KEYS[1])) or 0, tonumber(ARGV[11])
+if seen > last then last = seen + AHEAD + begin end
+local value = math.max(last + 1, now * 1024 + begin % 1024)
 value = value + (PLACE - value) % STEP
 local id = ARGV[10] ~= '' and ARGV[10] or string.format('%014x', value)
 
@@ -64,7 +69,6 @@ local function state_of(stream, meta)
 end
 
 local rooms, places = {}, ''
-local named = generation or ARGV[3]
 for i = 1, count do
   local room = state_of(KEYS[1 + 2 * i], KEYS[2 + 2 * i])
   if room.fresh then
