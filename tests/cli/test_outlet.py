@@ -39,12 +39,12 @@ def bodies(server: Valkey, room: str) -> list[dict[str, Any]]:
     return [json.loads(publication.body) for publication in page.publications]
 
 
-def connect(server: Valkey) -> Callable[[], Emitter]:
-    return lambda: Emitter(server.url, history_size=100_000)
+def connect(server: Valkey, timeout: float = 0.25) -> Callable[[], Emitter]:
+    return lambda: Emitter(server.url, timeout=timeout, history_size=100_000)
 
 
 def test_in_order_and_complete(server: Valkey) -> None:
-    outlet = Outlet(connect(server), pytest.fail)
+    outlet = Outlet(connect(server, 10.0), pytest.fail)
     for start in range(0, 3000, 100):
         outlet.put([line(n) for n in range(start, start + 100)])
     assert outlet.finish(state(100)) == 0
@@ -53,7 +53,7 @@ def test_in_order_and_complete(server: Valkey) -> None:
 
 
 def test_the_last_state_comes_last(server: Valkey) -> None:
-    outlet = Outlet(connect(server), pytest.fail)
+    outlet = Outlet(connect(server, 10.0), pytest.fail)
     outlet.put([thought_draft({"agentId": "a", "thought": str(n)}, now_ms=1, also_to=["task:t"]) for n in range(2000)])
     outlet.put_state(state(50))
     assert outlet.finish(state(100)) == 0
