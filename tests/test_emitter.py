@@ -25,7 +25,8 @@ def valkey() -> Iterator[Valkey]:
 
 @pytest.fixture
 def emitter(valkey: Valkey, request: pytest.FixtureRequest) -> Iterator[Emitter]:
-    with Emitter(valkey.url, prefix=f"{request.node.name.partition('[')[0]}:", clock=lambda: 5.0) as emitter:
+    with Emitter(valkey.url, prefix=f"{request.node.name.partition('[')[0]}:", timeout=5.0,
+                 clock=lambda: 5.0) as emitter:
         yield emitter
 
 
@@ -85,7 +86,7 @@ def test_a_wrong_payload_needs_no_redis() -> None:
 
 
 def test_limits_are_those_of_the_settings(valkey: Valkey) -> None:
-    with Emitter(valkey.url, prefix="limits:", history_size=3, max_event=300) as emitter:
+    with Emitter(valkey.url, prefix="limits:", timeout=5.0, history_size=3, max_event=300) as emitter:
         emitter.publish_many([("agent-thought", THOUGHT)] * 10)
         assert len(bodies(emitter, "agent:coder")) == 3
         with pytest.raises(PayloadError, match="300 bytes"):
@@ -111,7 +112,7 @@ def test_redis_away_hung_and_back() -> None:
 
 
 def test_an_interrupted_publish_many_says_what_is_known() -> None:
-    with Valkey() as server, Emitter(server.url) as emitter:
+    with Valkey() as server, Emitter(server.url, timeout=5.0) as emitter:
         def calls() -> Iterator[Draft]:
             for number in range(1200):
                 if number == 1100:
@@ -125,7 +126,7 @@ def test_an_interrupted_publish_many_says_what_is_known() -> None:
 
 def test_where_redis_is_found(valkey: Valkey, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("REDIS_URL", valkey.url)
-    with Emitter(prefix="environment:") as emitter:
+    with Emitter(prefix="environment:", timeout=5.0) as emitter:
         assert emitter.broadcast_agent_thought(THOUGHT).status == "accepted"
     monkeypatch.delenv("REDIS_URL")
     monkeypatch.setenv("WEBSOCKET_PORT", str(free_port()))

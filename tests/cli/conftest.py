@@ -51,7 +51,7 @@ def wsapp(valkey: Valkey, request: pytest.FixtureRequest) -> Shell:
 
 @pytest.fixture
 def emitter(wsapp: Shell) -> Iterator[Emitter]:
-    with Emitter(wsapp.environ["REDIS_URL"], prefix=wsapp.environ["WSAPP_KEY_PREFIX"]) as emitter:
+    with Emitter(wsapp.environ["REDIS_URL"], prefix=wsapp.environ["WSAPP_KEY_PREFIX"], timeout=5.0) as emitter:
         yield emitter
 
 

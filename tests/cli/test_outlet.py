@@ -96,7 +96,7 @@ def test_a_full_queue_makes_the_command_wait(server: Valkey, monkeypatch: pytest
 
     def slowly() -> Emitter:
         gate.wait(10)
-        return Emitter(server.url)
+        return Emitter(server.url, timeout=10.0)
 
     outlet = Outlet(slowly, pytest.fail)
     filler = threading.Thread(target=lambda: [outlet.put([line(n)]) for n in range(2000)])

@@ -84,7 +84,7 @@ def test_live_only(wsapp: Shell, emitter: Emitter) -> None:
 
 
 def test_the_server_is_lost_and_begins_anew() -> None:
-    with Valkey() as server, Emitter(server.url) as emitter:
+    with Valkey() as server, Emitter(server.url, timeout=5.0) as emitter:
         process = Shell({"REDIS_URL": server.url}).start("tail", "agent:coder")
         thoughts(emitter, "before")
         assert said(read_lines(process, 1)) == ["before"]
