@@ -313,6 +313,11 @@ def _start(hosted: list[Service]) -> None:
         sys.exit(Arbiter.WORKER_BOOT_ERROR)
 
 
+def _first(hosted: list[Service], name: str, default: Any) -> Any:
+    """What the first service that has it gives under a name which not every service has."""
+    return next((getattr(service, name) for service in hosted if hasattr(service, name)), default)
+
+
 class Worker(GeventPyWSGIWorker):  # type: ignore[misc]  # gunicorn has no types
     """Starts the services, serves, and on SIGTERM lets them say goodbye before the sockets close."""
 
@@ -377,9 +382,8 @@ class Worker(GeventPyWSGIWorker):  # type: ignore[misc]  # gunicorn has no types
         server = self.server_class(sock, application=self.wsgi, spawn=Pool(self.worker_connections), log=self.log,
                                    handler_class=self.wsgi_handler, environ=environ, **tls)
         if tls:
-            server.tls = TlsFront(tls["ssl_context"], self._handshakes, next(
-                (service.tls_handshake_refused for service in hosted if hasattr(service, "tls_handshake_refused")),
-                lambda: None))
+            server.tls = TlsFront(tls["ssl_context"], self._handshakes,
+                                  _first(hosted, "tls_handshake_refused", lambda: None))
         if self.cfg.workers > 1:
             server.max_accept = 1
             server.balance = self._balance
@@ -389,11 +393,9 @@ class Worker(GeventPyWSGIWorker):  # type: ignore[misc]  # gunicorn has no types
                                      default=REQUEST_TIMEOUT)
         server.write_timeout = min((getattr(service, "write_timeout", WRITE_TIMEOUT) for service in hosted),
                                    default=WRITE_TIMEOUT)
-        server.on_dawdler = next((service.dawdler_cut_off for service in hosted
-                                  if hasattr(service, "dawdler_cut_off")), server.on_dawdler)
-        server.on_timeout = next((service.request_timed_out for service in hosted
-                                  if hasattr(service, "request_timed_out")), server.on_timeout)
-        server.guests = next((service.guests for service in hosted if hasattr(service, "guests")), server.guests)
+        server.on_dawdler = _first(hosted, "dawdler_cut_off", server.on_dawdler)
+        server.on_timeout = _first(hosted, "request_timed_out", server.on_timeout)
+        server.guests = _first(hosted, "guests", server.guests)
         server.own_paths = tuple(service.path_prefix for service in hosted)
         return server
 
