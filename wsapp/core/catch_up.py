@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import Final, NamedTuple
 
 from wsapp.core.events import Lane, Publication
-from wsapp.core.lanes import Shed
+from wsapp.core.backlog import Shed
 
 SHED_CATCH_UP: Final = "catch-up"  # more was missed than is replayed at once
 

@@ -70,7 +70,7 @@ class ConnectionManager:
             raise ValueError(f"{sid} is already connected")
         session_id = session_id or secrets.token_urlsafe(18)
         user_id = user_id or ANONYMOUS + session_id[:12]
-        queue = self.throttler.register(user_id, sid, merge=profile is Profile.SDK)
+        queue = self.throttler.register(user_id, sid, profile is Profile.SDK, peer)
         session = Session(session_id, sid, user_id, self.owner_of(sid), profile, peer, queue, self._clock(),
                           dict(metadata or {}))
         self._by_sid[sid] = self._by_id[session_id] = session

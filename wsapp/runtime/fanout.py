@@ -1,115 +1,209 @@
 """A publication of a room to its members: bucket, frame, send().
 
-A publication is encoded once per client profile and room; all that read share the bytes.  A room with many members is
-served in slices between which everybody else gets a turn; what was published meanwhile goes to each member in one
-send.
+A room's publications stand in its log, and each member is a cursor in it.  A member that may be sent to at once gets
+the shared frame of the event; any other is *behind* and costs nothing until the throttle's next flush, which brings it
+what lies between its cursor and the head.  A publication is encoded once per client profile and room; all that read
+share the bytes.  A room with many members is served in slices, between which everybody else gets a turn.
 """
 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections import deque
+from collections.abc import Callable, Collection, Sequence
 from functools import partial
 from typing import Final
 
 import gevent
 from gevent.event import Event
 
-from wsapp.core.events import Lane, Profile, Publication, packet
-from wsapp.core.lanes import SHED_SNAPSHOTS, Batch, Shed, Waiting, coalesce
-from wsapp.core.registry import Registry, Room, Turn
+from wsapp.core.backlog import Batch, Shed, coalesce
+from wsapp.core.connections import ConnectionManager
+from wsapp.core.events import Lane, Publication, packet
+from wsapp.core.ledger import Ledger
+from wsapp.core.partitions import SPREAD
+from wsapp.core.registry import Room, Slice
+from wsapp.core.room_log import Entry
 from wsapp.core.session import PROFILES, Session, State, Subscription
-from wsapp.core.throttle import EventThrottler
 from wsapp.metrics import Metrics
-from wsapp.runtime.batches import batch_frames, send_joined, single_frame
+from wsapp.runtime.batches import batch_frame, send_joined, single_frame
 from wsapp.runtime.critical import CriticalDelivery
-from wsapp.runtime.turns import Turns
-from wsapp.runtime.unrecorded import Unrecorded
+from wsapp.runtime.had import Had
 from wsapp.transport.frames import Frame, Squeeze, joined
-from wsapp.transport.outbox import RELIEVED
 
 VARIANTS: Final = 2 * PROFILES  # each profile, plain and compressed
 FEW: Final = 16  # members that are served on the spot: to wait for more that could go with it does not pay
-MOST_UNTOLD: Final = 100  # separate runs of shed events kept for a client that does not read
+SLICE: Final = 256  # members served before other rooms and clients get their turn
+USERS_AT_ONCE: Final = 64  # users flushed before other rooms and clients get their turn
+JOINED: Final = 200  # publications that go to a member in one send
+MOST_UNREPORTED: Final = 100  # separate runs of shed events kept for a client that does not read
+NOBODY: Final[frozenset[Session]] = frozenset()
 
 
 class Fanout:
     """The way from a publication to the sockets of one worker."""
 
-    def __init__(self, registry: Registry, throttler: EventThrottler, metrics: Metrics,
+    def __init__(self, connections: ConnectionManager, metrics: Metrics, critical: CriticalDelivery | None = None,
+                 ledger: Ledger | None = None, squeeze: Squeeze = bytes, *, partitions: int = 1,
                  clock: Callable[[], float] = time.monotonic) -> None:
-        self.registry, self.throttler, self.metrics, self._clock = registry, throttler, metrics, clock
-        self.turns = Turns(self._serve_turn, self._may_go)
-        self.unrecorded = Unrecorded()
-        self._waiting_flush = Event()
-        throttler.on_emit(self._emit)
-        throttler.on_shed(self._tell_shed)
-        throttler.ready = self._reads
-        self.squeeze: Squeeze = _plain
-        self.session_of: Callable[[str], Session | None] = lambda _sid: None
-        self.critical: CriticalDelivery | None = None
+        self.connections, self.registry, self.throttler = connections, connections.registry, connections.throttler
+        self.metrics, self._clock = metrics, clock
+        self.critical, self.ledger, self.squeeze = critical, ledger, squeeze
+        self.had = Had(partitions)
+        self._queue: deque[Room] = deque()  # the rooms with members that are still to be served, in their order
+        self._work, self._waiting_flush = Event(), Event()
+        self.throttler.on_emit(self._emit)
+        self.throttler.on_shed(self._report_shed)
 
     # -- rooms
 
     def pass_on(self, room: Room, publication: Publication, seq: int) -> None:
-        """A publication of a room, in its turn: held by members that still recover, served to the live ones."""
-        for sub in room.recovering():
-            if sub.join is not None:
-                sub.join.hold(publication, seq)
-        held = publication.critical and self._hold(room, publication)
+        """The next publication of a room, to all its live members."""
+        log = room.log
+        if seq != log.head + 1:
+            self.began_again(room, seq - 1)
+        spread = SPREAD in publication.flags
+        had = self.had.sessions(publication, room.name) if self.had else NOBODY
+        log.append(publication, seq, self._clock(), had, spread or bool(had) or publication.lane is Lane.CRITICAL
+                   or publication.places[0].room != room.name)
         live = room.live()
-        if not live:
+        if spread:
+            self.had.add(publication, room.name, [sub.session for sub in live if not
+                                                  sub.session.gets_through_another(publication, room.name)])
+        if self.ledger is not None:
+            self._owe(room, publication, seq, live)
+        if (publication.critical and self._hold(room, publication, seq, had)) or room.held:
             return
-        if not (held or self.turns.queue or room.pending) and len(live) <= FEW:
-            self._serve(room, publication, seq, live)
+        if not live:
+            room.served = seq
+        elif len(live) <= FEW and not self._queue and room.served == seq - 1:
+            self._serve(room, live, seq)
+            room.served = seq
         else:
-            self.turns.add(room, publication, seq, live, joins=self._joins(room, publication))
+            self._enter(room)
 
-    def _joins(self, room: Room, publication: Publication) -> bool:
-        """Whether it may go out in one send with others: every member gets it through this room, and none has it."""
-        return (publication.lane is not Lane.CRITICAL and not publication.critical
-                and publication.places[0].room == room.name
-                and not self.unrecorded.holds(publication))
-
-    def _hold(self, room: Room, publication: Publication) -> bool:
+    def _hold(self, room: Room, publication: Publication, seq: int, had: Collection[Session]) -> bool:
         """Whether the room waits until a critical publication is kept; what follows it there waits behind it."""
         if self.critical is None:
             return False
-        served = self.unrecorded.served(publication)  # it is kept for these as they know it
-        users = {session.user_id for session in room.members if session not in served}
-        return self.critical.hold(publication, users, partial(self.turns.release, room, publication))
+        users = {session.user_id for session in room.members if session not in had}
+        if not self.critical.hold(publication, users, partial(self._release, room, seq)):
+            return False
+        room.held.append(seq)
+        return True
 
-    def _may_go(self, publication: Publication) -> bool:
-        return self.critical is None or publication not in self.critical.holding
+    def _release(self, room: Room, seq: int) -> None:
+        """A publication that was held may go now, and what follows it up to the next one that is held."""
+        if seq in room.held:
+            room.held.remove(seq)
+            self._enter(room)
 
-    def serve_one(self, sub: Subscription, publication: Publication, seq: int) -> None:
-        """Pass one publication to one subscription, as a fan-out would."""
-        self._serve(sub.room, publication, seq, (sub,))
+    def _enter(self, room: Room) -> None:
+        if room.slice is None and room.served < room.ready:
+            room.slice = self._next_pass(room)
+            self._queue.append(room)
+            self._work.set()
+
+    def _next_pass(self, room: Room) -> Slice:
+        """Ordinary publications go out together; a special one by itself."""
+        goal = min(room.ready, max(room.served, room.log.first - 1) + JOINED)
+        special = room.log.next_special(room.served)
+        if special and special <= goal:
+            goal = special if special == room.served + 1 else special - 1
+        return Slice(room.live(), goal)
+
+    def run(self) -> None:
+        """Serve the rooms in turns; one greenlet runs this."""
+        while True:
+            self._work.wait()
+            self._work.clear()
+            while self._queue:
+                room = self._queue.popleft()
+                self._step(room)
+                if room.slice is not None:
+                    self._queue.append(room)
+                gevent.sleep(0)
+
+    def _step(self, room: Room) -> None:
+        part = room.slice
+        if part is None:
+            return
+        self._serve(room, part.take(SLICE), part.goal)
+        if part.done:
+            room.served = max(room.served, part.goal)
+            room.slice = self._next_pass(room) if room.served < room.ready else None
+
+    def finish(self, room: Room) -> None:
+        """Serve now what still waits in a room for its turn."""
+        while room.slice is not None:
+            self._step(room)
+
+    def began_again(self, room: Room, seq: int) -> None:
+        """The room stands at `seq` now, in whatever epoch."""
+        room.log.reset(seq)
+        room.held.clear()
+        room.served, room.slice = seq, None
+
+    def catch_up(self, sub: Subscription) -> None:
+        """Bring a subscription that has just become live to where its room stands."""
+        room = sub.room
+        ready = room.ready
+        while sub.state is State.LIVE and not sub.behind and sub.sent < ready:
+            special = room.log.next_special(sub.sent)
+            goal = ready if not special or special > ready else special if special == sub.sent + 1 else special - 1
+            self._serve(room, (sub,), min(goal, sub.sent + JOINED))
 
     def replay(self, session: Session, run: Sequence[tuple[str, Publication]]) -> None:
         """Send publications that a session had missed, each with the room it comes through, in one piece."""
-        frames = [self.frame(publication, session.profile, room) for room, publication in run]
-        send_joined(session, frames, self.squeeze)
+        send_joined(session, [single_frame(publication, session.profile, room) for room, publication in run],
+                    self.squeeze)
+        for room, publication in run:
+            self.had.add(publication, room, (session,))
+            if self.ledger is not None:
+                self.ledger.owed(session.id, publication.id, room, publication.seq(room), publication.entity)
+                self.ledger.delivered(session.id, publication.id)
 
-    def skip(self, session: Session, shed: Shed, _skipped: Sequence[Publication]) -> None:
-        """Tell a session what it missed and is not sent."""
+    def skip(self, session: Session, shed: Shed, skipped: Sequence[Publication]) -> None:
+        """Report to a session what it missed and is not sent."""
         self.metrics.shed += shed.count
         session.peer.push(Frame(packet("shed", shed.told())))
-
-    def has_had(self, _session: Session, _publication: Publication) -> bool:
-        """Whether a session has it already through a room that the record does not name."""
-        return False
+        if self.ledger is not None:
+            for publication in skipped:
+                self.ledger.owed(session.id, publication.id, shed.room, publication.seq(shed.room), publication.entity)
+            self.ledger.shed(session.id, shed.room, shed.first, shed.last, shed.reason)
 
     def moved(self, session: Session, room: str, frame: Frame) -> None:
-        """Tell a session that a room goes on elsewhere: the `resync`."""
+        """Report to a session that a room continues elsewhere: the `resync`."""
         session.peer.push(frame)
+        if self.ledger is not None:
+            self.ledger.told(session.id, room, "resync")
 
-    def _serve_turn(self, room: Room, turn: Turn, members: Sequence[Subscription]) -> None:
-        if len(turn.items) > 1:
-            members = self._serve_joined(room, turn, members)
-        if members:
-            for publication, seq in turn.items:
-                self._serve(room, publication, seq, members)
+    def leave(self, session: Session, name: str) -> bool:
+        """End a membership; False when there was none.  What this room was to bring to the session's other rooms, they
+        bring themselves."""
+        sub = session.subs.get(name)
+        if sub is None:
+            return False
+        others = [other for other in session.subs.values() if other is not sub]
+        for one in [sub, *others]:
+            if one.behind:
+                one.gather(self.throttler.max_items, self.throttler.max_bytes)
+        waiting = sub.backlog.waits
+        self.throttler.drop(session.user_id, session.sid, name)
+        left = self.registry.leave(session, name)
+        for wait in waiting:
+            for other in others:
+                publication = wait.item
+                if isinstance(publication, Publication) and any(place.room == other.room.name
+                                                                for place in publication.places):
+                    self._owe_again(other, publication)
+                    break
+        return left
+
+    def _owe_again(self, sub: Subscription, publication: Publication) -> None:
+        sub.session.peer.push(single_frame(publication, sub.session.profile, sub.room.name))
+        sub.count += 1
+        self._count(publication, 1)
 
     # -- unrecorded
 
@@ -122,38 +216,38 @@ class Fanout:
             for sub in room.live() if room is not None else ():
                 if sub.session not in served:
                     served.add(sub.session)
-                    sub.session.peer.push(self.frame(publication, sub.session.profile, place.room))
-                    if publication.origin:  # it may be recorded already, under an id that nobody here knows
-                        sub.session.has_seen(publication.id)
+                    sub.session.peer.push(single_frame(publication, sub.session.profile, place.room))
+                    if self.ledger is not None:
+                        self.ledger.owed(sub.session.id, publication.id, place.room, 0, publication.entity)
+                        self.ledger.delivered(sub.session.id, publication.id)
         self.metrics.sent += len(served)
         if publication.critical and self.critical is not None:
             self.critical.later(publication, {session.user_id for session in served})
-        self.unrecorded.remember(publication, served)
+        self.had.remember(publication, served)
 
     # -- sockets
 
-    def _serve(self, room: Room, publication: Publication, seq: int, subs: Sequence[Subscription]) -> None:
-        if self.unrecorded:
-            subs = self.unrecorded.others(publication, seq, subs)
-        now = self._clock()
-        name, serial, bypass = room.name, publication.id, publication.lane is Lane.CRITICAL
-        earlier = earlier_rooms(publication, name)
-        if bypass:
-            subs = self._overtake(room, publication, seq, subs)
-        encoded: list[tuple[bytes, int] | None] = [None] * VARIANTS
-        served, live = 0, State.LIVE
+    def _serve(self, room: Room, subs: Sequence[Subscription], goal: int) -> None:
+        """Bring members to `goal`, each from where it stands.  A special publication is a pass of its own."""
+        log = room.log
+        entry, oldest = log.at(goal), log.first - 1
+        if log.next_special(goal - 1) == goal:
+            subs = self._who_gets(room, entry, subs)
+        now, serial, name, live = self._clock(), entry.publication.id, room.name, State.LIVE
+        bypass = entry.publication.lane is Lane.CRITICAL
+        encoded: dict[int, tuple[bytes, int]] = {}
+        served, before = 0, goal - 1
         for sub in subs:
-            if sub.state is not live or sub.sent >= seq:
-                continue  # it has left meanwhile, or has read that far in the history
-            sub.sent = seq
-            if earlier and comes_through(sub.session, earlier):
-                continue  # it has come, or comes, through the other room
-            if not (bypass or sub.queue.admits(serial, now)):
-                self._defer(sub, publication, seq, now)
+            cursor = sub.sent
+            if sub.state is not live or cursor >= goal or sub.behind:
+                continue
+            if cursor < oldest or not (bypass or (sub.queue.admits(serial, now) if cursor == before else
+                               sub.queue.admits_all(f"{serial}+{goal - cursor}", goal - cursor, now))):
+                self._fall_behind(sub, now)
                 continue
             send = sub.send
             if send is not None:
-                data, size = encoded[sub.variant] or self._encode(encoded, publication, sub, name)
+                data, size = encoded.get(cursor * VARIANTS + sub.variant) or self._encode(encoded, sub, goal)
                 try:
                     sent = send(data)
                     if sent != size:
@@ -161,89 +255,48 @@ class Fanout:
                 except (OSError, ValueError) as error:
                     sub.box.trouble(data, error)
             elif sub.box is not None and sub.box.crowded and not bypass:
-                self._defer(sub, publication, seq, now)
+                self._fall_behind(sub, now)
                 continue
             else:
-                self._push(sub, publication)
-            sub.count += 1
-            served += 1
-        self._count(publication, served)
+                for one in log.after(cursor, goal):
+                    sub.session.peer.push(single_frame(one.publication, sub.session.profile, name))
+            sub.sent = goal
+            sub.count += goal - cursor
+            served += goal - cursor
+        self._count(entry.publication, served)
+        if self.ledger is not None:
+            self._account(room, subs, goal)
 
-    def _overtake(self, room: Room, publication: Publication, seq: int,
-                  subs: Sequence[Subscription]) -> Sequence[Subscription]:
-        """What passes the lanes goes without its offset to whom something older waits there for: a recovery from that
-        offset would begin too late.  Returns the others."""
-        behind = {sub for sub in subs if sub.session.profile is Profile.OFFSET and sub.session.lanes() is not None
-                  and sub.state is State.LIVE and sub.sent < seq}
-        earlier = earlier_rooms(publication, room.name)
-        for sub in behind:
-            sub.sent = seq
-            if not comes_through(sub.session, earlier):
-                sub.session.peer.push(self.frame(publication, Profile.PLAIN, room.name))
-                sub.count += 1
-                self._count(publication, 1)
-        return [sub for sub in subs if sub not in behind] if behind else subs
-
-    def _serve_joined(self, room: Room, turn: Turn, subs: Sequence[Subscription]) -> list[Subscription]:
-        """Send what waited for its turn in one piece to each who takes all of it now; returns the others."""
-        now, count = self._clock(), len(turn.items)
-        (head, first), (_, last) = turn.items[0], turn.items[-1]
-        serial = f"{head.id}+{count}"
-        encoded: list[tuple[bytes, int] | None] = [None] * VARIANTS
-        others: list[Subscription] = []
-        served = 0
+    def _who_gets(self, room: Room, entry: Entry, subs: Sequence[Subscription]) -> Sequence[Subscription]:
+        """Those who get a special publication through this room; the cursors of the others pass over it.  One of the
+        lane that does not wait goes out ahead to those who are behind."""
+        publication, seq, name = entry.publication, entry.seq, room.name
+        getting: list[Subscription] = []
         for sub in subs:
-            if sub.state is not State.LIVE or sub.sent >= first or not sub.queue.admits_all(serial, count, now):
-                others.append(sub)
+            if sub.state is not State.LIVE or sub.sent >= seq:
                 continue
-            send = sub.send
-            if send is None:
-                self._pass_singly(sub, turn, now)
-                continue
-            data, size = encoded[sub.variant] or self._join(encoded, turn, sub, room.name)
-            try:  # written out as in `_serve`: no call of ours between the loop and the kernel
-                sent = send(data)
-                if sent != size:
-                    sub.box.rest(data, sent)
-            except (OSError, ValueError) as error:
-                sub.box.trouble(data, error)
-            sub.sent = last
-            sub.count += count
-            served += 1
-        for publication, _seq in turn.items:
-            self._count(publication, served)
-        return others
+            gets = sub.session not in entry.had and not sub.session.gets_through_another(publication, name)
+            if sub.behind:
+                if gets and publication.lane is Lane.CRITICAL and not (sub.ahead and seq in sub.ahead):
+                    sub.ahead = (sub.ahead or set()) | {seq}
+                    self._owe_again(sub, publication)
+            elif sub.sent < seq - 1 or gets:
+                getting.append(sub)
+            else:
+                sub.sent = seq
+        return getting
 
-    def _pass_singly(self, sub: Subscription, turn: Turn, now: float) -> None:
-        """For one who was admitted, but cannot be written to directly."""
-        for publication, seq in turn.items:
-            sub.sent = seq
-            if sub.box is not None and sub.box.crowded:
-                self._defer(sub, publication, seq, now)
-                continue
-            self._push(sub, publication)
-            sub.count += 1
-            self._count(publication, 1)
-
-    def _join(self, encoded: list[tuple[bytes, int] | None], turn: Turn, sub: Subscription,
-              room: str) -> tuple[bytes, int]:
-        """As `_encode`, of several publications one after the other."""
-        frames = [self.frame(publication, sub.session.profile, room) for publication, _seq in turn.items]
-        data = joined(frames, self.squeeze if sub.variant >= PROFILES else None)
-        encoded[sub.variant] = data, len(data)
-        return data, len(data)
-
-    def _push(self, sub: Subscription, publication: Publication) -> None:
-        """The way for those who cannot be written to directly: polling, a full outbox, a connection being made."""
-        sub.session.peer.push(self.frame(publication, sub.session.profile, sub.room.name))
-
-    def _encode(self, encoded: list[tuple[bytes, int] | None], publication: Publication, sub: Subscription,
-                room: str) -> tuple[bytes, int]:
-        """The bytes for one profile, compressed or not: what all receivers of that variant share."""
-        frame = self.frame(publication, sub.session.profile, room)
-        data = frame.squeezed(self.squeeze) if sub.variant >= PROFILES else frame.ws
-        encoded[sub.variant] = data, len(data)
-        return data, len(data)
+    def _encode(self, encoded: dict[int, tuple[bytes, int]], sub: Subscription, goal: int) -> tuple[bytes, int]:
+        """The bytes from a cursor to `goal` for one profile, compressed or not: what all receivers of that variant
+        share who stand there."""
+        room, profile, squeezed = sub.room, sub.session.profile, sub.variant >= PROFILES
+        frames = [single_frame(entry.publication, profile, room.name) for entry in room.log.after(sub.sent, goal)]
+        if len(frames) == 1:
+            data = frames[0].squeezed(self.squeeze) if squeezed else frames[0].ws
+        else:
+            data = joined(frames, self.squeeze if squeezed else None)
+        found = encoded[sub.sent * VARIANTS + sub.variant] = data, len(data)
+        return found
 
     def _count(self, publication: Publication, served: int) -> None:
         if served:
@@ -252,34 +305,13 @@ class Fanout:
             self.metrics.latency_sum += served * max(0.0, time.time() * 1000 - published_ms(publication))
             self.metrics.latency_count += served
 
-    def frame(self, publication: Publication, profile: Profile, room: str) -> Frame:
-        """The shared frame of a publication for all clients of a profile that get it through a room."""
-        return single_frame(publication, profile, room)
-
-    def _defer(self, sub: Subscription, publication: Publication, seq: int, now: float) -> None:
-        self.metrics.deferred += 1
-        session, size = sub.session, len(publication.body)
-        if sub.box is not None and sub.box.crowded:
-            self._fall_behind(sub, size)
-            if sub.box.far_behind and publication.lane is not Lane.STATE:
-                self._tell_shed(session.user_id, session.sid, [
-                    Shed(sub.room.name, seq, seq, 1, SHED_SNAPSHOTS, publication.priority)])
-                return
-        self.throttler.defer(session.user_id, session.sid, Waiting(
-            publication.event, publication.priority, publication.lane, publication.entity, sub.room.name, seq,
-            publication.id, publication, size, now))
-        self._waiting_flush.set()
-
-    def _fall_behind(self, sub: Subscription, size: int) -> None:
-        """So much more is held back from a client that does not read; it takes the steps of the ladder down."""
-        box, session = sub.box, sub.session
-        if not box.lagging:
+    def _fall_behind(self, sub: Subscription, now: float) -> None:
+        """Nothing of the room is sent to this member until the next flush."""
+        sub.behind = True
+        if sub.box is not None and sub.box.crowded and not sub.box.lagging:
             self.metrics.count("slowDeferred")
-        was = box.far_behind
-        box.lag(size)
-        if box.far_behind and not was:
-            self.metrics.count("slowSnapshots")
-            self.throttler.keep_states(session.user_id, session.sid)
+        self.throttler.behind(sub.session.user_id, sub.session.sid, sub.room.name, sub, now)
+        self._waiting_flush.set()
 
     # -- the throttle
 
@@ -292,58 +324,62 @@ class Fanout:
                 self._waiting_flush.wait()
                 continue
             gevent.sleep(max(0.0, due - self._clock()))
-            self.throttler.flush(self._clock())
+            for number, _ in enumerate(self.throttler.flush_each(self._clock()), 1):
+                if number % USERS_AT_ONCE == 0:
+                    gevent.sleep(0)
 
     def _emit(self, _user_id: str, sid: str, batches: list[Batch]) -> None:
-        session = self.session_of(sid)
+        session = self.connections.session(sid)
         if session is None:
             return
-        if session.untold:
-            self._tell_untold(session)
-        for frame, count in batch_frames(batches, session.profile, session.lanes() is None):
+        if session.unreported:
+            self._report_now(session)
+        for frame, count in batch_frame(batches, session.profile):
             session.peer.push(frame)
             session.sent += 1
             self.metrics.sent += 1
             self.metrics.delivered += count
+        for batch in batches:
+            self.metrics.deferred += len(batch.waits) + batch.merged
+            for wait in batch.waits if self.ledger is not None else ():
+                self.ledger.delivered(session.id, wait.id)  # type: ignore[union-attr]
+                if wait.merged:
+                    self.ledger.merged(session.id, wait.room, wait.entity, wait.id)  # type: ignore[union-attr]
 
-    def _reads(self, sid: str) -> bool:
-        """Whether a session takes what it is sent: one that is behind waits in its lanes until it has caught up."""
-        session = self.session_of(sid)
-        return session is None or session.peer.backlog() < RELIEVED
-
-    def _tell_shed(self, _user_id: str, sid: str, sheds: list[Shed]) -> None:
-        session = self.session_of(sid)
+    def _report_shed(self, _user_id: str, sid: str, sheds: list[Shed]) -> None:
+        session = self.connections.session(sid)
         self.metrics.shed += sum(shed.count for shed in sheds)
         if session is None:
             return
-        session.untold = coalesce((session.untold or []) + sheds)
-        if self._reads(sid) or len(session.untold) > MOST_UNTOLD:
-            self._tell_untold(session)
+        session.unreported = coalesce((session.unreported or []) + sheds)
+        if session.peer.reads() or len(session.unreported) > MOST_UNREPORTED:
+            self._report_now(session)
+        for shed in sheds if self.ledger is not None else ():
+            self.ledger.shed(session.id, shed.room, shed.first, shed.last, shed.reason)  # type: ignore[union-attr]
 
-    def _tell_untold(self, session: Session) -> None:
-        """What was shed is told once the client reads again, runs joined."""
-        untold, session.untold = session.untold or [], None
-        for shed in untold:
+    def _report_now(self, session: Session) -> None:
+        """What was shed is reported once the client reads again, runs joined."""
+        unreported, session.unreported = session.unreported or [], None
+        for shed in unreported:
             session.peer.push(Frame(packet("shed", shed.told())))
 
+    # -- the ledger
 
-def earlier_rooms(publication: Publication, name: str) -> frozenset[str]:
-    """Rooms of the publication that are served before `name`: a client in one of them has it from there."""
-    if publication.places[0].room == name:
-        return frozenset()
-    names = [place.room for place in publication.places]
-    return frozenset(names[:names.index(name)])
+    def _owe(self, room: Room, publication: Publication, seq: int, live: Sequence[Subscription]) -> None:
+        assert self.ledger is not None
+        for sub in live:
+            self.ledger.owed(sub.session.id, publication.id, room.name, seq, publication.entity)
 
-
-def comes_through(session: Session, earlier: frozenset[str]) -> bool:
-    """Whether one of the rooms passes it on to the session.  A room that is only being opened for it does not: it will
-    stand behind what comes meanwhile."""
-    return any(name in earlier and (sub.state is State.LIVE or sub.join is not None)
-               for name, sub in session.subs.items())
-
-
-def _plain(_payload: bytes) -> None:
-    return None
+    def _account(self, room: Room, subs: Sequence[Subscription], goal: int) -> None:
+        assert self.ledger is not None
+        entries = room.log.after(goal - JOINED, goal)
+        for sub in subs:
+            if sub.state is not State.LIVE or sub.behind or sub.sent < goal:
+                continue
+            for entry in entries:
+                if (sub.session not in entry.had
+                        and not sub.session.gets_through_another(entry.publication, room.name)):
+                    self.ledger.delivered(sub.session.id, entry.publication.id)
 
 
 def published_ms(publication: Publication) -> float:

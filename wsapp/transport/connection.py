@@ -17,7 +17,7 @@ from wsapp.errors import CloseCode
 from wsapp.transport.frames import TEXT, Frame, Squeeze
 from wsapp.transport.heartbeat import PING_FRAME
 from wsapp.transport.inbox import Inbox
-from wsapp.transport.outbox import Outbox
+from wsapp.transport.outbox import RELIEVED, Outbox
 from wsapp.transport.polling import CLOSE, NOOP, PacketError, PollQueue, decode_payload
 from wsapp.transport.upgrade import Probe
 from wsapp.transport.websocket import WebSocket
@@ -131,6 +131,21 @@ class Connection:
             return
         for frame in frames:
             self.push(frame)
+
+    def reads(self) -> bool:
+        """As `wsapp.core.session.Peer.reads`."""
+        return self.backlog() < RELIEVED
+
+    def lag(self, size: int) -> bool:
+        """As `wsapp.core.session.Peer.lag`."""
+        if self.ws is None:
+            return False
+        outbox = self.ws.outbox
+        was = outbox.far_behind
+        outbox.lag(size)
+        if outbox.far_behind and not was:
+            self.engine.hooks.count("slowSnapshots")
+        return outbox.far_behind
 
     def backlog(self) -> int:
         """Bytes that wait for the client to read."""
