@@ -59,7 +59,8 @@ def replaced(text: str, pairs: dict[str, str]) -> str:
 def _nginx(folder: Path, port: int, upstream: int, signed: Signed, extra: dict[str, str]) -> list[str]:
     example = (EXAMPLES / "nginx.conf").read_text()
     (folder / "wsapp.conf").write_text(replaced(example, {
-        **extra, "server 127.0.0.1:3001;": f"server 127.0.0.1:{upstream};", "listen 443 ssl;": f"listen 127.0.0.1:{port} ssl;",
+        **extra,
+        "server 127.0.0.1:3001;": f"server 127.0.0.1:{upstream};", "listen 443 ssl;": f"listen 127.0.0.1:{port} ssl;",
         f"/etc/ssl/{NAME}.pem": str(signed.certificate), f"/etc/ssl/{NAME}.key": str(signed.key),
         f"server_name {NAME};": "server_name localhost 127.0.0.1;"}))
     user = "user root;" if os.getuid() == 0 else ""  # its workers must get at the folder
@@ -75,7 +76,8 @@ def _caddy(folder: Path, port: int, upstream: int, signed: Signed, extra: dict[s
     return ["run", "--config", str(folder / "Caddyfile"), "--adapter", "caddyfile"]
 
 
-CONFIGURE: Final[dict[str, Callable[[Path, int, int, Signed, dict[str, str]], list[str]]]] = {"nginx": _nginx, "caddy": _caddy}
+Configure = Callable[[Path, int, int, Signed, dict[str, str]], list[str]]
+CONFIGURE: Final[dict[str, Configure]] = {"nginx": _nginx, "caddy": _caddy}
 
 
 class Proxy:
@@ -87,8 +89,8 @@ class Proxy:
         self.log = folder / "log"
         with self.log.open("ab") as log:
             self._process = subprocess.Popen(
-                [program, *CONFIGURE[kind](folder, self.port, upstream, signed, extra or {})], cwd=folder, stdout=log, stderr=log,
-                stdin=subprocess.DEVNULL, start_new_session=True,
+                [program, *CONFIGURE[kind](folder, self.port, upstream, signed, extra or {})], cwd=folder,
+                stdout=log, stderr=log, stdin=subprocess.DEVNULL, start_new_session=True,
                 env={**os.environ, "XDG_DATA_HOME": str(folder), "XDG_CONFIG_HOME": str(folder)})
 
     @property

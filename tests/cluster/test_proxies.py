@@ -102,7 +102,8 @@ def test_the_common_nginx_line_that_says_upgrade_to_everything(start: Start, ser
         client.wait_ids(ids)
         assert not client.all("disconnect") and not client.all("connect_error")
     big = "x" * 50_000
-    assert all("ok" in told for told in fleet.each(clients, lambda client: client.request("update-metadata", {"n": big})))
+    answers = fleet.each(clients, lambda client: client.request("update-metadata", {"n": big}))
+    assert all("ok" in told for told in answers)
 
 
 def test_a_stream_comes_line_by_line(proxy: Proxy, server: Server) -> None:
