@@ -15,6 +15,7 @@ import math
 import re
 from collections.abc import Callable, Iterable, Mapping
 from fnmatch import fnmatchcase
+from ipaddress import IPv6Address
 from pathlib import Path
 from typing import Any, Final, NamedTuple
 from urllib.parse import unquote, urlsplit, urlunsplit
@@ -29,6 +30,7 @@ from wsapp.public_keys import load_public_key
 
 MIN_SECRET: Final = 32  # bytes of an HS256 key: no shorter than the hash (RFC 7518 section 3.2)
 _KINDS: Final = ("agent", "task", "project")
+LONGEST_UNIX: Final = 5 + 107  # characters of unix: and of a path (sockaddr_un, unix(7))
 MIN_DIFFERENT: Final = 8  # characters of a secret
 OWN_PREFIX: Final = "WSAPP_"
 _TRUE: Final = frozenset({"1", "true", "yes", "on"})
@@ -100,6 +102,26 @@ def _text(value: object, spec: Spec) -> str:
     if "{" in value or "}" in value:
         raise ValueError("has a brace in it, which Redis Cluster reads as a hash tag")
     return value
+
+
+def _bind(value: object, spec: Spec) -> str:
+    """A host without its port, an IPv6 address without its brackets, or `unix:/path`."""
+    try:
+        text = _text(value, spec)
+    except ValueError:
+        text = ""
+    if text.startswith("unix:/") and len(text) <= LONGEST_UNIX:
+        return text
+    bare = text[1:-1] if text.startswith("[") and text.endswith("]") else text
+    if ":" in bare or bare != text:
+        try:
+            return str(IPv6Address(bare))
+        except ValueError:
+            bare = ""
+    if not re.fullmatch(r"[A-Za-z0-9._-]+", bare):
+        raise ValueError("is not an address or name such as 127.0.0.1, ::1 or localhost (the port is WEBSOCKET_PORT), "
+                         "nor unix:/run/wsapp/http.sock")
+    return bare
 
 
 def _level(value: object, _spec: Spec) -> str:
@@ -302,7 +324,8 @@ class Settings:
     deflate: bool = _setting(False, "WSAPP_DEFLATE", "", _switch, "permessage-deflate: on or off")
     deflate_threshold: int = _count(1024, "WSAPP_DEFLATE_THRESHOLD", "bytes", "smaller frames stay plain", 0, 2**30)
     deflate_level: int = _count(1, "WSAPP_DEFLATE_LEVEL", "", "zlib level", 1, 9)
-    bind: str = _setting("0.0.0.0", "WSAPP_BIND", "", _text, "address to listen on", high=255)  # noqa: S104
+    bind: str = _setting("0.0.0.0", "WSAPP_BIND", "", _bind,
+                         "address or name to listen on, or unix:/path", high=255)  # noqa: S104
     tls_certificate: str | None = _setting(None, "WSAPP_TLS_CERTIFICATE", "", _line,
                                            "PEM file, the chain included: the port speaks https and wss", high=4096)
     tls_key: str | None = _setting(None, "WSAPP_TLS_KEY", "", _line, "PEM file; unset: in the certificate's", high=4096)
