@@ -89,7 +89,7 @@ def refused(environ: Mapping[str, str], capsys: pytest.CaptureFixture[str]) -> s
 def test_wrong_settings_are_told_in_one_line(capsys: pytest.CaptureFixture[str]) -> None:
     assert re.fullmatch(r"wsapp: MAX_CONNECTIONS='many' .*\n", refused({"MAX_CONNECTIONS": "many"}, capsys))
     assert re.fullmatch(r"wsapp: WSAPP_BINT .*WSAPP_BIND\?\n", refused({"WSAPP_BINT": "::"}, capsys))
-    for wrong in ("0", "two", "-1"):
+    for wrong in ("0", "two", "-1", "257", "9" * 5000, "1e3", "\N{ARABIC-INDIC DIGIT FIVE}"):
         assert re.fullmatch(r"wsapp: WEB_CONCURRENCY=.*\n", refused({"WEB_CONCURRENCY": wrong}, capsys))
 
 

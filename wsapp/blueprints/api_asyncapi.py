@@ -13,6 +13,7 @@ from wsapp import schemas
 from wsapp.blueprints.api_access import PATH
 from wsapp.blueprints.api_openapi import VERSION, continue_by_id, new_spec
 from wsapp.core.ports import Fate
+from wsapp.core.throttle import MIN_RATE
 from wsapp.errors import CloseCode, ErrorCode
 from wsapp.schemas import KINDS, NAME_PATTERN, STATUSES
 
@@ -65,7 +66,7 @@ REQUESTS: Final[dict[str, tuple[Json, Json]]] = {
         "presence": _ref("Members")})) for kind in KINDS},
     **{f"unsubscribe-{kind}": (_BY_ID, _ack({"room": _TEXT})) for kind in KINDS},
     "update-metadata": ({"type": "object"}, _ack({"metadata": {"type": "object"}})),
-    "set-rate": (_object({"rate": {"type": "number", "exclusiveMinimum": 0, "maximum": schemas.MAX_RATE}}),
+    "set-rate": (_object({"rate": {"type": "number", "minimum": MIN_RATE, "maximum": schemas.MAX_RATE}}),
                  _ack({"rate": {"type": "number"}})),
     "history": (_object({"room": _NAME}, {
         "since": {**_SEQ, "type": ["integer", "null"]}, "before": {**_SEQ, "type": ["integer", "null"]},
