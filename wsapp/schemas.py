@@ -39,6 +39,8 @@ MAX_METADATA: Final = 8192  # bytes of JSON
 MAX_HISTORY: Final = 1000  # publications of one `history` request
 MAX_TOKEN: Final = 8192
 MAX_RATE: Final = 10_000.0
+MAX_LIST: Final = 100  # rooms of one `subscribe-*` or `unsubscribe-*`
+LIST_ITEMS_PER_PACKET: Final = 10  # of a list that count as one packet where packets are limited
 MAX_MS: Final = 2**53 - 1  # the largest integer that JavaScript has
 RESERVED_PROJECT_EVENTS: Final = RESERVED_EVENTS | {THOUGHT, TASK_UPDATE}  # no project event may be named so
 STATUSES: Final = ("pending", "in_progress", "completed", "failed")
@@ -400,8 +402,9 @@ class Subscribe:
 
     @property
     def position(self) -> Position | None:
-        """The whole position, when the client gave one."""
-        return Position(self.epoch, self.since) if self.since is not None and self.epoch else None
+        """Where the client stands; None when it wants nothing from before.  Without an epoch in the room's history of
+        now."""
+        return Position(self.epoch, self.since) if self.since is not None else None
 
 
 @dataclass(frozen=True, slots=True)
@@ -618,3 +621,18 @@ def load_request(event: str, payload: object) -> Request:
     Raises PayloadError with the fields by name, and KeyError for a name that is no request.
     """
     return _REQUESTS[event](payload)
+
+
+def load_requests(event: str, payload: list[Any]) -> list[Request | PayloadError]:
+    """The requests of a list, each as `load_request` would load it, or what is wrong with it.  Raises PayloadError
+    when the list is empty or has more than `MAX_LIST` items."""
+    if not 0 < len(payload) <= MAX_LIST:
+        problem = f"must have 1 to {MAX_LIST} items, has {len(payload)}"
+        raise PayloadError(f"{event}: a list {problem}", {"payload": [problem]})
+    requests: list[Request | PayloadError] = []
+    for item in payload:
+        try:
+            requests.append(load_request(event, item))
+        except PayloadError as error:
+            requests.append(error)
+    return requests

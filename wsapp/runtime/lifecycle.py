@@ -156,9 +156,7 @@ class Lifecycle:
             self.delivery.metrics.recovery_refused += 1
             self.connections.rename(session)
         session.dirty = True
-        told = _told(session, recovery.recovered, recovery.missed, recovery.reason)
-        if recovery.skipped:
-            told["skipped"] = recovery.skipped
+        told: dict[str, object] = {"sessionId": session.id, **recovery.outcome()}
         told["rooms"] = {room: {"epoch": at.epoch, "seq": at.seq} for room, at in recovery.positions.items()}
         return Welcome(session, told, recovery, frozenset(saved.watching) & session.subs.keys())
 

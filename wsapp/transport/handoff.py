@@ -46,12 +46,18 @@ def directory_for(master_pid: int) -> Path:
 
 
 class PeekableSocket(socket.SocketIO):  # type: ignore[misc]  # gevent has no types for it
-    """The raw layer below a handler's buffer; `dry` makes it look empty, so that the buffer alone can be asked."""
+    """The raw layer below a handler's buffer; `dry` makes it look empty, so that the buffer alone can be asked.
+    `received` counts its bytes."""
 
     dry = False
+    received = 0
 
     def readinto(self, buffer: Any) -> int | None:
-        return None if self.dry else super().readinto(buffer)
+        if self.dry:
+            return None
+        count: int | None = super().readinto(buffer)
+        self.received += count or 0
+        return count
 
 
 def request_reader(sock: Any) -> io.BufferedReader:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import gc
 import logging
+import math
 import os
 import socket as stdlib_socket
 import sys
@@ -45,9 +46,9 @@ log = logging.getLogger(__name__)
 
 REQUEST_WAIT: Final = 75.0  # seconds a kept-alive HTTP connection may be silent
 REQUEST_TIMEOUT: Final = 15.0  # seconds for a request's head, and again for its body
-SLOWEST: Final = 50_000  # bytes of a body for which it gets a second more
+SLOWEST: Final = 50_000  # bytes of a body that have arrived and give it a second more
 LAST_BYTES: Final = 1.0  # seconds in which a body is still taken whose request was answered already
-LAST_SIZE: Final = 65_536
+LAST_SIZE: Final = 65_536  # bytes of a body that are read though nobody wants them, to keep the connection
 LATE: Final = b"HTTP/1.1 408 Request Timeout\r\nConnection: close\r\nContent-Length: 0\r\n\r\n"
 LEFT_TO_OTHERS: Final = 0.05  # seconds in which a drained worker leaves what comes to those that take it
 GC_YOUNG: Final = 5_000  # new objects between two looks for young cycles
@@ -108,6 +109,7 @@ class Handler(TimedWrites, PyWSGIHandler):  # type: ignore[misc]  # gunicorn has
     socket: Any
     timed_out = False
     _served = _reading_body = False
+    _body_began, _body_from = 0.0, 0  # when, and after how many bytes of the connection
     _watcher: Any = None
 
     def __init__(self, sock: Any, address: Any, server: Any, rfile: Any = None) -> None:
@@ -145,7 +147,10 @@ class Handler(TimedWrites, PyWSGIHandler):  # type: ignore[misc]  # gunicorn has
 
     def _late(self) -> None:
         """A head or a body that trickles in is cut off (slowloris); called by the hub, so nothing may block."""
-        if self.socket is None or (self._reading_body and self._body_is_there()):
+        if self.socket is None or (self._reading_body and self._unread() <= 0):
+            return
+        if self._reading_body and (left := self._earned()) > 0:
+            self._watch(left)
             return
         self.timed_out = True
         self.server.on_timeout()
@@ -156,11 +161,17 @@ class Handler(TimedWrites, PyWSGIHandler):  # type: ignore[misc]  # gunicorn has
         except OSError as error:
             log.debug("a slow client is gone: %s", error)
 
-    def _body_is_there(self) -> bool:
+    def _earned(self) -> float:
+        """Seconds that are left for the body.  They follow what has arrived, and not what the head announced."""
+        arrived: int = self.rfile.raw.received - self._body_from
+        return float(self.server.request_timeout) + arrived / SLOWEST - (time.monotonic() - self._body_began)
+
+    def _unread(self) -> float:
+        """Bytes of the body that the application has not taken; of a body in chunks, without end."""
         body: Any = self.wsgi_input
         if body.chunked_input:
-            return bool(body.chunk_length == 0)
-        return bool(body.position >= (body.content_length or 0))
+            return 0.0 if body.chunk_length == 0 else math.inf
+        return float((body.content_length or 0) - body.position)
 
     def _passed_on(self) -> bool:
         handoff: Passes | None = self.server.handoff
@@ -178,7 +189,10 @@ class Handler(TimedWrites, PyWSGIHandler):  # type: ignore[misc]  # gunicorn has
     def read_request(self, raw_requestline: str) -> Any:
         """Judge the head before anything in it is believed.  Raises BadHead."""
         check_request_line(raw_requestline)
-        return super().read_request(raw_requestline)
+        read = super().read_request(raw_requestline)
+        if "close" in self.headers.tokens("connection"):
+            self.close_connection = True
+        return read
 
     def MessageClass(self, rfile: Any, *_: Any) -> Any:  # noqa: N802  # pywsgi's name for its parser of the fields
         fields = read_fields(rfile)
@@ -201,8 +215,16 @@ class Handler(TimedWrites, PyWSGIHandler):  # type: ignore[misc]  # gunicorn has
         if self.server.log.access_log_enabled:  # what it gathers for nothing costs a tenth of a handshake
             super().log_request()
 
+    def write(self, data: bytes) -> None:
+        """Send a part of the answer; to HEAD its head alone (RFC 9110 section 9.3.2)."""
+        super().write(b"" if self.command == "HEAD" else data)
+
     def finalize_headers(self) -> None:
         super().finalize_headers()
+        if self.command == "HEAD":
+            self.response_use_chunked = False
+        if self._unread() > LAST_SIZE:
+            self.close_connection = True  # reading on for a body that nobody wants is work without a limit
         # RFC 9112 section 9.6: a client that pools connections must know that this one is not to be used again.
         told = [value.lower() for name, value in self.response_headers if name.lower() == b"connection"]
         if b"close" in told:
@@ -213,9 +235,12 @@ class Handler(TimedWrites, PyWSGIHandler):  # type: ignore[misc]  # gunicorn has
     def get_environ(self) -> dict[str, Any]:
         environ: dict[str, Any] = super().get_environ()
         environ["wsapp.handler"] = self
-        self._reading_body = True
-        if self.wsgi_input.chunked_input or self.wsgi_input.content_length:
-            self._watch(self.server.request_timeout + (self.wsgi_input.content_length or 0) / SLOWEST)
+        # The head has told where the body ends.  pywsgi leaves that out where Connection or Upgrade name an upgrade,
+        # and whoever reads the body then reads into the next request.
+        environ["wsgi.input"], environ["wsgi.input_terminated"] = self.wsgi_input, True
+        self._reading_body, self._body_began, self._body_from = True, time.monotonic(), self.rfile.raw.received
+        if self._unread() > 0:
+            self._watch(self.server.request_timeout)
         else:
             self._stop_watching()
         return environ
@@ -227,7 +252,7 @@ class Handler(TimedWrites, PyWSGIHandler):  # type: ignore[misc]  # gunicorn has
             except HandshakeError as error:
                 self.application = turn_away(error)
         answered = super().run_application()
-        if self.close_connection and self.socket is not None and not self._body_is_there():
+        if self.close_connection and self.socket is not None and self._unread() > 0:
             self._hang_up()
         return answered
 
