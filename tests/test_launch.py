@@ -91,7 +91,7 @@ def test_wrong_settings_are_told_in_one_line(capsys: pytest.CaptureFixture[str])
     assert re.fullmatch(r"wsapp: WSAPP_BINT .*WSAPP_BIND\?\n", refused({"WSAPP_BINT": "::"}, capsys))
     for wrong in ("[::1", "127.0.0.1:80", "unix:relative", "unix:/" + "x" * 200, "http://x", "a b", "[1.2.3.4]"):
         assert re.fullmatch(r"wsapp: WSAPP_BIND=.*unix:/run/.*\n", refused({"WSAPP_BIND": wrong}, capsys))
-    for wrong in ("0", "two", "-1"):
+    for wrong in ("0", "two", "-1", "257", "9" * 5000, "1e3", "\N{ARABIC-INDIC DIGIT FIVE}"):
         assert re.fullmatch(r"wsapp: WEB_CONCURRENCY=.*\n", refused({"WEB_CONCURRENCY": wrong}, capsys))
 
 

@@ -24,6 +24,7 @@ from wsapp.errors import SettingsError
 from wsapp.settings import Settings, load_settings, require_decision
 
 EMBEDDED_URL = "WSAPP_EMBEDDED_URL"
+MOST_WORKERS = 256
 
 
 @dataclass(slots=True)
@@ -76,10 +77,11 @@ def ssl_context(_config: Any, default: Callable[[], ssl.SSLContext]) -> ssl.SSLC
 
 def worker_count(environ: Mapping[str, str] | None = None) -> int:
     """WEB_CONCURRENCY (default 1), or 1 where the memory backend serves.  Ends the process like `boot_settings` when
-    it is not a whole number from 1 up."""
+    it is not a whole number from 1 to 256.  gunicorn itself reads the variable before any configuration, and ends in a
+    traceback when it is no number: `wsapp serve` looks first."""
     given = (os.environ if environ is None else environ).get("WEB_CONCURRENCY", "").strip() or "1"
-    if not given.isdecimal() or int(given) < 1:
-        _stop_boot(f"WEB_CONCURRENCY={given!r} is not a whole number from 1 up")
+    if not (given.isascii() and given.isdecimal() and len(given) < 10 and 1 <= int(given) <= MOST_WORKERS):
+        _stop_boot(f"WEB_CONCURRENCY={given!r} is not a whole number from 1 to {MOST_WORKERS}")
     return 1 if _owned.one_worker else int(given)
 
 
