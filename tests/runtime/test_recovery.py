@@ -29,7 +29,7 @@ def test_nothing_is_sent_before_release(world: World) -> None:
     recovery = world.join(session, {"agent:a": position(world, 1)})
     world.thought(3)
     assert peer(session).frames == []
-    assert (recovery.recovered, recovery.missed, recovery.reason) == (True, 2, None)
+    assert recovery.outcome() == {"recovered": True, "missed": 2}
     assert recovery.positions["agent:a"].seq == 3
     recovery.release()
     world.thought(4)
@@ -51,10 +51,12 @@ def test_what_is_published_while_history_is_read_comes_once_and_in_order(world: 
     for number in range(3):
         world.thought(number)
     session = world.client()
+    if watched:
+        world.forget("agent:a")
     world.broker.before += [lambda: world.thought(3), lambda: world.thought(5)]
     world.broker.during += [lambda: world.thought(4), lambda: world.thought(6)]
     recovery = world.join(session, {"agent:a": position(world, 0)})
-    missed = recovery.missed
+    missed = recovery.outcome()["missed"]
     world.thought("tail")
     recovery.release()
     world.thought("live")
@@ -84,7 +86,7 @@ def test_a_long_history_is_read_in_pages(world: World, monkeypatch: pytest.Monke
         world.thought(number)
     session = world.client()
     recovery = world.join(session, {"agent:a": position(world, 0)})
-    assert recovery.missed == 95
+    assert recovery.outcome()["missed"] == 95
     recovery.release()
     assert thoughts(session) == numbers(95)
 
@@ -94,7 +96,7 @@ def test_several_rooms_are_replayed_in_publish_order_each_event_once(world: Worl
         world.thought(number, agent="ab"[number % 2], also_to=["project:p"] if number % 3 == 0 else [])
     session = world.client()
     recovery = world.join(session, {room: position(world, 0, room) for room in ("project:p", "agent:b", "agent:a")})
-    assert recovery.missed == 10
+    assert recovery.outcome()["missed"] == 10
     recovery.release()
     assert thoughts(session) == numbers(10)
 
@@ -107,6 +109,7 @@ def test_an_event_held_in_one_room_and_replayed_in_another_comes_once(world: Wor
         world.thought("old", agent=agent)
     session = world.client()
     other = "b" if home == "a" else "a"
+    world.forget("agent:b")
     world.broker.before.append(lambda: world.thought("both", agent=home, also_to=[f"agent:{other}"]))
     recovery = world.join(session, {"agent:a": position(world, 1), "agent:b": position(world, 0, "agent:b")})
     recovery.release()
@@ -123,6 +126,8 @@ def test_an_event_of_a_live_and_a_recovering_room_comes_once(world: World, home:
     world.thought("old", agent="b")
     other = "b" if home == "a" else "a"
     both = {"agent": home, "also_to": [f"agent:{other}"]}
+    if opened:
+        world.forget("agent:b")
     world.broker.before.append(lambda: world.thought("both", **both))
     world.join(session, {"agent:b": position(world, 0, "agent:b")}).release()
     world.thought("live", **both)
@@ -138,7 +143,7 @@ def test_a_refusal_is_told_with_reason_and_count_and_nothing_is_replayed(since: 
         world.thought(number)
     session = world.client()
     recovery = world.join(session, {"agent:a": since})
-    assert (recovery.recovered, recovery.reason, recovery.missed) == (False, reason, missed)
+    assert recovery.outcome() == {"recovered": False, "reason": reason, "missed": missed}
     recovery.release()
     assert peer(session).frames == []
     world.thought("live")
@@ -154,7 +159,7 @@ def test_more_than_is_replayed_is_refused_as_a_whole() -> None:
     session = world.client()
     recovery = world.join(session, {"agent:a": position(world, 0)})
     recovery.release()
-    assert (recovery.recovered, recovery.reason, recovery.missed) == (False, "too_many", 6)
+    assert recovery.outcome() == {"recovered": False, "reason": "too_many", "missed": 6}
     assert thoughts(session) == []
     one_less = world.client()
     world.join(one_less, {"agent:a": position(world, 1)}).release()
@@ -167,7 +172,7 @@ def test_an_offset_leaves_out_what_the_client_has(world: World) -> None:
     session = world.client(profile=Profile.OFFSET)
     recovery = world.join(session, {f"agent:{agent}": position(world, 0, f"agent:{agent}") for agent in "ab"})
     recovery.forget_up_to(receipts[4].id)
-    assert recovery.missed == 3
+    assert recovery.outcome()["missed"] == 3
     recovery.release()
     assert thoughts(session) == numbers(5, 8)
 
@@ -211,6 +216,7 @@ def test_a_room_that_could_not_be_read_is_left_again(world: World) -> None:
     world.client("agent:a")
     world.thought(0)
     session = world.client()
+    world.forget("agent:a")
     world.broker.before.append(away)
     with pytest.raises(BrokerUnavailable):
         world.join(session, {"agent:a": position(world, 0)})
@@ -222,14 +228,14 @@ def test_a_room_that_could_not_be_read_is_left_again(world: World) -> None:
 def test_a_member_whose_second_join_fails_stays_live(world: World) -> None:
     session = world.client("agent:a")
     world.thought(0)
+    world.forget("agent:a")
     world.broker.before.append(lambda: (world.thought(1), away()))
     with pytest.raises(BrokerUnavailable):
         world.join(session, {"agent:a": position(world, 0)})
     world.thought(2)
     assert session.subs["agent:a"].state is State.LIVE
-    [told] = peer(session).of("resync")
-    assert (told["reason"], told["seq"], told["missed"]) == ("unavailable", 2, 1)
-    assert thoughts(session) == ["0", "2"]
+    assert not peer(session).of("resync")
+    assert thoughts(session) == ["0", "1", "2"]
     assert session.positions()["agent:a"].seq == 0
 
 
@@ -286,7 +292,7 @@ def long_absence(world: World, profile: Profile = Profile.PLAIN, **pace: int) ->
     session = world.client(profile=profile)
     recovery = world.join(session, {"project:p": position(world, 0, "project:p")})
     recovery.pace(world.delivery.pace)
-    session.metadata["told"] = (recovery.recovered, recovery.missed, recovery.skipped, recovery.reason)
+    session.metadata["told"] = recovery.outcome()
     recovery.release()
     return session
 
@@ -294,7 +300,7 @@ def long_absence(world: World, profile: Profile = Profile.PLAIN, **pace: int) ->
 @pytest.mark.parametrize("profile", [Profile.PLAIN, Profile.SDK])
 def test_a_long_absence_brings_the_states_what_was_skipped_and_the_newest(world: World, profile: Profile) -> None:
     session = long_absence(world, profile)
-    assert session.metadata["told"] == (True, 18, 12, None)
+    assert session.metadata["told"] == {"recovered": True, "missed": 18, "skipped": 12}
     [shed] = peer(session).of("shed")
     assert shed == {"room": "project:p", "from": 1, "to": 14, "count": 12, "reason": "catch-up", "worstPriority": 5}
     assert [event[0] for event in peer(session).events] == ["task-update"] * 2 + ["shed"] + ["agent-thought"] * 4
@@ -311,7 +317,7 @@ def test_a_long_absence_brings_the_states_what_was_skipped_and_the_newest(world:
 
 def test_up_to_the_limit_everything_comes(world: World) -> None:
     session = long_absence(world, limit=18)
-    assert session.metadata["told"] == (True, 18, 0, None)
+    assert session.metadata["told"] == {"recovered": True, "missed": 18}
     assert peer(session).of("shed") == []
     assert len(peer(session).events) == 18
     unlimited = long_absence(world, limit=0)
@@ -320,7 +326,7 @@ def test_up_to_the_limit_everything_comes(world: World) -> None:
 
 def test_the_offset_profile_is_all_or_nothing(world: World) -> None:
     session = long_absence(world, Profile.OFFSET)
-    assert session.metadata["told"] == (False, 18, 0, "too_many")
+    assert session.metadata["told"] == {"recovered": False, "missed": 18, "reason": "too_many"}
     assert peer(session).events == []
     assert session.positions()["project:p"].seq == 18
     world.thought("live", also_to=["project:p"])
@@ -350,7 +356,7 @@ def test_what_is_skipped_in_one_room_may_come_through_another(world: World) -> N
     session = world.client()
     recovery = world.join(session, {room: position(world, 0, room) for room in ("project:p", "agent:a")})
     recovery.pace(world.delivery.pace)
-    assert (recovery.missed, recovery.skipped) == (10, 6)
+    assert recovery.outcome() == {"recovered": True, "missed": 10, "skipped": 6}
     recovery.release()
     assert thoughts(session) == ["0", "1", "2", "9"]
     [shed] = peer(session).of("shed")
@@ -364,7 +370,7 @@ def test_when_one_room_is_refused_nothing_is_replayed_but_what_must_be_acknowled
     recovery = world.join(session, {"agent:b": Position("gone", 3), "agent:a": position(world, 0)})
     recovery.pace(world.delivery.pace)
     recovery.release()
-    assert (recovery.recovered, recovery.reason, recovery.missed) == (False, "epoch", 4)
+    assert recovery.outcome() == {"recovered": False, "reason": "epoch", "missed": 4}
     assert thoughts(session) == ["2"]
     assert session.positions()["agent:a"].seq == 4
 
@@ -386,6 +392,7 @@ def test_clients_that_return_together_share_one_read_and_their_frames(world: Wor
     world.client("agent:a")
     for number in range(50):
         world.thought(number)
+    world.forget("agent:a")
     reads = world.broker.reads
     sessions = [world.client() for _ in range(40)]
     for number, session in enumerate(sessions):
@@ -446,8 +453,9 @@ def test_a_recovery_that_knows_the_new_history_first_is_not_contradicted(world: 
     for number in range(3):
         world.thought(f"new {number}")
     session = world.client()
+    world.forget("agent:a")
     recovery = world.join(session, {"agent:a": old})
-    assert (recovery.reason, recovery.positions["agent:a"].seq) == ("epoch", 3)
+    assert (recovery.outcome()["reason"], recovery.positions["agent:a"].seq) == ("epoch", 3)
     world.lost = lambda _room, _seq: False
     recovery.pace(world.delivery.pace)
     recovery.release()

@@ -167,11 +167,12 @@ Group = tuple[Lane, str]
 
 
 class Following(NamedTuple):
-    """A backlog with what came since: what had to be shed for it, and how many bytes came."""
+    """A backlog with what came since: what had to be shed for it, how many bytes came, and how many events."""
 
     backlog: Backlog
     sheds: tuple[Shed, ...] = ()
     came: int = 0
+    count: int = 0  # type: ignore[assignment]  # shadows tuple.count
 
 
 class Backlog:
@@ -210,10 +211,12 @@ class Backlog:
         merged into the one that waits for its entity under the same name; it is then as old as its latest update.
         `key` names the new ones: others at the same place find the result by `remembered`."""
         sheds: list[Shed] = []
-        waits, came = dict(enumerate(self.waits)), 0
+        waits = dict(enumerate(self.waits))
+        came = count = 0
         size, latest = self.bytes, _latest_states(self.waits)
         for waiting in new:
             came += waiting.size
+            count += 1
             if waiting.size > max_bytes:
                 sheds += waiting.sheds(SHED_OVERSIZE)
                 continue
@@ -229,7 +232,7 @@ class Backlog:
                 latest[waiting.entity] = at
         if len(waits) > max_items or size > max_bytes:
             sheds += _shed(waits, size, max_items, max_bytes)
-        found = Following(Backlog(tuple(waits.values())), tuple(coalesce(sheds)), came)
+        found = Following(Backlog(tuple(waits.values())), tuple(coalesce(sheds)), came, count)
         if key is not None:
             if len(self._following) >= _SHARED:
                 self._following.clear()

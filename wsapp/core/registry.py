@@ -18,7 +18,8 @@ class Room:
     ones were up to `served`.
     """
 
-    __slots__ = ("_live", "gap", "held", "join", "log", "members", "name", "open", "served", "slice", "track")
+    __slots__ = ("_live", "gap", "held", "join", "log", "members", "name", "open", "queued", "served",
+                 "slice", "track")
 
     def __init__(self, name: str) -> None:
         self.name = name
@@ -29,6 +30,7 @@ class Room:
         self.join: Join | None = None
         self.held: deque[int] = deque()  # numbers that are held until a critical event is kept, and what follows them
         self.served = 0
+        self.queued = False  # it waits for its turn at the fan-out
         self.slice: Slice | None = None  # the pass through the members that is under way
         self._live: tuple[Subscription, ...] | None = None
 

@@ -6,8 +6,8 @@ from collections.abc import Callable
 from enum import IntEnum
 from typing import TYPE_CHECKING, Any, Final, Protocol
 
-from wsapp.core.backlog import EMPTY, SHED_ITEMS, Shed, Waiting
-from wsapp.core.events import MAX_PRIORITY, Position, Profile, Publication
+from wsapp.core.backlog import EMPTY, SHED_ITEMS, Backlog, Following, Shed, Waiting
+from wsapp.core.events import MAX_PRIORITY, Placed, Position, Profile, Publication
 from wsapp.core.room_log import Entry
 
 if TYPE_CHECKING:
@@ -99,11 +99,11 @@ class Subscription:
 
     # -- a source of the throttle
 
-    def gather(self, max_items: int, max_bytes: int) -> tuple[tuple[Shed, ...], int]:
+    def gather(self, max_items: int, max_bytes: int) -> Following:
         """As `wsapp.core.throttle.Source.gather`: what the log has for this member, shared with those at its place."""
         log, to, since = self.room.log, self.room.ready, self.sent
         if since >= to:
-            return (), 0
+            return Following(self.backlog)
         lost: tuple[Shed, ...] = ()
         if since + 1 < log.first:
             count = log.first - 1 - since
@@ -117,7 +117,7 @@ class Subscription:
             new = [_waiting(entry, self.room.name) for entry in log.after(since, to) if entry.seq not in left_out]
             found = place.following(new, max_items, max_bytes, key)
         self.backlog, self.sent = found.backlog, to
-        return lost + found.sheds, found.came
+        return found._replace(sheds=lost + found.sheds) if lost else found
 
     def _left_out(self, since: int, to: int) -> frozenset[int]:
         """What this member has, or gets through another room."""
@@ -127,6 +127,13 @@ class Subscription:
                          if entry.seq in ahead or session in entry.had
                          or session.gets_through_another(entry.publication, name))
 
+    def owe(self, waiting: Waiting, place: Placed) -> None:
+        """Let an event wait that was to come through another room, which the session leaves."""
+        moved = Waiting(waiting.event, waiting.priority, waiting.lane, waiting.entity, place.room, place.seq,
+                        waiting.id, waiting.item, waiting.size, waiting.since)
+        self.backlog = Backlog(tuple(sorted((*self.backlog.waits, moved), key=_by_seq)))
+        self.behind = True
+
     def caught_up(self) -> bool:
         """As `wsapp.core.throttle.Source.caught_up`."""
         self.behind = self.sent < self.room.ready
@@ -135,10 +142,13 @@ class Subscription:
     def drop(self) -> int:
         """Forget what waits; how many events that were, merged ones counted."""
         dropped = sum(1 + waiting.merged for waiting in self.backlog.waits)
-        if self.behind:
-            dropped += max(0, self.room.ready - self.sent)
+        dropped += max(0, self.room.log.head - self.sent)
         self.backlog, self.behind, self.ahead = EMPTY, False, None
         return dropped
+
+
+def _by_seq(waiting: Waiting) -> int:
+    return waiting.seq
 
 
 def _waiting(entry: Entry, room: str) -> Waiting:

@@ -14,10 +14,22 @@ from itertools import islice
 from sys import maxsize
 from typing import Final, Protocol, TypeVar
 
-from wsapp.core.backlog import EMPTY, SHED_BYTES, SHED_ITEMS, Backlog, Batch, Shed, Waiting, classify, coalesce
+from wsapp.core.backlog import (
+    EMPTY,
+    SHED_BYTES,
+    SHED_ITEMS,
+    Backlog,
+    Batch,
+    Following,
+    Shed,
+    Waiting,
+    classify,
+    coalesce,
+)
 from wsapp.core.events import CRITICAL_PRIORITY, DEFAULT_PRIORITY, MAX_PRIORITY, MIN_PRIORITY, Lane, strict_dumps
 from wsapp.errors import ErrorCode, PayloadError, RequestError
 
+MIN_RATE: Final = 0.01  # per second: the time between two tokens has to be a number that clocks can add
 _EARLY: Final = 1e-6  # seconds: so that a flush at exactly the due time is not lost to rounding
 _PRUNED_AT_ONCE: Final = 4  # per new user: idle ones go faster than users come
 MAX_FRAME_ITEMS: Final = 500  # events of one frame
@@ -32,8 +44,8 @@ class Bucket:
     """The generic cell rate algorithm (ITU-T I.371), a token bucket in one float.
 
     In any window of T seconds at most `burst + rate * T` are admitted (to within a microsecond of T).  `rate` is per
-    second, any positive number; 0 or infinity switches the limit off.  `burst` defaults to max(1, rate).
-    Raises ValueError for a rate below 0 or a burst below 1.
+    second, `MIN_RATE` or more; 0 or infinity switches the limit off.  `burst` defaults to max(1, rate).
+    Raises ValueError for another rate, NaN included, and for a burst below 1.
     """
 
     __slots__ = ("_due", "_interval", "_tolerance", "burst", "rate")
@@ -44,8 +56,8 @@ class Bucket:
 
     def _set(self, rate: float, burst: float | None) -> None:
         burst = max(1.0, rate) if burst is None else burst
-        if not (rate >= 0 and burst >= 1):
-            raise ValueError("rate must not be below 0, nor burst below 1")
+        if not ((rate == 0 or rate >= MIN_RATE) and burst >= 1):
+            raise ValueError(f"rate must be 0 or {MIN_RATE} or more, and burst 1 or more")
         unlimited = rate == 0 or math.isinf(rate) or math.isinf(burst)
         self.rate, self.burst = rate, burst
         self._interval = 0.0 if unlimited else 1.0 / rate
@@ -58,15 +70,6 @@ class Bucket:
             return False
         full = now - self._tolerance
         self._due = (due if due > full else full) + self._interval
-        return True
-
-    def admit_all(self, count: int, now: float) -> bool:
-        """Spend `count` tokens if there are as many, else none."""
-        full = now - self._tolerance
-        due = self._due if self._due > full else full
-        if now + _EARLY < due + (count - 1) * self._interval:
-            return False
-        self._due = due + count * self._interval
         return True
 
     def next(self, now: float) -> float:
@@ -105,8 +108,8 @@ class Source(Protocol):
 
     backlog: Backlog
 
-    def gather(self, max_items: int, max_bytes: int) -> tuple[tuple[Shed, ...], int]:
-        """Take in what came since: what had to be shed for it, and how many bytes came."""
+    def gather(self, max_items: int, max_bytes: int) -> Following:
+        """Take in what came since."""
 
     def caught_up(self) -> bool:
         """The backlog is empty.  False when more has come meanwhile."""
@@ -123,11 +126,12 @@ class Direct:
         """One more."""
         self._new.append(waiting)
 
-    def gather(self, max_items: int, max_bytes: int) -> tuple[tuple[Shed, ...], int]:
+    def gather(self, max_items: int, max_bytes: int) -> Following:
         """As `Source.gather`."""
         new, self._new = self._new, []
-        self.backlog, sheds, came = self.backlog.following(new, max_items, max_bytes)
-        return sheds, came
+        found = self.backlog.following(new, max_items, max_bytes)
+        self.backlog = found.backlog
+        return found
 
     def caught_up(self) -> bool:
         """As `Source.caught_up`."""
@@ -148,22 +152,25 @@ class Receiver:
         """As `Link.reads`."""
         return self.link is None or self.link.reads()
 
-    def gather(self, max_items: int, max_bytes: int) -> list[Shed]:
-        """Take in what came since, in all rooms together at most so much; what had to be shed for it."""
+    def gather(self, max_items: int, max_bytes: int) -> tuple[list[Shed], int]:
+        """Take in what came since, in all rooms together at most so much: what had to be shed for it, and how many
+        events came."""
         sheds: list[Shed] = []
-        came = 0
+        came = count = 0
         for source in self.sources.values():
-            shed, size = source.gather(max_items, max_bytes)
-            came += size
-            if shed:
-                sheds += shed
+            found = source.gather(max_items, max_bytes)
+            came += found.came
+            count += found.count
+            if found.sheds:
+                sheds += found.sheds
         if self.link is not None and came and not self.link.reads() and self.link.lag(came):
             for source in self.sources.values():
-                source.backlog, shed, _ = source.backlog.only_states()
-                sheds += shed
+                found = source.backlog.only_states()
+                source.backlog = found.backlog
+                sheds += found.sheds
         if len(self.sources) > 1:
             sheds += self._shed(max_items, max_bytes)
-        return coalesce(sheds) if len(sheds) > 1 else sheds
+        return (coalesce(sheds) if len(sheds) > 1 else sheds), count
 
     def _shed(self, max_items: int, max_bytes: int) -> list[Shed]:
         """A limit for each room is none for all of them."""
@@ -179,8 +186,9 @@ class Receiver:
             depth, size = depth - 1, size - waiting.size
         sheds: list[Shed] = []
         for source in self.sources.values():
-            source.backlog, shed, _ = source.backlog.without(victims, reason)
-            sheds += shed
+            found = source.backlog.without(victims, reason)
+            source.backlog = found.backlog
+            sheds += found.sheds
         return sheds
 
     def take(self, now: float, max_items: int = MAX_FRAME_ITEMS) -> list[Batch]:
@@ -193,20 +201,21 @@ class Receiver:
                 del self.sources[room]
             return batches
         while len(batches) < (maxsize if self.merges else 1) and max_items > 0:
-            room = self._next(now)
-            if room is None:
+            best = self._next(now)
+            if best is None:
                 break
-            source = self.sources.pop(room)
+            source = self.sources.pop(best)
             some, source.backlog = source.backlog.take(now, 1, max_items)
             batches += some
             max_items -= sum(len(batch.waits) for batch in some)
             if source.backlog or not source.caught_up():
-                self.sources[room] = source  # the others first
+                self.sources[best] = source  # the others first
         self.forget_empty()
         return batches
 
     def _next(self, now: float) -> str | None:
-        best, found = 0, None
+        best = 0
+        found: str | None = None
         for room, source in self.sources.items():
             if source.backlog:
                 level = source.backlog.level(now)
@@ -241,12 +250,13 @@ class UserQueue(Bucket):
     """One user on this worker.  `behind` has an entry for each receiver that is behind in something, no other;
     `receivers` has every registered one."""
 
-    __slots__ = ("behind", "deferred", "events_sent", "receivers", "shed", "stamp")
+    __slots__ = ("behind", "deferred", "events_sent", "granted", "receivers", "shed", "stamp")
 
     def __init__(self, rate: float, burst: float | None = None) -> None:
         super().__init__(rate, burst)
         self.stamp: object = None  # the last event that was decided on
         self.deferred = False      # and what was decided
+        self.granted = 0           # how many of several
         self.behind = _NOBODY
         self.receivers: dict[str, Receiver] = {}
         self.events_sent = self.shed = 0
@@ -271,18 +281,17 @@ class UserQueue(Bucket):
         self.events_sent += 1
         return True
 
-    def admits_all(self, serial: object, count: int, now: float) -> bool:
-        """As `admits`, of `count` events that go together or not at all; when not, nothing is spent and each may be
-        asked for by itself."""
+    def admits_some(self, serial: object, count: int, now: float) -> int:
+        """As `admits`, of `count` events in a row: how many of them leave at once, the first ones."""
         if serial == self.stamp:
-            return not self.deferred
-        self.stamp = serial
-        if self.behind or not self.admit_all(count, now):
-            self.deferred = True
-            return False
-        self.deferred = False
-        self.events_sent += count
-        return True
+            return self.granted
+        self.stamp, self.granted = serial, 0
+        if not self.behind:
+            while self.granted < count and self.admit(now):
+                self.granted += 1
+        self.deferred = self.granted < count
+        self.events_sent += self.granted
+        return self.granted
 
     @property
     def depth(self) -> int:
@@ -312,6 +321,7 @@ class EventThrottler:
         self._on_shed: list[OnShed] = []
         self._flushed = -math.inf
         self._serial = self._gone_sent = 0
+        self.deferred = 0  # events that a receiver did not get at once
         self._closed = False
 
     def on_emit(self, callback: OnEmit) -> OnEmit:
@@ -361,7 +371,7 @@ class EventThrottler:
             direct = Direct()
         direct.put(waiting)
         self.behind(user_id, receiver, waiting.room, direct, waiting.since, held)
-        self._shed(user_id, user, receiver, held.gather(self.max_items, self.max_bytes))
+        self._gather(user_id, user, receiver, held)
         if not held.depth:
             held.sources.clear()
             self._caught_up(user_id, user, receiver)
@@ -423,8 +433,11 @@ class EventThrottler:
             if not held.sources:
                 self._caught_up(user_id, user, receiver)
 
-    def _shed(self, user_id: str, user: UserQueue, receiver: str, sheds: list[Shed],
-              errors: list[Exception] | None = None) -> None:
+    def _gather(self, user_id: str, user: UserQueue, receiver: str, held: Receiver,
+                errors: list[Exception] | None = None) -> None:
+        """Take in what a receiver has not got, and report what had to be shed for it."""
+        sheds, count = held.gather(self.max_items, self.max_bytes)
+        self.deferred += count
         if not sheds:
             return
         user.shed += sum(shed.count for shed in sheds)
@@ -432,6 +445,11 @@ class EventThrottler:
         _report(caught, self._on_shed, user_id, receiver, sheds)
         if errors is None:
             _raise_all(caught)
+
+    def _gather_all(self, user_id: str) -> None:
+        user = self._users.get(user_id)
+        for receiver, held in list(user.behind.items()) if user is not None else ():
+            self._gather(user_id, self._users[user_id], receiver, held)
 
     def flush(self, now: float | None = None) -> None:
         """Send what each user's rate allows by now: for one token, one frame to each receiver that is behind.
@@ -450,9 +468,7 @@ class EventThrottler:
             if self._backlog.get(user_id) is not user:
                 continue
             for receiver, held in list(user.behind.items()):
-                sheds = held.gather(self.max_items, self.max_bytes)
-                if sheds:
-                    self._shed(user_id, user, receiver, sheds, errors)
+                self._gather(user_id, user, receiver, held, errors)
             while any(held.reads() for held in user.behind.values()) and user.admit(now):
                 self._send_frames(user_id, user, now, errors)
             yield
@@ -466,6 +482,7 @@ class EventThrottler:
     def get_queue(self, user_id: str) -> list[dict[str, object]]:
         """What waits for the user, by receiver and in order within each entity: `{receiver, type, data, priority,
         room, seq, id, since, merged}`, `since` in seconds of the clock."""
+        self._gather_all(user_id)
         user = self._users.get(user_id)
         if user is None:
             return []
@@ -474,7 +491,8 @@ class EventThrottler:
     def get_queue_depth(self, user_id: str | None = None) -> int:
         """How many events wait, for one user (for its fullest receiver) or for all users together."""
         if user_id is None:
-            return sum(user.depth for user in self._backlog.values())
+            return sum(self.get_queue_depth(one) for one in list(self._backlog))
+        self._gather_all(user_id)
         user = self._users.get(user_id)
         return user.depth if user else 0
 
@@ -508,7 +526,7 @@ class EventThrottler:
         user, now = self._users.get(user_id), self._clock()
         errors: list[Exception] = []
         while user is not None and (held := user.behind.get(receiver)) is not None and held.reads():
-            self._shed(user_id, user, receiver, held.gather(self.max_items, self.max_bytes), errors)
+            self._gather(user_id, user, receiver, held, errors)
             user.events_sent += self._send_frame(user_id, user, receiver, held, now, errors)
         _raise_all(errors)
 

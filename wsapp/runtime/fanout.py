@@ -99,8 +99,8 @@ class Fanout:
             self._enter(room)
 
     def _enter(self, room: Room) -> None:
-        if room.slice is None and room.served < room.ready:
-            room.slice = self._next_pass(room)
+        if not room.queued and room.served < room.ready:
+            room.queued = True
             self._queue.append(room)
             self._work.set()
 
@@ -119,23 +119,24 @@ class Fanout:
             self._work.clear()
             while self._queue:
                 room = self._queue.popleft()
+                room.queued = False
                 self._step(room)
-                if room.slice is not None:
-                    self._queue.append(room)
+                self._enter(room)
                 gevent.sleep(0)
 
     def _step(self, room: Room) -> None:
         part = room.slice
         if part is None:
-            return
+            if room.served >= room.ready:
+                return
+            part = room.slice = self._next_pass(room)
         self._serve(room, part.take(SLICE), part.goal)
         if part.done:
-            room.served = max(room.served, part.goal)
-            room.slice = self._next_pass(room) if room.served < room.ready else None
+            room.served, room.slice = max(room.served, part.goal), None
 
     def finish(self, room: Room) -> None:
         """Serve now what still waits in a room for its turn."""
-        while room.slice is not None:
+        while room.served < room.ready:
             self._step(room)
 
     def began_again(self, room: Room, seq: int) -> None:
@@ -144,14 +145,34 @@ class Fanout:
         room.held.clear()
         room.served, room.slice = seq, None
 
+    def suspend(self, sub: Subscription) -> None:
+        """Send nothing of the room to a member while it recovers."""
+        sub.state = State.RECOVERING
+        sub.room.changed()
+        if sub.behind:
+            self.throttler.drop(sub.session.user_id, sub.session.sid, sub.room.name)
+
+    def resume(self, sub: Subscription) -> None:
+        """The recovery failed: a member that was suspended is one again, as far behind as it was."""
+        if sub.behind:
+            self._fall_behind(sub, self._clock())
+        self.catch_up(sub)
+
     def catch_up(self, sub: Subscription) -> None:
-        """Bring a subscription that has just become live to where its room stands."""
-        room = sub.room
-        ready = room.ready
+        """Bring a subscription that has just become live to where its room stands, without what it has ahead."""
+        room, ready = sub.room, sub.room.ready
         while sub.state is State.LIVE and not sub.behind and sub.sent < ready:
+            if sub.ahead and sub.sent + 1 in sub.ahead:
+                sub.sent += 1
+                continue
+            goal = min(ready, max(sub.sent, room.log.first - 1) + JOINED,
+                       *(seq - 1 for seq in sub.ahead or () if seq > sub.sent))
             special = room.log.next_special(sub.sent)
-            goal = ready if not special or special > ready else special if special == sub.sent + 1 else special - 1
-            self._serve(room, (sub,), min(goal, sub.sent + JOINED))
+            if special and special <= goal:
+                goal = special if special == sub.sent + 1 else special - 1
+            self._serve(room, (sub,), goal)
+        if not sub.behind:
+            sub.ahead = None
 
     def replay(self, session: Session, run: Sequence[tuple[str, Publication]]) -> None:
         """Send publications that a session had missed, each with the room it comes through, in one piece."""
@@ -177,33 +198,6 @@ class Fanout:
         session.peer.push(frame)
         if self.ledger is not None:
             self.ledger.told(session.id, room, "resync")
-
-    def leave(self, session: Session, name: str) -> bool:
-        """End a membership; False when there was none.  What this room was to bring to the session's other rooms, they
-        bring themselves."""
-        sub = session.subs.get(name)
-        if sub is None:
-            return False
-        others = [other for other in session.subs.values() if other is not sub]
-        for one in [sub, *others]:
-            if one.behind:
-                one.gather(self.throttler.max_items, self.throttler.max_bytes)
-        waiting = sub.backlog.waits
-        self.throttler.drop(session.user_id, session.sid, name)
-        left = self.registry.leave(session, name)
-        for wait in waiting:
-            for other in others:
-                publication = wait.item
-                if isinstance(publication, Publication) and any(place.room == other.room.name
-                                                                for place in publication.places):
-                    self._owe_again(other, publication)
-                    break
-        return left
-
-    def _owe_again(self, sub: Subscription, publication: Publication) -> None:
-        sub.session.peer.push(single_frame(publication, sub.session.profile, sub.room.name))
-        sub.count += 1
-        self._count(publication, 1)
 
     # -- unrecorded
 
@@ -241,8 +235,14 @@ class Fanout:
             cursor = sub.sent
             if sub.state is not live or cursor >= goal or sub.behind:
                 continue
-            if cursor < oldest or not (bypass or (sub.queue.admits(serial, now) if cursor == before else
-                               sub.queue.admits_all(f"{serial}+{goal - cursor}", goal - cursor, now))):
+            if cursor != before and not bypass:
+                granted = 0 if cursor < oldest else sub.queue.admits_some(
+                    (serial, goal - cursor), goal - cursor, now)
+                if cursor + granted < goal:
+                    self._send_some(sub, cursor + granted, now)
+                    served += granted
+                    continue
+            elif not (bypass or sub.queue.admits(serial, now)):
                 self._fall_behind(sub, now)
                 continue
             send = sub.send
@@ -279,12 +279,25 @@ class Fanout:
             if sub.behind:
                 if gets and publication.lane is Lane.CRITICAL and not (sub.ahead and seq in sub.ahead):
                     sub.ahead = (sub.ahead or set()) | {seq}
-                    self._owe_again(sub, publication)
+                    self._send_ahead(sub, publication)
             elif sub.sent < seq - 1 or gets:
                 getting.append(sub)
             else:
                 sub.sent = seq
         return getting
+
+    def _send_ahead(self, sub: Subscription, publication: Publication) -> None:
+        sub.session.peer.push(single_frame(publication, sub.session.profile, sub.room.name))
+        sub.count += 1
+        self._count(publication, 1)
+
+    def _send_some(self, sub: Subscription, to: int, now: float) -> None:
+        """The tokens are for no more than these; the member is behind with the others."""
+        for entry in sub.room.log.after(sub.sent, to):
+            sub.session.peer.push(single_frame(entry.publication, sub.session.profile, sub.room.name))
+        sub.count += to - sub.sent
+        sub.sent = to
+        self._fall_behind(sub, now)
 
     def _encode(self, encoded: dict[int, tuple[bytes, int]], sub: Subscription, goal: int) -> tuple[bytes, int]:
         """The bytes from a cursor to `goal` for one profile, compressed or not: what all receivers of that variant
@@ -327,6 +340,7 @@ class Fanout:
             for number, _ in enumerate(self.throttler.flush_each(self._clock()), 1):
                 if number % USERS_AT_ONCE == 0:
                     gevent.sleep(0)
+            self.metrics.deferred = self.throttler.deferred
 
     def _emit(self, _user_id: str, sid: str, batches: list[Batch]) -> None:
         session = self.connections.session(sid)
@@ -340,7 +354,6 @@ class Fanout:
             self.metrics.sent += 1
             self.metrics.delivered += count
         for batch in batches:
-            self.metrics.deferred += len(batch.waits) + batch.merged
             for wait in batch.waits if self.ledger is not None else ():
                 self.ledger.delivered(session.id, wait.id)  # type: ignore[union-attr]
                 if wait.merged:

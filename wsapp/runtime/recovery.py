@@ -9,17 +9,17 @@ from __future__ import annotations
 
 import heapq
 import operator
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from typing import Final
 
 import gevent
 
+from wsapp.core.backlog import Shed
 from wsapp.core.catch_up import Pace, is_critical, shed_of, thin
 from wsapp.core.events import Position, Profile, Publication, packet
 from wsapp.core.history import Join, More, Reason, Recovered, Refused
-from wsapp.core.backlog import Shed
 from wsapp.core.partitions import made_together
-from wsapp.core.registry import Registry
+from wsapp.core.registry import Registry, Room
 from wsapp.core.session import Session, State, Subscription
 from wsapp.errors import BrokerUnavailable
 from wsapp.runtime.delivery import PAGE, Delivery
@@ -53,28 +53,26 @@ class Recovery:
         """Whether everything that was asked for is there (G3: never partial)."""
         return not self.refused
 
-    @property
-    def missed(self) -> int:
-        """How many events were missed: replayed and skipped ones, or those that can't be when not `recovered`."""
-        if self.refused:
-            return sum(refused.missed for refused in self.refused.values())
-        return len({one.id for found in (*self._found.values(), *self._skipped.values()) for one in found})
+    def outcome(self, room: str | None = None) -> dict[str, object]:
+        """What an answer says about the recovery of one room, or of all: `{recovered, missed, skipped?, reason?}`.
 
-    @property
-    def skipped(self) -> int:
-        """How many of the missed ones are not sent, but told by `shed`."""
-        sent = {one.id for found in self._found.values() for one in found}
-        return len({one.id for skipped in self._skipped.values() for one in skipped} - sent)
+        `missed` counts the events that are replayed or skipped, or those that cannot be replayed when not
+        `recovered`; `skipped` those that are not sent, but reported by `shed`; `reason` belongs to the first room
+        that was refused.
+        """
+        refused = [one for name, one in self.refused.items() if room in (None, name)]
+        outcome: dict[str, object] = {"recovered": not refused}
+        if refused:
+            return outcome | {"missed": sum(one.missed for one in refused), "reason": str(refused[0].reason)}
+        found, skipped = _ids(self._found, room), _ids(self._skipped, room)
+        outcome["missed"] = len(found | skipped)
+        left_out = skipped - _ids(self._found, None) if skipped else skipped
+        return outcome | {"skipped": len(left_out)} if left_out else outcome
 
     @property
     def untold(self) -> frozenset[str]:
         """The rooms in which `shed` will tell what was left out, behind states that are newer than some of it."""
         return frozenset(self._sheds())
-
-    @property
-    def reason(self) -> str | None:
-        """Why not, for the first room that was refused."""
-        return next((str(refused.reason) for refused in self.refused.values()), None)
 
     def found(self, room: str, publications: tuple[Publication, ...]) -> None:
         """What was missed in one room, in its order, without what came through a live room meanwhile."""
@@ -96,6 +94,7 @@ class Recovery:
     def add(self, sub: Subscription, position: Position) -> None:
         """The subscription stands at `position`; what comes from now on is held until `release`."""
         self.positions[sub.room.name] = position
+        sub.drop()
         sub.sent = position.seq
         self._subs.append(sub)
 
@@ -112,30 +111,33 @@ class Recovery:
                 one for one in found if one.id > id or len(one.id) != BROKER_ID
                 or not made_together(one.id, id, self._delivery.partitions))
 
-    def pace(self, pace: Pace) -> None:
+    def pace(self, pace: Pace, *, each: bool = False) -> None:
         """Of a room with too much to replay, skip what is neither new nor needed.  Socket.IO's own recovery is all or
-        nothing: the offset profile is refused then."""
+        nothing: the offset profile is refused then.  `each`: the rooms were requested one by one, so that a refused
+        one takes nothing from the others."""
         if self.session.profile is Profile.OFFSET:
             for room, found in self._found.items():
                 if pace.exceeded(len(found)):
                     self.refused[room] = Refused(Reason.TOO_MANY, len(found), self.positions[room])
         if self.refused:
-            self._drop()
-            return
+            self._drop(self.refused.keys() if each else self._found.keys() | self.refused.keys())
         for room, found in self._found.items():
-            if pace.exceeded(len(found)):
+            if room not in self.refused and pace.exceeded(len(found)):
                 kept, skipped, tail = thin(found, pace.tail)
                 self._found[room], self._skipped[room] = kept + tail, skipped
                 self._told_behind[room] = len(kept)
 
-    def _drop(self) -> None:
-        """One room is refused: nothing is replayed in the others either, but what must be acknowledged."""
+    def _drop(self, rooms: Collection[str]) -> None:
+        """Nothing is replayed in these rooms, but what must be acknowledged."""
         for room, found in self._found.items():
+            if room not in rooms:
+                continue
             if found and room not in self.refused:
                 self.refused[room] = Refused(Reason.TOO_MANY, len(found), self.positions[room])
             self._found[room] = tuple(one for one in found if is_critical(one))
         for sub in self._subs:
-            sub.pinged = sub.confirmed = self.positions[sub.room.name].seq
+            if sub.room.name in rooms:
+                sub.pinged = sub.confirmed = self.positions[sub.room.name].seq
 
     # -- sending
 
@@ -227,6 +229,12 @@ class Recovery:
         return any(sub.room.log.head - sub.sent > MOST_HELD for sub in self._subs)
 
 
+def _ids(found: Mapping[str, tuple[Publication, ...]], room: str | None) -> set[str]:
+    """The ids of what was found in one room, or in all."""
+    return {one.id for publications in (found.values() if room is None else [found.get(room, ())])
+            for one in publications}
+
+
 def _go_live(sub: Subscription, position: Position, delivery: Delivery, replayed: set[str]) -> None:
     """Let the rest come live, first what came meanwhile; nothing yields in between.  What was replayed for another room
     is not sent again."""
@@ -235,22 +243,22 @@ def _go_live(sub: Subscription, position: Position, delivery: Delivery, replayed
     room = sub.room
     if position.epoch and room.track.epoch not in ("", position.epoch):
         _start_again(sub)  # the room's history began again meanwhile
-        return
-    if replayed:
+    elif replayed:
         sub.ahead = {entry.seq for entry in room.log.after(sub.sent, room.log.head)
                      if entry.publication.id in replayed} or None
-    sub.go_live(sub.sent)
+    if sub.state is State.RECOVERING:
+        sub.go_live(sub.sent)
     delivery.fanout.catch_up(sub)
 
 
 def _start_again(sub: Subscription) -> None:
-    at = sub.room.track.position
-    missed = at.seq
-    sub.started(at.seq)
-    sub.go_live(at.seq)
+    """From the oldest publication of the new history that this worker keeps."""
+    room, at = sub.room, sub.room.log.first - 1
+    sub.session.peer.push(Frame(packet("resync", {"room": room.name, "epoch": room.track.epoch, "seq": at,
+                                                  "reason": str(Reason.EPOCH), "missed": room.track.seq})))
     sub.session.dirty = True
-    sub.session.peer.push(Frame(packet("resync", {"room": sub.room.name, "epoch": at.epoch, "seq": at.seq,
-                                                  "reason": str(Reason.EPOCH), "missed": missed})))
+    sub.started(at)
+    sub.go_live(at)
 
 
 def recover(session: Session, wanted: Mapping[str, Position | None], registry: Registry,
@@ -280,7 +288,7 @@ def recover(session: Session, wanted: Mapping[str, Position | None], registry: R
 def _stay_live(sub: Subscription, delivery: Delivery) -> None:
     """A member of before stays one; what came during the reading that failed is in the room's log."""
     sub.go_live(sub.sent)
-    delivery.fanout.catch_up(sub)
+    delivery.fanout.resume(sub)
 
 
 def _catch_up(recovery: Recovery, subs: list[Subscription], wanted: Mapping[str, Position | None],
@@ -294,13 +302,17 @@ def _catch_up(recovery: Recovery, subs: list[Subscription], wanted: Mapping[str,
         if since is not None and not since.epoch:
             since = Position(sub.room.track.epoch, since.seq)
         if since is None or since == sub.room.track.position:
-            sub.state = State.RECOVERING
-            sub.room.changed()
+            delivery.fanout.suspend(sub)
+            _settle(recovery, sub, sub.room.track.position, since)
+            continue
+        delivery.fanout.suspend(sub)
+        sub.began = since.seq
+        log = sub.room.log
+        if since.epoch == sub.room.track.epoch and log.covers(since.seq) and log.head - since.seq <= delivery.max_replay:
+            recovery.found(sub.room.name, _from_log(sub.room, since.seq))
             _settle(recovery, sub, sub.room.track.position, since)
             continue
         join = Join(sub.room.name, since, max_replay=delivery.max_replay)
-        sub.state = State.RECOVERING
-        sub.room.changed()
         joins[sub.room.name] = (sub, join)
     while joins:
         pages = delivery.reads.catch_up([join.query(PAGE) for _, join in joins.values()])
@@ -310,11 +322,18 @@ def _catch_up(recovery: Recovery, subs: list[Subscription], wanted: Mapping[str,
             if isinstance(step, More):
                 continue
             del joins[page.room]
+            at, room = step.position, sub.room
             if isinstance(step, Recovered):
-                recovery.found(page.room, step.publications)
+                came = _from_log(room, at.seq) if room.track.epoch == at.epoch and room.log.covers(at.seq) else ()
+                recovery.found(page.room, step.publications + came)
+                at = Position(at.epoch, at.seq + len(came))
             else:
                 recovery.refused[page.room] = step
-            _settle(recovery, sub, step.position, wanted[page.room])
+            _settle(recovery, sub, at, wanted[page.room])
+
+
+def _from_log(room: Room, seq: int) -> tuple[Publication, ...]:
+    return tuple(entry.publication for entry in room.log.after(seq, room.log.head))
 
 
 def _settle(recovery: Recovery, sub: Subscription, position: Position, since: Position | None) -> None:

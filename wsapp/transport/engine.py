@@ -19,9 +19,10 @@ from urllib.parse import parse_qs
 import engineio
 
 from wsapp.core.events import strict_dumps
+from wsapp.core.limited_log import LimitedLog
 from wsapp.errors import CloseCode, WsappError
 from wsapp.transport.connection import Connection
-from wsapp.transport.deflate import deflate, negotiate
+from wsapp.transport.deflate import negotiate, squeezer
 from wsapp.transport.departure import Departure
 from wsapp.transport.frames import Frame, Squeeze
 from wsapp.transport.gate import Gate, TooMany, client_address
@@ -32,6 +33,7 @@ from wsapp.transport.websocket import (
     HandshakeError,
     accept_header,
     check_handshake,
+    first_subprotocol,
     refuse,
     switch_protocols,
 )
@@ -113,8 +115,10 @@ class Engine(engineio.Server):  # type: ignore[misc]  # engineio has no types
         self.options, self.origins, self.hooks, self.gate = options, origins, hooks, gate or Gate()
         self.turnstile = Turnstile(origins, lambda environ: client_address(environ, self.gate.options.proxies),
                                    lambda name: self.hooks.count(name))
+        self.squeeze = squeezer(options.deflate_threshold, options.deflate_level)
         self.token = secrets.token_hex(TOKEN_LENGTH // 2)
         self.draining = False
+        self._lines = LimitedLog(log)
         self.sockets: dict[str, Connection] = {}
         self.heartbeat = Heartbeat(options.ping_interval, options.ping_timeout)
 
@@ -204,7 +208,7 @@ class Engine(engineio.Server):  # type: ignore[misc]  # engineio has no types
         query = parse_qs(environ.get("QUERY_STRING", ""))
         transport, sid = _one(query, "transport"), _one(query, "sid")
         if _one(query, "EIO") != "4":
-            raise Refused(Refusal.UNSUPPORTED_PROTOCOL_VERSION, "Unsupported protocol version: only EIO=4 is spoken")
+            raise self._other_version(environ, _one(query, "EIO"))
         if transport not in ("polling", "websocket"):
             raise Refused(Refusal.UNKNOWN_TRANSPORT, "Transport unknown")
         if transport == "websocket":
@@ -221,6 +225,15 @@ class Engine(engineio.Server):  # type: ignore[misc]  # engineio has no types
         if method == "POST":
             return self._post(connection, environ, start_response, cors)
         raise Refused(Refusal.BAD_REQUEST, "GET or POST", "405 Method Not Allowed", [("Allow", "GET, POST, OPTIONS")])
+
+    def _other_version(self, environ: Environ, version: str | None) -> Refused:
+        """Clients of Socket.IO 2.x show their user nothing of the answer, so the log tells it too."""
+        self.hooks.count("versionsRefused")
+        theirs = "Socket.IO 2.x" if version == "3" else "another protocol"
+        told = (f"Unsupported protocol version: EIO={(version or '')[:10]!r} is {theirs}; "
+                "this server needs EIO=4: Socket.IO 3 or 4 (JavaScript), python-socketio 5")
+        self._lines.warning(client_address(environ, self.gate.options.proxies), "refused a client: %s", told)
+        return Refused(Refusal.UNSUPPORTED_PROTOCOL_VERSION, told)
 
     def _known(self, sid: str) -> Connection:
         try:
@@ -277,6 +290,9 @@ class Engine(engineio.Server):  # type: ignore[misc]  # engineio has no types
         except HandshakeError as error:
             raise Refused(Refusal.BAD_REQUEST, str(error), error.status, error.headers) from error
         headers = [("Sec-WebSocket-Accept", accept_header(key))]
+        offered = first_subprotocol(environ)
+        if offered:
+            headers.append(("Sec-WebSocket-Protocol", offered))
         squeeze = self._squeezing(environ, headers)
         if connection is not None:
             sock, early = switch_protocols(handler, headers)
@@ -299,12 +315,6 @@ class Engine(engineio.Server):  # type: ignore[misc]  # engineio has no types
             return None
         headers.append(("Sec-WebSocket-Extensions", agreed))
         return self.squeeze
-
-    def squeeze(self, payload: bytes) -> bytes | None:
-        """A payload compressed, or None below the threshold."""
-        if len(payload) < self.options.deflate_threshold:
-            return None
-        return deflate(payload, self.options.deflate_level)
 
     def _open_polling(self, environ: Environ, start_response: StartResponse,
                       cors: list[tuple[str, str]]) -> Iterable[bytes]:
