@@ -56,38 +56,40 @@ def replaced(text: str, pairs: dict[str, str]) -> str:
     return text
 
 
-def _nginx(folder: Path, port: int, upstream: int, signed: Signed) -> list[str]:
+def _nginx(folder: Path, port: int, upstream: int, signed: Signed, extra: dict[str, str]) -> list[str]:
     example = (EXAMPLES / "nginx.conf").read_text()
     (folder / "wsapp.conf").write_text(replaced(example, {
         "server 127.0.0.1:3001;": f"server 127.0.0.1:{upstream};", "listen 443 ssl;": f"listen 127.0.0.1:{port} ssl;",
         f"/etc/ssl/{NAME}.pem": str(signed.certificate), f"/etc/ssl/{NAME}.key": str(signed.key),
-        f"server_name {NAME};": "server_name localhost 127.0.0.1;"}))
+        f"server_name {NAME};": "server_name localhost 127.0.0.1;", **extra}))
     user = "user root;" if os.getuid() == 0 else ""  # its workers must get at the folder
     (folder / "nginx.conf").write_text(NGINX.format(folder=folder, user=user))
     return ["-c", str(folder / "nginx.conf"), "-p", str(folder), "-e", str(folder / "log")]
 
 
-def _caddy(folder: Path, port: int, upstream: int, signed: Signed) -> list[str]:
+def _caddy(folder: Path, port: int, upstream: int, signed: Signed, extra: dict[str, str]) -> list[str]:
     example = (EXAMPLES / "Caddyfile").read_text()
     (folder / "Caddyfile").write_text(CADDY + replaced(example, {
-        f"\n{NAME} {{": f"\nhttps://127.0.0.1:{port} {{", "127.0.0.1:3001": f"127.0.0.1:{upstream}",
+        **extra, f"\n{NAME} {{": f"\nhttps://127.0.0.1:{port} {{", "127.0.0.1:3001": f"127.0.0.1:{upstream}",
         f"# tls /etc/ssl/{NAME}.pem /etc/ssl/{NAME}.key": f"tls {signed.certificate} {signed.key}"}))
     return ["run", "--config", str(folder / "Caddyfile"), "--adapter", "caddyfile"]
 
 
-CONFIGURE: Final[dict[str, Callable[[Path, int, int, Signed], list[str]]]] = {"nginx": _nginx, "caddy": _caddy}
+Configure = Callable[[Path, int, int, Signed, dict[str, str]], list[str]]
+CONFIGURE: Final[dict[str, Configure]] = {"nginx": _nginx, "caddy": _caddy}
 
 
 class Proxy:
-    """A running one; clients go to `url` and trust `ca`."""
+    """A running one; clients go to `url` and trust `ca`.  `extra` replaces more of the example's text."""
 
-    def __init__(self, kind: str, program: str, folder: Path, upstream: int, signed: Signed, ca: Path) -> None:
+    def __init__(self, kind: str, program: str, folder: Path, upstream: int, signed: Signed, ca: Path,
+                 extra: dict[str, str] | None = None) -> None:
         self.ca, self.port = ca, free_port()
         self.log = folder / "log"
         with self.log.open("ab") as log:
             self._process = subprocess.Popen(
-                [program, *CONFIGURE[kind](folder, self.port, upstream, signed)], cwd=folder, stdout=log, stderr=log,
-                stdin=subprocess.DEVNULL, start_new_session=True,
+                [program, *CONFIGURE[kind](folder, self.port, upstream, signed, extra or {})], cwd=folder,
+                stdout=log, stderr=log, stdin=subprocess.DEVNULL, start_new_session=True,
                 env={**os.environ, "XDG_DATA_HOME": str(folder), "XDG_CONFIG_HOME": str(folder)})
 
     @property

@@ -128,7 +128,7 @@ def test_the_algorithm_is_the_keys_not_the_tokens(tmp_path: Path) -> None:
     path.write_text(pem(PRIVATE["RS256"]))
     authenticator = judge_with(jwt_secret=None, jwt_public_key_file=str(path))
     assert refused(forged({"alg": "HS256"}, path.read_bytes()), authenticator) is ErrorCode.TOKEN_INVALID
-    for name in ("none", "None", "nOnE", "", None, 7):
+    for name in ("none", "None", "nOnE", "", None, 7, ["RS256"], {"RS256": 1}, [[]], True, 1.5):
         assert refused(forged({"alg": name}), authenticator) is ErrorCode.TOKEN_INVALID
         assert refused(forged({"alg": name})) is ErrorCode.TOKEN_INVALID
     assert refused(token(algorithm="HS384")) is ErrorCode.TOKEN_INVALID
@@ -152,6 +152,7 @@ def test_the_algorithm_is_the_keys_not_the_tokens(tmp_path: Path) -> None:
     ({"rooms": {"agent:*": [7]}}, ErrorCode.TOKEN_INVALID),
     ({"rate": 0}, ErrorCode.TOKEN_INVALID),
     ({"rate": True}, ErrorCode.TOKEN_INVALID),
+    ({"rate": 5e-324}, ErrorCode.TOKEN_INVALID),
     ({"jti": 7}, ErrorCode.TOKEN_INVALID),
     ({"role": ["a"]}, ErrorCode.TOKEN_INVALID),
 ])

@@ -11,6 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from wsapp import schemas
+from wsapp.core.depth import MAX_DEPTH
 from wsapp.core.events import RESERVED_EVENTS, Draft, Lane, Placed, Position, parse_record, publish_draft
 from wsapp.errors import PayloadError
 
@@ -51,9 +52,9 @@ def test_a_timestamp_of_the_callers_is_kept_and_does_not_age_the_event() -> None
 
 
 def test_snake_case_of_python_callers() -> None:
-    draft = thought({"agent_id": 7, "thought": "", "task_id": "t", "my_key": 1})
+    draft = thought({"agent_id": 7, "thought": "x", "task_id": "t", "my_key": 1})
     assert draft.rooms == ("agent:7",)
-    assert json.loads(draft.body) == {"agentId": "7", "thought": "", "taskId": "t", "my_key": 1, "timestamp": NOW}
+    assert json.loads(draft.body) == {"agentId": "7", "thought": "x", "taskId": "t", "my_key": 1, "timestamp": NOW}
     assert fields_of(thought, {"agent_id": "a", "agentId": "a", "thought": "x"}) == {"agentId"}
 
 
@@ -92,6 +93,11 @@ def test_deltas_are_joined_by_thought() -> None:
     assert fields_of(thought, delta=True) == {"thoughtId"}
 
 
+def test_only_a_delta_may_be_empty() -> None:
+    assert fields_of(thought, thought="") == fields_of(thought, thought="", delta=False, thoughtId="x") == {"thought"}
+    assert thought(thought="", delta=True, thoughtId="x1").lane is Lane.APPEND
+
+
 def test_a_task_update() -> None:
     draft = task(progress=41.5, message=None, agentId="a")
     assert (draft.event, draft.rooms, draft.lane, draft.entity) == ("task-update", ("task:t1",), Lane.STATE, "t1")
@@ -101,7 +107,7 @@ def test_a_task_update() -> None:
 
 @pytest.mark.parametrize(("field", "value"), [
     ("status", "done"), ("status", None), ("status", ["failed"]), ("progress", 101), ("progress", -0.1),
-    ("progress", "5"),
+    ("progress", "5"), ("progress", 0.4), ("progress", 5e-324),
     ("progress", float("nan")), ("progress", True), ("message", 5), ("taskId", ""),
 ])
 def test_task_faults(field: str, value: object) -> None:
@@ -131,6 +137,16 @@ def test_deep_data() -> None:
     for _ in range(100_000):
         deep = [deep]
     assert fields_of(schemas.project_draft, "p1", "e", deep, now_ms=NOW) == {"data"}
+
+
+def test_data_is_as_deep_as_every_client_can_read() -> None:
+    deep: Any = "[[[[" * 100
+    for _ in range(MAX_DEPTH - 1):
+        deep = [deep]
+    assert thought(more=deep)
+    assert fields_of(thought, more=[deep]) == {"data"}
+    assert fields_of(schemas.project_draft, "p1", "e", {"a": [deep]}, now_ms=NOW) == {"data"}
+    assert fields_of(schemas.load_request, "update-metadata", {"a": [deep]}) == {"data"}
 
 
 def test_size_is_counted_in_bytes() -> None:
@@ -211,6 +227,7 @@ def test_other_requests() -> None:
     ("subscribe-agent", {"id": "a", "since": {"seq": 1}}, {"epoch"}),
     ("unsubscribe-task", {"id": ""}, {"id"}), ("update-metadata", "x", {"payload"}),
     ("update-metadata", {"x": "y" * 9000}, {"data"}), ("set-rate", 5, {"payload"}), ("set-rate", {"rate": 0}, {"rate"}),
+    ("set-rate", {"rate": 5e-324}, {"rate"}), ("set-rate", {"rate": float("inf")}, {"rate"}),
     ("set-rate", {"rate": float("nan")}, {"rate"}), ("set-rate", {"rate": 1e9}, {"rate"}), ("history", {}, {"room"}),
     ("history", {"room": "x"}, {"room"}), ("history", {"room": "task:t", "limit": 1001}, {"limit"}),
     ("history", {"room": "task:t", "limit": 0}, {"limit"}),

@@ -23,9 +23,10 @@ from typing import Any, Final, NamedTuple
 import jwt
 from jwt.exceptions import InvalidKeyError
 
+from wsapp.core.throttle import MIN_RATE
 from wsapp.errors import ErrorCode, RequestError, SettingsError
 from wsapp.public_keys import algorithm_of, load_public_key
-from wsapp.settings import MIN_SECRET, SPECS, Settings, auth_mode, has_keys, require_decision
+from wsapp.settings import MAX_RATE, MIN_SECRET, SPECS, Settings, auth_mode, has_keys, require_decision
 
 log = logging.getLogger(__name__)
 
@@ -227,12 +228,12 @@ class Authenticator:
 
     def _candidates(self, header: Mapping[str, Any]) -> Iterable[Key]:
         """Keys whose own algorithm is the one the token names."""
-        id = header.get("kid")
+        id, algorithm = header.get("kid"), header.get("alg")
         keys = list(self._static)
         if self._set is not None:
             keys += self._set.keys(id if isinstance(id, str) else None)
-        found = [key for key in keys if key.algorithm == header.get("alg")]
-        if not found and header.get("alg") not in {key.algorithm for key in keys}:
+        found = [key for key in keys if key.algorithm == algorithm]
+        if not found and algorithm not in [key.algorithm for key in keys]:  # anything JSON: a set would hash it
             raise _problem("the token's algorithm is not that of a key known here")
         return found
 
@@ -253,8 +254,9 @@ class Authenticator:
         if issued is not None and now < issued - self._leeway:
             raise _problem("the token was issued in the future (iat)")
         rate = claims.get("rate")
-        if rate is not None and (isinstance(rate, bool) or not isinstance(rate, (int, float)) or not 0 < rate < 1e6):
-            raise _problem("the token's rate is not a number above 0")
+        if rate is not None and (isinstance(rate, bool) or not isinstance(rate, (int, float))
+                                 or not MIN_RATE <= rate <= MAX_RATE):
+            raise _problem(f"the token's rate is not a number from {MIN_RATE:g} to {MAX_RATE:g}")
         return Identity(_user(claims["sub"]), expires + self._leeway, self._grants(claims.get("rooms")),
                         _text(claims, "role"), rate, _text(claims, "jti"), _text(claims, "sid"), issued)
 

@@ -24,6 +24,7 @@ from wsapp.errors import SettingsError
 from wsapp.settings import Settings, load_settings, require_decision
 
 EMBEDDED_URL = "WSAPP_EMBEDDED_URL"
+MOST_WORKERS = 256
 
 
 @dataclass(slots=True)
@@ -76,15 +77,18 @@ def ssl_context(_config: Any, default: Callable[[], ssl.SSLContext]) -> ssl.SSLC
 
 def worker_count(environ: Mapping[str, str] | None = None) -> int:
     """WEB_CONCURRENCY (default 1), or 1 where the memory backend serves.  Ends the process like `boot_settings` when
-    it is not a whole number from 1 up."""
+    it is not a whole number from 1 to 256.  gunicorn itself reads the variable before any configuration, and ends in a
+    traceback when it is no number: `wsapp serve` looks first."""
     given = (os.environ if environ is None else environ).get("WEB_CONCURRENCY", "").strip() or "1"
-    if not given.isdecimal() or int(given) < 1:
-        _stop_boot(f"WEB_CONCURRENCY={given!r} is not a whole number from 1 up")
+    if not (given.isascii() and given.isdecimal() and len(given) < 10 and 1 <= int(given) <= MOST_WORKERS):
+        _stop_boot(f"WEB_CONCURRENCY={given!r} is not a whole number from 1 to {MOST_WORKERS}")
     return 1 if _owned.one_worker else int(given)
 
 
 def bind_address(settings: Settings) -> str:
-    """`host:port` as gunicorn wants it, an IPv6 host in brackets."""
+    """`host:port` as gunicorn wants it, an IPv6 host in brackets; or `unix:/path`."""
+    if settings.bind.startswith("unix:"):
+        return settings.bind
     host = f"[{settings.bind}]" if ":" in settings.bind else settings.bind
     return f"{host}:{settings.websocket_port}"
 
@@ -143,6 +147,8 @@ def when_ready(arbiter: Any) -> None:
             host = "localhost" if address[0] in ("0.0.0.0", "::", "127.0.0.1", "::1") else address[0]  # noqa: S104
             _publish(arbiter, address[1])
             arbiter.log.info("wsapp: the page is at %s://%s:%s/ (Ctrl-C ends the server)", scheme, host, address[1])
+        else:
+            arbiter.log.info("wsapp: listening on the Unix socket %s, for a proxy on this machine", address)
 
 
 def _publish(arbiter: Any, port: int) -> None:

@@ -12,6 +12,7 @@ from typing import Final
 REFUSALS: Final = ("connectionsRefused", "handshakesRefused", "tlsHandshakesRefused", "addressesRefused",
                    "usersRefused", "originsRefused", "tokensRefused", "tokensExpired", "tokensRevoked", "forbidden",
                    "roomsRefused", "inboundRefused", "floodsClosed", "oversizeClosed", "protocolClosed", "idleClosed",
+                   "versionsRefused",
                    "requestsTimedOut", "answersUnread", "apiRefused")
 
 # What became of clients that do not read as fast as they are sent, one name for each step down.

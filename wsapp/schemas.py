@@ -15,6 +15,7 @@ from typing import Any, Final, Literal, NamedTuple, overload
 
 from marshmallow import INCLUDE, RAISE, Schema, ValidationError, fields
 
+from wsapp.core.depth import TOO_DEEP, too_deep
 from wsapp.core.events import (
     CRITICAL_PRIORITY,
     DEFAULT_PRIORITY,
@@ -29,6 +30,7 @@ from wsapp.core.events import (
     body_flags,
     strict_dumps,
 )
+from wsapp.core.throttle import MIN_RATE
 from wsapp.errors import PayloadError
 
 MAX_ID: Final = 200  # characters of an id, an event name, a key
@@ -37,6 +39,8 @@ MAX_METADATA: Final = 8192  # bytes of JSON
 MAX_HISTORY: Final = 1000  # publications of one `history` request
 MAX_TOKEN: Final = 8192
 MAX_RATE: Final = 10_000.0
+MAX_LIST: Final = 100  # rooms of one `subscribe-*` or `unsubscribe-*`
+LIST_ITEMS_PER_PACKET: Final = 10  # of a list that count as one packet where packets are limited
 MAX_MS: Final = 2**53 - 1  # the largest integer that JavaScript has
 RESERVED_PROJECT_EVENTS: Final = RESERVED_EVENTS | {THOUGHT, TASK_UPDATE}  # no project event may be named so
 STATUSES: Final = ("pending", "in_progress", "completed", "failed")
@@ -120,22 +124,38 @@ class Text(fields.Field[str]):
 class Number(fields.Field[Any]):
     """A finite number in a range, kept as int or float; `whole` makes it an int."""
 
-    def __init__(self, low: float, high: float, *, whole: bool = False, above: bool = False, **more: Any) -> None:
+    def __init__(self, low: float, high: float, *, whole: bool = False, **more: Any) -> None:
         super().__init__(**more)
-        self.low, self.high, self.whole, self.above = low, high, whole, above
+        self.low, self.high, self.whole = low, high, whole
 
     def json_schema(self) -> dict[str, Any]:
         """What it takes, in the words of JSON Schema."""
-        low = {"exclusiveMinimum" if self.above else "minimum": self.low}
-        return {"type": "number", **low, "maximum": self.high}
+        return {"type": "number", "minimum": self.low, "maximum": self.high}
 
     def _deserialize(self, value: Any, attr: str | None, data: Any, **_: Any) -> int | float:
         if isinstance(value, bool) or not isinstance(value, (int, float)) or not math.isfinite(value):
             raise ValidationError("must be a number")
-        if not self.low <= value <= self.high or (self.above and value == self.low):
-            edge = "more than " if self.above else ""
-            raise ValidationError(f"must be {edge}{self.low:.16g} to {self.high:.16g}")
+        if not self.low <= value <= self.high:
+            raise ValidationError(f"must be {self.low:.16g} to {self.high:.16g}")
         return int(value) if self.whole else value
+
+
+class Percent(Number):
+    """0 to 100.  A fraction of 1 is refused: it is somebody's other way to write a progress."""
+
+    def __init__(self, **more: Any) -> None:
+        super().__init__(0, 100, **more)
+
+    def json_schema(self) -> dict[str, Any]:
+        """What it takes, in the words of JSON Schema."""
+        return {**super().json_schema(), "not": {"exclusiveMinimum": 0, "exclusiveMaximum": 1}}
+
+    def _deserialize(self, value: Any, attr: str | None, data: Any, **more: Any) -> int | float:
+        percent: int | float = super()._deserialize(value, attr, data, **more)
+        if 0 < percent < 1:
+            raise ValidationError(f"is in percent, 0 to 100, and {percent:g} looks like a fraction of 1: give"
+                                  f" {percent * 100:g}, or 0 or 1")
+        return percent
 
 
 class Choice(fields.Field[str]):
@@ -169,7 +189,8 @@ class Flag(fields.Field[bool]):
 
 
 class AgentThoughtSchema(Schema):
-    """One thought of one agent.  With `delta` it continues the text of `thoughtId`."""
+    """One thought of one agent.  With `delta` it continues the text of `thoughtId`, perhaps by nothing; else its text
+    must not be empty."""
 
     class Meta:
         unknown = INCLUDE
@@ -191,7 +212,7 @@ class TaskUpdateSchema(Schema):
 
     taskId = Name(required=True)
     status = Choice(STATUSES, required=True)
-    progress = Number(0, 100, allow_none=True)
+    progress = Percent(allow_none=True)
     message = Text(allow_none=True)
     timestamp = Number(0, MAX_MS, whole=True)
     agentId = Name(allow_none=True)
@@ -292,12 +313,15 @@ def _body(data: object, max_bytes: int) -> bytes:
     if isinstance(data, dict) and not all(isinstance(name, str) for name in data):
         raise PayloadError("data has a key that is not a string", {"data": ["keys must be strings"]})
     try:
-        body = strict_dumps(data).encode()
+        text = strict_dumps(data)
+        body = text.encode()
     except UnicodeEncodeError as error:
         raise PayloadError("data has a lone surrogate, which has no UTF-8", {"data": [str(error)]}) from None
     if len(body) > max_bytes:
         problem = f"must have at most {max_bytes} bytes as JSON, has {len(body)}"
         raise PayloadError(f"the event {problem}", {"data": [problem]})
+    if too_deep(text):
+        raise PayloadError(f"the event {TOO_DEEP}: many clients could not read it", {"data": [TOO_DEEP]})
     return body
 
 
@@ -322,6 +346,8 @@ def thought_draft(thought: Mapping[str, Any], *, now_ms: int, max_bytes: int = D
     data = _load(_THOUGHT, _camel(_mapping(thought, "a thought"), "a thought"), "a thought")
     data.setdefault("timestamp", now_ms)
     lane, entity = Lane.LOG, data["agentId"]
+    if not data["thought"] and not data.get("delta"):
+        raise PayloadError("a thought: thought must not be empty", {"thought": ["must not be empty"]})
     if data.get("delta"):
         if not data.get("thoughtId"):
             raise PayloadError("a thought: thoughtId is missing beside delta", {"thoughtId": ["needed with delta"]})
@@ -376,8 +402,9 @@ class Subscribe:
 
     @property
     def position(self) -> Position | None:
-        """The whole position, when the client gave one."""
-        return Position(self.epoch, self.since) if self.since is not None and self.epoch else None
+        """Where the client stands; None when it wants nothing from before.  Without an epoch in the room's history of
+        now."""
+        return Position(self.epoch, self.since) if self.since is not None else None
 
 
 @dataclass(frozen=True, slots=True)
@@ -396,7 +423,7 @@ class UpdateMetadata:
 
 @dataclass(frozen=True, slots=True)
 class SetRate:
-    """`set-rate`: frames per second, more than 0."""
+    """`set-rate`: frames per second, `MIN_RATE` or more."""
 
     rate: float
 
@@ -450,7 +477,7 @@ class _RateSchema(Schema):
     class Meta:
         unknown = RAISE
 
-    rate = Number(0, MAX_RATE, above=True, required=True)
+    rate = Number(MIN_RATE, MAX_RATE, required=True)
 
 
 class _HistorySchema(Schema):
@@ -498,6 +525,18 @@ def _since(value: object, what: str) -> tuple[int | None, str]:
     except ValidationError:
         problem = "must be a seq or {epoch, seq}"
         raise PayloadError(f"{what}: since {problem}", {"since": [problem]}) from None
+
+
+def load_positions(value: object) -> dict[str, Position]:
+    """`positions` of CONNECT, `{room: {epoch, seq}}`, checked; none for None.  Raises PayloadError."""
+    if value is None:
+        return {}
+    found = {}
+    for room, place in _mapping(value, "positions").items():
+        parse_room(room)
+        at = _load(_POSITION, _mapping(place, f"positions: {room}"), f"positions: {room}")
+        found[room] = Position(at["epoch"], at["seq"])
+    return found
 
 
 def _subscribe(kind: str, payload: object) -> Subscribe:
@@ -582,3 +621,18 @@ def load_request(event: str, payload: object) -> Request:
     Raises PayloadError with the fields by name, and KeyError for a name that is no request.
     """
     return _REQUESTS[event](payload)
+
+
+def load_requests(event: str, payload: list[Any]) -> list[Request | PayloadError]:
+    """The requests of a list, each as `load_request` would load it, or what is wrong with it.  Raises PayloadError
+    when the list is empty or has more than `MAX_LIST` items."""
+    if not 0 < len(payload) <= MAX_LIST:
+        problem = f"must have 1 to {MAX_LIST} items, has {len(payload)}"
+        raise PayloadError(f"{event}: a list {problem}", {"payload": [problem]})
+    requests: list[Request | PayloadError] = []
+    for item in payload:
+        try:
+            requests.append(load_request(event, item))
+        except PayloadError as error:
+            requests.append(error)
+    return requests

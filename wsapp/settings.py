@@ -16,6 +16,7 @@ import math
 import re
 from collections.abc import Callable, Iterable, Mapping
 from fnmatch import fnmatchcase
+from ipaddress import IPv6Address
 from pathlib import Path
 from typing import Any, Final, NamedTuple
 from urllib.parse import unquote, urlsplit, urlunsplit
@@ -25,11 +26,14 @@ from wsapp.core.catch_up import Pace
 from wsapp.core.critical import RetryPolicy
 from wsapp.core.partitions import MOST_PARTITIONS
 from wsapp.core.ports import Limits
+from wsapp.core.throttle import MIN_RATE
 from wsapp.errors import SettingsError
 from wsapp.public_keys import load_public_key
 
+MAX_RATE: Final = 1e6  # frames per second of one user
 MIN_SECRET: Final = 32  # bytes of an HS256 key: no shorter than the hash (RFC 7518 section 3.2)
 _KINDS: Final = ("agent", "task", "project")
+LONGEST_UNIX: Final = 5 + 107  # characters of unix: and of a path (sockaddr_un, unix(7))
 MIN_DIFFERENT: Final = 8  # characters of a secret
 OWN_PREFIX: Final = "WSAPP_"
 _TRUE: Final = frozenset({"1", "true", "yes", "on"})
@@ -52,17 +56,12 @@ class Spec(NamedTuple):
     help: str
     low: float = 0
     high: float = math.inf
-    above: bool = False  # `low` itself is refused
     scale: float = 1
     secret: bool = False
 
     def range(self) -> str:
         """The allowed range with its unit, in words."""
         unit = f" {self.unit}" if self.unit else ""
-        if self.above and self.high == math.inf:
-            return f"more than {self.low:g}{unit}"
-        if self.above:
-            return f"more than {self.low:g} up to {self.high:.15g}{unit}"
         return f"{self.low:g} to {self.high:.15g}{unit}"
 
 
@@ -72,8 +71,10 @@ def _number(value: object, spec: Spec) -> float:
     try:
         number = float(value)
     except (ValueError, OverflowError):
-        raise ValueError(f"is not a number ({spec.range()})") from None
-    if not spec.low <= number <= spec.high or (spec.above and number == spec.low):
+        number = math.nan
+    if not math.isfinite(number):
+        raise ValueError(f"is not a number ({spec.range()})")
+    if not spec.low <= number <= spec.high:
         raise ValueError(f"is out of range ({spec.range()})")
     return number
 
@@ -83,6 +84,14 @@ def _integer(value: object, spec: Spec) -> int:
     if not number.is_integer():
         raise ValueError(f"is not a whole number ({spec.range()})")
     return int(number)
+
+
+def _rate(value: object, spec: Spec) -> float:
+    """Per second; 0 for no limit."""
+    rate = _number(value, spec)
+    if 0 < rate < MIN_RATE:
+        raise ValueError(f"is out of range (0, or {MIN_RATE:g} to {spec.high:.15g} {spec.unit})")
+    return rate
 
 
 def _duration(value: object, spec: Spec) -> float:
@@ -102,6 +111,26 @@ def _text(value: object, spec: Spec) -> str:
     if "{" in value or "}" in value:
         raise ValueError("has a brace in it, which Redis Cluster reads as a hash tag")
     return value
+
+
+def _bind(value: object, spec: Spec) -> str:
+    """A host without its port, an IPv6 address without its brackets, or `unix:/path`."""
+    try:
+        text = _text(value, spec)
+    except ValueError:
+        text = ""
+    if text.startswith("unix:/") and len(text) <= LONGEST_UNIX:
+        return text
+    bare = text[1:-1] if text.startswith("[") and text.endswith("]") else text
+    if ":" in bare or bare != text:
+        try:
+            return str(IPv6Address(bare))
+        except ValueError:
+            bare = ""
+    if not re.fullmatch(r"[A-Za-z0-9._-]+", bare):
+        raise ValueError("is not an address or name such as 127.0.0.1, ::1 or localhost (the port is WEBSOCKET_PORT), "
+                         "nor unix:/run/wsapp/http.sock")
+    return bare
 
 
 def _level(value: object, _spec: Spec) -> str:
@@ -263,7 +292,7 @@ class Settings:
     ping_interval: float = _millis(25.0, "PING_INTERVAL", "between two PINGs to a client", 50, 600_000)
     ping_timeout: float = _millis(20.0, "PING_TIMEOUT", "wait for a PONG before the client is dead", 50, 600_000)
     max_events_per_sec: float = _setting(10.0, "MAX_EVENTS_PER_SEC", "frames/s", _number,
-                                         "per user and worker; the burst is the same", 0, 1e6, above=True)
+                                         "per user and worker; the burst is the same", MIN_RATE, MAX_RATE)
 
     history_size: int = _count(10_000, "WSAPP_HISTORY_SIZE", "events", "kept per room", 0, 1e7)
     history_bytes: int = _count(4_194_304, "WSAPP_HISTORY_BYTES", "bytes", "kept per room", 0, 2**40)
@@ -326,7 +355,8 @@ class Settings:
     deflate: bool = _setting(False, "WSAPP_DEFLATE", "", _switch, "permessage-deflate: on or off")
     deflate_threshold: int = _count(1024, "WSAPP_DEFLATE_THRESHOLD", "bytes", "smaller frames stay plain", 0, 2**30)
     deflate_level: int = _count(1, "WSAPP_DEFLATE_LEVEL", "", "zlib level", 1, 9)
-    bind: str = _setting("0.0.0.0", "WSAPP_BIND", "", _text, "address to listen on", high=255)  # noqa: S104
+    bind: str = _setting("0.0.0.0", "WSAPP_BIND", "", _bind,
+                         "address or name to listen on, or unix:/path", high=255)  # noqa: S104
     tls_certificate: str | None = _setting(None, "WSAPP_TLS_CERTIFICATE", "", _line,
                                            "PEM file, the chain included: the port speaks https and wss", high=4096)
     tls_key: str | None = _setting(None, "WSAPP_TLS_KEY", "", _line, "PEM file; unset: in the certificate's", high=4096)
@@ -361,18 +391,18 @@ class Settings:
                                            "per worker; 0: no limit", 0, 1e6)
     max_connections_per_address: int = _count(500, "WSAPP_MAX_CONNECTIONS_PER_ADDRESS", "connections",
                                               "per worker, not for the loopback; 0: no limit", 0, 1e6)
-    max_handshakes_per_sec: float = _setting(3000.0, "WSAPP_MAX_HANDSHAKES_PER_SEC", "handshakes/s", _number,
+    max_handshakes_per_sec: float = _setting(3000.0, "WSAPP_MAX_HANDSHAKES_PER_SEC", "handshakes/s", _rate,
                                              "per worker; more get a 503; 0: no limit", 0, 1e6)
     max_tls_handshakes_per_sec: float = _setting(
-        500.0, "WSAPP_MAX_TLS_HANDSHAKES_PER_SEC", "handshakes/s", _number,
+        500.0, "WSAPP_MAX_TLS_HANDSHAKES_PER_SEC", "handshakes/s", _rate,
         "per worker, where gunicorn ends TLS; the burst is twice it; more get an alert; 0: no limit", 0, 1e6)
     request_timeout: float = _seconds(15.0, "WSAPP_REQUEST_TIMEOUT", "for the head of a request, and for its body",
                                       0.1, 3600)
     connect_timeout: float = _seconds(45.0, "WSAPP_CONNECT_TIMEOUT", "in which a transport must join a namespace",
                                       0.1, 3600)
-    max_inbound_per_sec: float = _setting(200.0, "WSAPP_MAX_INBOUND_PER_SEC", "packets/s", _number,
+    max_inbound_per_sec: float = _setting(200.0, "WSAPP_MAX_INBOUND_PER_SEC", "packets/s", _rate,
                                           "from a session; the burst is ten times it; 0: no limit", 0, 1e6)
-    max_inbound_per_user: float = _setting(1000.0, "WSAPP_MAX_INBOUND_PER_USER", "packets/s", _number,
+    max_inbound_per_user: float = _setting(1000.0, "WSAPP_MAX_INBOUND_PER_USER", "packets/s", _rate,
                                            "from a user's sessions on a worker; burst as above; 0: no limit", 0, 1e6)
     inbox_bytes: int = _count(4_000_000, "WSAPP_INBOX_BYTES", "bytes", "unhandled per client before it must wait",
                               1024, 2**30)

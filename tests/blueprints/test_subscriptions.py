@@ -116,6 +116,89 @@ def test_a_subscription_that_could_not_be_saved_is_none(place: Place, monkeypatc
     assert len(client.of("agent-thought")) == 1
 
 
+class TestLists:
+    """Several rooms in one request: each has its own answer, and all of them one write."""
+
+    def test_each_room_has_its_answer(self, place: Place) -> None:
+        place.server.on_subscribe(lambda _session, room: room != "agent:secret")
+        client = place.client()
+        answer = client.ask("subscribe-agent", ["a", {"id": ""}, "secret", {"id": "b", "presence": True}, "a"])
+        assert answer["ok"] is True
+        joined, malformed, secret, other, twice = answer["rooms"]
+        assert (joined["ok"], joined["room"], joined["seq"]) == (True, "agent:a", 0)
+        assert (other["ok"], other["room"], other["presence"]["users"]) == (True, "agent:b", 1)
+        assert [code(one) for one in (malformed, secret, twice)] == ["bad_payload", "forbidden", "bad_payload"]
+        place.server.broadcast_agent_thought(THOUGHT)
+        place.server.broadcast_agent_thought({"agentId": "secret", "thought": "no"})
+        assert [data["agentId"] for data in client.of("agent-thought")] == ["a"]
+
+    def test_a_refused_position_takes_nothing_from_the_others(self, place: Place) -> None:
+        receipts = [place.server.broadcast_agent_thought({"agentId": agent, "thought": str(number)})
+                    for number in range(3) for agent in ("a", "b")]
+        since = {"epoch": receipts[0].places[0].epoch, "seq": 1}
+        client = place.client()
+        answer = client.ask("subscribe-agent", [{"id": "a", "since": since},
+                                                {"id": "b", "since": {"epoch": "another", "seq": 1}}])
+        assert [(one["recovered"], one["missed"], one.get("reason")) for one in answer["rooms"]] == [
+            (True, 2, None), (False, 3, "epoch")]
+        assert [(data["agentId"], data["thought"]) for data in client.of("agent-thought")] == [("a", "1"), ("a", "2")]
+        place.server.broadcast_agent_thought({"agentId": "b", "thought": "live"})
+        assert client.of("agent-thought")[-1]["thought"] == "live"
+
+    def test_an_event_of_several_rooms_comes_once(self, place: Place) -> None:
+        for number in range(3):
+            place.server.broadcast_agent_thought({"agentId": "a", "thought": str(number)}, also_to=["agent:b"])
+        client = place.client()
+        answer = client.ask("subscribe-agent", [{"id": "b", "since": 0}, {"id": "a", "since": 1}])
+        assert [one["missed"] for one in answer["rooms"]] == [3, 2]
+        assert [data["thought"] for data in client.of("agent-thought")] == ["0", "1", "2"]
+
+    def test_the_limit_of_rooms_holds_within_a_list(self, place: Place) -> None:
+        client = place.client()
+        client.ask("subscribe-agent", "a")
+        answer = client.ask("subscribe-agent", ["a", "b", "c", "d"])
+        assert [one["ok"] for one in answer["rooms"]] == [True, True, True, False]
+        assert code(answer["rooms"][3]) == "limit"
+
+    def test_one_write_and_one_read_for_all(self, place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
+        client, saved, read = place.client(), [], []
+        save, broker = place.server.hub.lifecycle.save, place.server.hub.delivery.broker
+        reading = broker.read
+        monkeypatch.setattr(place.server.hub.lifecycle, "save", lambda session: (saved.append(session), save(session)))
+        monkeypatch.setattr(broker, "read", lambda queries: (read.append(len(queries)), reading(queries))[1])
+        assert [one["ok"] for one in client.ask("subscribe-agent", ["a", "b", "c"])["rooms"]] == [True] * 3
+        assert (len(saved), read) == (1, [3])
+        assert [one["ok"] for one in client.ask("unsubscribe-agent", ["a", "never", "b"])["rooms"]] == [
+            True, False, True]
+        assert len(saved) == 2
+
+    def test_leaving_several(self, place: Place) -> None:
+        client = place.client()
+        client.ask("subscribe-agent", ["a", "b", "c"])
+        answer = client.ask("unsubscribe-agent", ["a", {"id": "b"}, "x", {}])
+        assert answer["rooms"][:2] == [{"ok": True, "room": "agent:a"}, {"ok": True, "room": "agent:b"}]
+        assert [code(one) for one in answer["rooms"][2:]] == ["not_subscribed", "bad_payload"]
+        [session] = place.server.connections.sessions()
+        assert list(session.subs) == ["agent:c"]
+
+    @pytest.mark.parametrize("verb", ["subscribe", "unsubscribe"])
+    def test_a_list_has_one_to_a_hundred_items(self, place: Place, verb: str) -> None:
+        client = place.client()
+        refused = client.ask(f"{verb}-agent", [str(number) for number in range(101)])
+        assert code(refused) == "bad_payload"
+        assert "1 to 100 items, has 101" in refused["error"]["message"]
+        assert len(client.ask(f"{verb}-agent", [str(number) for number in range(100)])["rooms"]) == 100
+
+    def test_a_list_counts_as_more_than_one_packet(self, place: Place) -> None:
+        client, answers = place.client(), []
+        for _ in range(250):  # of 2000 packets at once, 11 for each
+            answers.append(client.ask("subscribe-agent", ["x"] * 100))
+            if not answers[-1]["ok"]:
+                break
+        assert code(answers[-1]) == "rate_limited"
+        assert len(answers) > 100
+
+
 class TestHistory:
     def watcher(self, place: Place, count: int) -> PollingClient:
         client = place.client()

@@ -6,6 +6,8 @@ import json
 import sys
 from pathlib import Path
 
+import pytest
+
 from tests.cli.conftest import ROOT, Shell
 from tests.valkey import Valkey
 
@@ -39,6 +41,8 @@ def test_serve_becomes_gunicorn(wsapp: Shell, tmp_path: Path) -> None:
     assert sys.executable
 
 
-def test_serve_tells_a_wrong_setting_first(wsapp: Shell) -> None:
-    done = wsapp("serve", environ={"MAX_CONNECTIONS": "x"})
+@pytest.mark.parametrize("wrong", [{"MAX_CONNECTIONS": "x"}, {"WEB_CONCURRENCY": "abc"}, {"WEB_CONCURRENCY": "1.5"}])
+def test_serve_tells_a_wrong_setting_first(wsapp: Shell, wrong: dict[str, str]) -> None:
+    done = wsapp("serve", environ=wrong)
     assert (done.returncode, done.stderr.count("\n")) == (1, 1)
+    assert next(iter(wrong)) in done.stderr

@@ -95,6 +95,8 @@ def requests(book: Book, client: Recorder, agent: str, task: str, project: str) 
             ("subscribe-agent", agent), ("subscribe-task", {"id": task, "since": 0}),
             ("subscribe-task", {"id": task, "since": {"epoch": "another", "seq": 1}}),
             ("subscribe-project", {"id": project, "presence": True}), ("subscribe-agent", ""),
+            ("subscribe-agent", ["l1", {"id": "l2", "since": 0}, {}]), ("unsubscribe-agent", ["l1", "l2", "l3"]),
+            ("subscribe-agent", []),
             ("update-metadata", {"a": 1}), ("update-metadata", []),
             ("set-rate", {"rate": 5}), ("set-rate", {"rate": 0}),
             ("history", {"room": f"agent:{agent}"}), ("history", {"room": "agent:not-mine"}),

@@ -258,6 +258,18 @@ def test_a_request_line_that_is_none_is_told_and_closed(conformance: Server, lin
         assert sock.recv(1) == b""
 
 
+@pytest.mark.parametrize("path", ["/socket.io/?EIO=4&transport=polling", "/socket.io/?EIO=3", "/healthz", "/nowhere"])
+def test_head_is_answered_without_a_body(conformance: Server, path: str) -> None:
+    """RFC 9110 section 9.3.2; what comes behind the head would be taken for the next answer."""
+    with closing(socket.create_connection(("127.0.0.1", conformance.port), DEADLINE)) as sock:
+        sock.sendall(f"HEAD {path} HTTP/1.1\r\nHost: x\r\n\r\nGET /healthz HTTP/1.1\r\nHost: x\r\n"
+                     "Connection: close\r\n\r\n".encode())
+        told = b""
+        while got := sock.recv(65536):
+            told += got
+    assert told.partition(b"\r\n\r\n")[2].startswith(b"HTTP/1.1 200 ")
+
+
 def test_who_asks_for_the_end_of_a_connection_is_told_it(conformance: Server) -> None:
     """RFC 9112 section 9.6; a pooling client would use it again otherwise."""
     assert http(conformance.url + "/healthz", headers={"Connection": "close"}).headers["connection"] == "close"

@@ -28,7 +28,7 @@ SPOOF = {"X-Forwarded-For": "203.0.113.66", "X-Forwarded-Proto": "http"}
 ENV = {"WSAPP_TRUSTED_PROXIES": "1", "WSAPP_MAX_CONNECTIONS_PER_ADDRESS": "1", "WSAPP_HSTS": "600",
        "WSAPP_DEFLATE": "on", "WSAPP_DRAIN_TIMEOUT": "3", "PING_INTERVAL": "1000", "MAX_EVENTS_PER_SEC": "1000"}
 
-Start = Callable[[str, Server], Proxy]
+Start = Callable[..., Proxy]
 
 
 @pytest.fixture(scope="module")
@@ -42,11 +42,11 @@ def start(authority: Authority, tmp_path_factory: pytest.TempPathFactory) -> Ite
     started: list[Proxy] = []
     signed = authority.sign("proxy")
 
-    def one(kind: str, server: Server) -> Proxy:
+    def one(kind: str, server: Server, extra: dict[str, str] | None = None) -> Proxy:
         program = find(kind)
         if program is None:
             pytest.skip(f"no {kind} here: `.ci/setup proxies` fetches it on Debian, as root")
-        proxy = Proxy(kind, program, tmp_path_factory.mktemp(kind), server.port, signed, authority.path)
+        proxy = Proxy(kind, program, tmp_path_factory.mktemp(kind), server.port, signed, authority.path, extra)
         started.append(proxy)
         return proxy.__enter__()
 
@@ -88,6 +88,37 @@ def test_every_transport(proxy: Proxy, server: Server, fleet: Fleet, transport: 
     for client in clients:
         wait_until(lambda: client.transport() == final, f"{final} in the end")  # noqa: B023 - used at once
         assert not client.all("disconnect") and not client.all("connect_error")
+
+
+def test_the_common_nginx_line_that_says_upgrade_to_everything(start: Start, server: Server, fleet: Fleet) -> None:
+    """`Connection: upgrade` without Upgrade, over kept-alive connections to the server."""
+    proxy = start("nginx", server, {"proxy_set_header Connection        $connection_upgrade;":
+                                    'proxy_set_header Connection        "upgrade";'})
+    agent, front = fresh("agent"), as_server(proxy)
+    clients = [*fleet.many(front, "npm", "polling", 6), *fleet.many(front, "npm", "upgrade", 2)]
+    fleet.each(clients, lambda client: client.subscribe("agent", agent))
+    ids = publish(server, agent, 5)
+    for client in clients:
+        client.wait_ids(ids)
+        assert not client.all("disconnect") and not client.all("connect_error")
+    big = "x" * 50_000
+    answers = fleet.each(clients, lambda client: client.request("update-metadata", {"n": big}))
+    assert all("ok" in told for told in answers)
+
+
+def test_two_workers_on_a_unix_socket(start: Start, tmp_path: Path, fleet: Fleet) -> None:
+    """No client has an address there but the one that the proxy tells."""
+    at = tmp_path / "http.sock"
+    with Server(workers=2, env={**ENV, "WSAPP_MAX_CONNECTIONS_PER_ADDRESS": "0"}, bind=f"unix:{at}") as own:
+        proxy = start("nginx", own, {"server 127.0.0.1:3001;": f"server unix:{at};"})
+        agent, front = fresh("agent"), as_server(proxy)
+        clients = fleet.many(front, "npm", "polling", 6)
+        fleet.each(clients, lambda client: client.subscribe("agent", agent))
+        ids = publish(own, agent, 5)
+        for client in clients:
+            client.wait_ids(ids)
+            assert not client.all("disconnect") and not client.all("connect_error")
+        assert "Traceback" not in own.log_tail(10_000)
 
 
 def test_a_stream_comes_line_by_line(proxy: Proxy, server: Server) -> None:

@@ -154,10 +154,20 @@ def test_the_handshake_is_answered(peer: Peer) -> None:
     assert "sec-websocket-extensions" not in peer.headers
 
 
+@pytest.mark.parametrize(("offered", "chosen"), [("graphql-ws", "graphql-ws"), ("v1.wsapp, v2.wsapp", "v1.wsapp"),
+                                                 ("not a token", None), ("", None)])
+def test_of_the_subprotocols_the_first_is_chosen(conformance: Server, offered: str, chosen: str | None) -> None:
+    """A browser that offers some fails the connection unless one of them comes back (section 4.1)."""
+    with Peer(conformance, ENGINE, Sec_WebSocket_Protocol=offered) as made:
+        assert made.status == 101
+        assert made.headers.get("sec-websocket-protocol") == chosen
+
+
 @pytest.mark.parametrize("path", [ECHO, ENGINE])
 @pytest.mark.parametrize(("changes", "status"), [
     ({"Sec_WebSocket_Version": "8"}, 426), ({"Sec_WebSocket_Version": None}, 426), ({"Sec_WebSocket_Key": None}, 400),
-    ({"Sec_WebSocket_Key": "x"}, 400), ({"Sec_WebSocket_Key": "AAAAAAAAAAAAAAAAAAAA"}, 400),
+    ({"Content_Length": "3"}, 400), ({"Sec_WebSocket_Key": "x"}, 400),
+    ({"Sec_WebSocket_Key": "AAAAAAAAAAAAAAAAAAAA"}, 400),
 ])
 def test_a_wrong_handshake_is_refused_in_http(conformance: Server, path: str, changes: dict[str, Any],
                                               status: int) -> None:

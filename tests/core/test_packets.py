@@ -8,7 +8,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from wsapp.core.packets import MAX_ATTACHMENTS, MAX_DEPTH, RESERVED_NAMES, BadPacket, Kind, ReservedName, decode
+from wsapp.core.depth import MAX_DEPTH
+from wsapp.core.packets import MAX_ATTACHMENTS, RESERVED_NAMES, BadPacket, Kind, ReservedName, decode
 
 
 @pytest.mark.parametrize(("text", "kind", "namespace", "id", "data"), [

@@ -99,6 +99,14 @@ def worst_excess(times: list[float], rate: float, burst: float) -> float:
                 for i in range(len(times)) for j in range(i, len(times))), default=-1.0)
 
 
+@pytest.mark.parametrize("rate", [-1.0, 5e-324, 0.009, math.nan])
+def test_a_rate_whose_interval_is_no_number_is_refused(rate: float) -> None:
+    with pytest.raises(ValueError, match="rate"):
+        Bucket(rate)
+    with pytest.raises(ValueError, match="rate"):
+        Bucket(1.0).retune(0.0, rate)
+
+
 @settings(max_examples=150, deadline=None)
 @given(st.floats(0.1, 500), st.none() | st.floats(1, 50), st.lists(st.floats(0, 0.7) | st.just(0.0), max_size=150))
 def test_no_window_has_more_than_the_limit(rate: float, burst: float | None, gaps: list[float]) -> None:

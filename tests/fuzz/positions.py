@@ -13,7 +13,10 @@ ROOMS = ["agent:a", "task:t,u", "project:p"]
 SEEDS = [
     b'\x00{"sessionId":"aaaaaaaaaaaaaaaaaaaaaaaa","wsapp":1,"positions":{"agent:a":{"epoch":"e","seq":3}}}',
     b'\x00{"pid":"aaaaaaaaaaaaaaaaaaaaaaaa","offset":"x","recovery":"offset"}', b'\x00{"positions":[1]}',
-    b'\x00{"positions":{"a":{"epoch":1,"seq":true}},"sessionId":7}', b"\x01{\"epoch\":\"e\",\"seq\":1}", b"\x01-1",
+    b'\x00{"positions":{"a":{"epoch":1,"seq":true}},"sessionId":7}',
+    b'\x00{"sessionId":"aaaaaaaaaaaaaaaaaaaaaaaa","positions":{"agent:a":{"epoch":"x","seq":18446744073709551616}}}',
+    b'\x00{"sessionId":"aaaaaaaaaaaaaaaaaaaaaaaa","positions":{"agent:a":{"epoch":"x","seq":true}}}',
+    b"\x01{\"epoch\":\"e\",\"seq\":1}", b"\x01-1",
     b"\x0117976931348623157e292", b"\x02agent:a@e:7", b"\x020@e:7,1@f:9", b"\x02agent%3Aa:1@e,2", b"\x02x@\xff",
     b"\x03agent:a", b"\x03agent:\x00",
 ]
@@ -35,9 +38,12 @@ def check(data: bytes) -> None:
     except (ValueError, RecursionError):
         return
     if kind == 0:
-        hello = read_hello(value if isinstance(value, dict) else None)
+        try:
+            hello = read_hello(value if isinstance(value, dict) else None)
+        except PayloadError:
+            return
         assert hello.session_id is None or SESSION_ID.fullmatch(hello.session_id)
-        assert all(isinstance(place, Position) for place in hello.positions.values())
+        assert all(isinstance(place, Position) and 0 <= place.seq < 2**53 for place in hello.positions.values())
         return
     try:
         asked = load_request("subscribe-agent", {"id": "a", "since": value})

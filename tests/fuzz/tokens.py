@@ -20,6 +20,7 @@ logging.getLogger("wsapp.auth").disabled = True
 
 SEEDS = [
     b"\x00" + SIGNED, b"\x00" + SIGNED[:-1], b"\x00e30.e30.", b"\x00eyJhbGciOiJub25lIn0.eyJzdWIiOiJhIn0.",
+    b"\x00eyJhbGciOlsiUlMyNTYiXX0.e30.",  # {"alg":["RS256"]}
     b'\x01{"sub":"ann","exp":1790000060,"rooms":{"agent:*":["read","publish"]},"rate":5,"jti":"x","sid":"y"}',
     b'\x01{"sub":"ann","exp":1790000060,"rooms":["*"],"nbf":1,"iat":1,"role":"r"}', b'\x01{"sub":7,"exp":"soon"}',
     b'\x01{"sub":"a","exp":1e400}', b'\x01{"sub":"a","exp":99999999999999999999999999}', b'\x01{"exp":true,"sub":"a"}',

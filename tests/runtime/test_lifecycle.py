@@ -13,7 +13,7 @@ from wsapp.core.catch_up import Pace
 from wsapp.core.events import Draft, Position, Profile
 from wsapp.core.ports import HistoryQuery, Receipt
 from wsapp.core.session import Session
-from wsapp.errors import BrokerUnavailable, CloseCode, ErrorCode, RequestError
+from wsapp.errors import BrokerUnavailable, CloseCode, ErrorCode, PayloadError, RequestError
 from wsapp.runtime.lifecycle import Welcome, read_hello, require_rooms_left
 from wsapp.runtime.outlet import Outlet
 
@@ -50,10 +50,20 @@ def test_a_malformed_session_id_is_an_unknown_one(id: object) -> None:
 
 def test_the_hello_reads_pid_offset_and_positions() -> None:
     hello = read_hello({"pid": "p" * 20, "offset": "0f", "token": "theirs",
-                        "positions": {"agent:a": {"epoch": "e", "seq": 4}, "agent:b": {"seq": 4}, "agent:c": 7}})
+                        "positions": {"agent:a": {"epoch": "e", "seq": 4}}})
     assert (hello.session_id, hello.offset) == ("p" * 20, "0f")
     assert hello.positions == {"agent:a": Position("e", 4)}
-    assert read_hello({"positions": [1], "offset": 5}).positions == {}
+    assert read_hello({"positions": [1], "offset": 5}).positions == {}  # of no session: nothing of ours
+
+
+@pytest.mark.parametrize("wrong", [
+    [1], {"agent:a": 7}, {"agent:a": {"seq": 4}}, {"agent:a": {"epoch": "e", "seq": True}},
+    {"a": {"epoch": "e", "seq": 1}},
+    {"agent:a": {"epoch": "e", "seq": 2**64}}, {"agent:a": {"epoch": "e", "seq": -1}},
+    {"agent:a": {"epoch": "e", "seq": 1, "more": 2}}])
+def test_positions_that_are_none_are_refused(wrong: object) -> None:
+    with pytest.raises(PayloadError):
+        read_hello({"sessionId": "p" * 20, "positions": wrong})
 
 
 def test_a_new_client_gets_a_secret_session(world: World) -> None:

@@ -29,7 +29,7 @@ def test_nothing_is_sent_before_release(world: World) -> None:
     recovery = world.join(session, {"agent:a": position(world, 1)})
     world.thought(3)
     assert peer(session).frames == []
-    assert (recovery.recovered, recovery.missed, recovery.reason) == (True, 2, None)
+    assert recovery.outcome() == {"recovered": True, "missed": 2}
     assert recovery.positions["agent:a"].seq == 3
     recovery.release()
     world.thought(4)
@@ -54,7 +54,7 @@ def test_what_is_published_while_history_is_read_comes_once_and_in_order(world: 
     world.broker.before += [lambda: world.thought(3), lambda: world.thought(5)]
     world.broker.during += [lambda: world.thought(4), lambda: world.thought(6)]
     recovery = world.join(session, {"agent:a": position(world, 0)})
-    missed = recovery.missed
+    missed = recovery.outcome()["missed"]
     world.thought("tail")
     recovery.release()
     world.thought("live")
@@ -84,7 +84,7 @@ def test_a_long_history_is_read_in_pages(world: World, monkeypatch: pytest.Monke
         world.thought(number)
     session = world.client()
     recovery = world.join(session, {"agent:a": position(world, 0)})
-    assert recovery.missed == 95
+    assert recovery.outcome()["missed"] == 95
     recovery.release()
     assert thoughts(session) == numbers(95)
 
@@ -94,7 +94,7 @@ def test_several_rooms_are_replayed_in_publish_order_each_event_once(world: Worl
         world.thought(number, agent="ab"[number % 2], also_to=["project:p"] if number % 3 == 0 else [])
     session = world.client()
     recovery = world.join(session, {room: position(world, 0, room) for room in ("project:p", "agent:b", "agent:a")})
-    assert recovery.missed == 10
+    assert recovery.outcome()["missed"] == 10
     recovery.release()
     assert thoughts(session) == numbers(10)
 
@@ -138,7 +138,7 @@ def test_a_refusal_is_told_with_reason_and_count_and_nothing_is_replayed(since: 
         world.thought(number)
     session = world.client()
     recovery = world.join(session, {"agent:a": since})
-    assert (recovery.recovered, recovery.reason, recovery.missed) == (False, reason, missed)
+    assert recovery.outcome() == {"recovered": False, "reason": reason, "missed": missed}
     recovery.release()
     assert peer(session).frames == []
     world.thought("live")
@@ -154,7 +154,7 @@ def test_more_than_is_replayed_is_refused_as_a_whole() -> None:
     session = world.client()
     recovery = world.join(session, {"agent:a": position(world, 0)})
     recovery.release()
-    assert (recovery.recovered, recovery.reason, recovery.missed) == (False, "too_many", 6)
+    assert recovery.outcome() == {"recovered": False, "reason": "too_many", "missed": 6}
     assert thoughts(session) == []
     one_less = world.client()
     world.join(one_less, {"agent:a": position(world, 1)}).release()
@@ -167,7 +167,7 @@ def test_an_offset_leaves_out_what_the_client_has(world: World) -> None:
     session = world.client(profile=Profile.OFFSET)
     recovery = world.join(session, {f"agent:{agent}": position(world, 0, f"agent:{agent}") for agent in "ab"})
     recovery.forget_up_to(receipts[4].id)
-    assert recovery.missed == 3
+    assert recovery.outcome()["missed"] == 3
     recovery.release()
     assert thoughts(session) == numbers(5, 8)
 
@@ -286,7 +286,7 @@ def long_absence(world: World, profile: Profile = Profile.PLAIN, **pace: int) ->
     session = world.client(profile=profile)
     recovery = world.join(session, {"project:p": position(world, 0, "project:p")})
     recovery.pace(world.delivery.pace)
-    session.metadata["told"] = (recovery.recovered, recovery.missed, recovery.skipped, recovery.reason)
+    session.metadata["told"] = recovery.outcome()
     recovery.release()
     return session
 
@@ -294,7 +294,7 @@ def long_absence(world: World, profile: Profile = Profile.PLAIN, **pace: int) ->
 @pytest.mark.parametrize("profile", [Profile.PLAIN, Profile.SDK])
 def test_a_long_absence_brings_the_states_what_was_skipped_and_the_newest(world: World, profile: Profile) -> None:
     session = long_absence(world, profile)
-    assert session.metadata["told"] == (True, 18, 12, None)
+    assert session.metadata["told"] == {"recovered": True, "missed": 18, "skipped": 12}
     [shed] = peer(session).of("shed")
     assert shed == {"room": "project:p", "from": 1, "to": 14, "count": 12, "reason": "catch-up", "worstPriority": 5}
     assert [event[0] for event in peer(session).events] == ["task-update"] * 2 + ["shed"] + ["agent-thought"] * 4
@@ -311,7 +311,7 @@ def test_a_long_absence_brings_the_states_what_was_skipped_and_the_newest(world:
 
 def test_up_to_the_limit_everything_comes(world: World) -> None:
     session = long_absence(world, limit=18)
-    assert session.metadata["told"] == (True, 18, 0, None)
+    assert session.metadata["told"] == {"recovered": True, "missed": 18}
     assert peer(session).of("shed") == []
     assert len(peer(session).events) == 18
     unlimited = long_absence(world, limit=0)
@@ -320,7 +320,7 @@ def test_up_to_the_limit_everything_comes(world: World) -> None:
 
 def test_the_offset_profile_is_all_or_nothing(world: World) -> None:
     session = long_absence(world, Profile.OFFSET)
-    assert session.metadata["told"] == (False, 18, 0, "too_many")
+    assert session.metadata["told"] == {"recovered": False, "missed": 18, "reason": "too_many"}
     assert peer(session).events == []
     assert session.positions()["project:p"].seq == 18
     world.thought("live", also_to=["project:p"])
@@ -350,7 +350,7 @@ def test_what_is_skipped_in_one_room_may_come_through_another(world: World) -> N
     session = world.client()
     recovery = world.join(session, {room: position(world, 0, room) for room in ("project:p", "agent:a")})
     recovery.pace(world.delivery.pace)
-    assert (recovery.missed, recovery.skipped) == (10, 6)
+    assert recovery.outcome() == {"recovered": True, "missed": 10, "skipped": 6}
     recovery.release()
     assert thoughts(session) == ["0", "1", "2", "9"]
     [shed] = peer(session).of("shed")
@@ -364,7 +364,7 @@ def test_when_one_room_is_refused_nothing_is_replayed_but_what_must_be_acknowled
     recovery = world.join(session, {"agent:b": Position("gone", 3), "agent:a": position(world, 0)})
     recovery.pace(world.delivery.pace)
     recovery.release()
-    assert (recovery.recovered, recovery.reason, recovery.missed) == (False, "epoch", 4)
+    assert recovery.outcome() == {"recovered": False, "reason": "epoch", "missed": 4}
     assert thoughts(session) == ["2"]
     assert session.positions()["agent:a"].seq == 4
 
@@ -447,7 +447,7 @@ def test_a_recovery_that_knows_the_new_history_first_is_not_contradicted(world: 
         world.thought(f"new {number}")
     session = world.client()
     recovery = world.join(session, {"agent:a": old})
-    assert (recovery.reason, recovery.positions["agent:a"].seq) == ("epoch", 3)
+    assert (recovery.outcome()["reason"], recovery.positions["agent:a"].seq) == ("epoch", 3)
     world.lost = lambda _room, _seq: False
     recovery.pace(world.delivery.pace)
     recovery.release()

@@ -112,6 +112,18 @@ def test_refused(server: Server, query: str, method: str, status: int, code: int
     assert server.opened == []
 
 
+def test_another_protocol_is_told_what_it_needs_logged_and_counted(server: Server,
+                                                                   caplog: pytest.LogCaptureFixture) -> None:
+    counted: list[str] = []
+    server.engine.hooks.count = counted.append
+    for _ in range(50):
+        told = json.loads(server.ask("EIO=3&transport=polling").body)["message"]
+    assert "EIO='3' is Socket.IO 2.x" in told and "needs EIO=4: Socket.IO 3 or 4" in told
+    assert counted == ["versionsRefused"] * 50
+    assert told in caplog.text
+    assert len(caplog.messages) < 20
+
+
 def test_another_method_on_a_session(server: Server) -> None:
     answer = server.ask(f"EIO=4&transport=polling&sid={server.hello()}", "PUT")
     assert (answer.status, answer.headers["Allow"]) == (405, "GET, POST, OPTIONS")

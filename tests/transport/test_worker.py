@@ -5,6 +5,7 @@ from __future__ import annotations
 import gc
 import logging
 import socket
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import SimpleNamespace
@@ -113,6 +114,88 @@ def test_a_request_is_answered_by_the_owner_of_its_session(sites: tuple[Site, Si
     client.close()
 
 
+SMUGGLED = b"GET /smuggled HTTP/1.1\r\nHost: x\r\n\r\n"
+
+
+@pytest.mark.parametrize("head", ["Connection: upgrade", "Connection: Upgrade\r\nUpgrade: h2c", "Upgrade: websocket",
+                                  "Connection: keep-alive, Upgrade\r\nUpgrade: websocket"])
+def test_the_head_alone_tells_where_a_request_ends(sites: tuple[Site, Site], head: str) -> None:
+    client = Client(sites[0])
+    for body in (SMUGGLED, b"x" * 100_000):
+        client.sock.sendall(f"POST /socket.io/ HTTP/1.1\r\nHost: x\r\n{head}\r\n"
+                            f"Content-Length: {len(body)}\r\n\r\n".encode() + body)
+        assert client.read() == answer(ONE, body)
+    assert client.ask("EIO=4") == answer(ONE), "the next request begins where the body ended"
+    client.close()
+
+
+@pytest.mark.parametrize("length", ["100000000000000000", "70000"])
+def test_a_body_that_nobody_wants_is_not_read(sites: tuple[Site, Site], length: str) -> None:
+    sites[0].server.application = no_reader
+    client = Client(sites[0])
+    client.sock.sendall(f"POST / HTTP/1.1\r\nHost: x\r\nContent-Length: {length}\r\n\r\nabc".encode())
+    with gevent.Timeout(10):
+        told = client.file.read()
+    assert told.startswith(b"HTTP/1.1 200 OK\r\n") and told.endswith(b"\r\n\r\nno")
+    assert b"Connection: close\r\n" in told
+    client.close()
+
+
+def no_reader(environ: dict[str, Any], start_response: Callable[..., Any]) -> list[bytes]:
+    start_response("200 OK", [("Content-Length", "2")])
+    return [b"no"]
+
+
+def test_a_small_body_that_nobody_wants_costs_no_connection(sites: tuple[Site, Site]) -> None:
+    sites[0].server.application = no_reader
+    client = Client(sites[0])
+    assert [client.ask("EIO=4", "POST", b"x" * 1000) for _ in range(3)] == [b"no"] * 3
+    client.close()
+
+
+def test_the_time_for_a_body_follows_what_arrives(sites: tuple[Site, Site], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(worker_module, "SLOWEST", 100)
+    sites[0].server.request_timeout = 0.3
+    client = Client(sites[0])
+    client.sock.sendall(b"POST /socket.io/ HTTP/1.1\r\nHost: x\r\nContent-Length: 200\r\n\r\n")
+    for _ in range(20):  # as fast as it has to be, and in all far longer than a head may take
+        client.sock.sendall(b"x" * 10)
+        gevent.sleep(0.05)
+    assert client.read() == answer(ONE, b"x" * 200)
+    client.sock.sendall(b"POST /socket.io/ HTTP/1.1\r\nHost: x\r\nContent-Length: 9000000000\r\n\r\nabc")
+    with gevent.Timeout(10):
+        while client.sock.recv(1000):
+            pass
+    client.close()
+
+
+def test_an_answer_to_head_has_no_body(sites: tuple[Site, Site]) -> None:
+    def in_chunks(environ: dict[str, Any], start_response: Callable[..., Any]) -> Iterator[bytes]:
+        start_response("200 OK", [])
+        return iter([b"one", b"two"])
+
+    for application in (sites[0].answer, in_chunks):
+        sites[0].server.application = application
+        client = Client(sites[0])
+        client.sock.sendall(b"HEAD /socket.io/ HTTP/1.1\r\nHost: x\r\n\r\nGET / HTTP/1.1\r\nHost: x\r\n"
+                            b"Connection: close\r\n\r\n")
+        with gevent.Timeout(5):
+            told = client.file.read()
+        first, rest = told.split(b"\r\n\r\n", 1)
+        assert first.startswith(b"HTTP/1.1 200 OK\r\n")
+        assert rest.startswith(b"HTTP/1.1 200 OK\r\n"), "the next answer follows the head"
+        client.close()
+
+
+@pytest.mark.parametrize("told", ["close", "Close, TE", "keep-alive\r\nConnection: close"])
+def test_close_is_one_of_the_words(sites: tuple[Site, Site], told: str) -> None:
+    client = Client(sites[0])
+    client.sock.sendall(f"GET /socket.io/ HTTP/1.1\r\nHost: x\r\nConnection: {told}\r\n\r\n".encode())
+    with gevent.Timeout(5):
+        assert b"Connection: close\r\n" in client.file.read()
+    client.close()
+
+
 def test_a_request_of_nobodys_is_answered_where_it_came(sites: tuple[Site, Site]) -> None:
     client = Client(sites[0])
     assert client.ask("sid=0badcafeabc") == answer(ONE)
@@ -123,8 +206,39 @@ def test_pipelined_requests_are_not_torn_apart(sites: tuple[Site, Site]) -> None
     client = Client(sites[0])
     client.sock.sendall(b"".join(f"GET /socket.io/?{query} HTTP/1.1\r\nHost: x\r\n\r\n".encode()
                                  for query in ("EIO=4", f"sid={TWO}abc", f"sid={ONE}abc")))
-    assert [client.read() for _ in range(3)] == [answer(ONE)] * 3
+    assert [client.read() for _ in range(3)] == [answer(ONE), answer(TWO), answer(ONE)]
     client.close()
+
+
+def test_a_long_request_line_finds_its_owner(sites: tuple[Site, Site]) -> None:
+    client = Client(sites[0])
+    query = f"token={'t' * 60_000}&sid={TWO}abc"
+    assert client.ask(query, "POST", b"x" * 50_000) == answer(TWO, b"x" * 50_000)
+    client.close()
+
+
+def test_a_request_line_that_is_too_long_is_told(sites: tuple[Site, Site]) -> None:
+    client = Client(sites[0])
+    client.send("x" * 66_000)
+    with gevent.Timeout(5):
+        told = client.file.read()
+    assert told.startswith(b"HTTP/1.1 414 ") and b"a request line may have 65536 bytes" in told
+    client.close()
+
+
+def test_a_request_line_in_pieces_is_waited_for_without_work(sites: tuple[Site, Site]) -> None:
+    """It was looked for every 5 ms: 800 connections with one byte took a core and a half."""
+    clients = [Client(sites[0]) for _ in range(40)]
+    for client in clients:
+        client.sock.sendall(b"G")
+    gevent.sleep(0.2)  # accepted
+    before = time.process_time()
+    gevent.sleep(1.0)
+    assert time.process_time() - before < 0.1
+    for client in clients:
+        client.sock.sendall(f"ET /socket.io/?sid={TWO}abc HTTP/1.1\r\nHost: x\r\n\r\n".encode())
+        assert client.read() == answer(TWO)
+        client.close()
 
 
 def test_many_at_once(sites: tuple[Site, Site]) -> None:
@@ -221,11 +335,11 @@ def test_several_services_in_one_process(tmp_path: Path) -> None:
     given: list[str] = []
 
     class Noting(Handoff):
-        def give(self, owner: str, sock: Any, address: Any) -> bool:
+        def give(self, owner: str, sock: Any, address: Any, early: bytes = b"") -> bool:
             given.append(owner)
             return True
 
-    first, second = (Noting(tmp_path, token, lambda sock, address: None) for token in (ONE, TWO))
+    first, second = (Noting(tmp_path, token, lambda sock, address, early: None) for token in (ONE, TWO))
     several = SeveralHandoffs([first, second])
     assert several.owner_of(f"GET /?sid={ONE}x".encode()) is None
     assert several.owner_of(f"GET /?sid={TWO}x".encode()) is None

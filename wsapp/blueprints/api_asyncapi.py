@@ -13,6 +13,7 @@ from wsapp import schemas
 from wsapp.blueprints.api_access import PATH
 from wsapp.blueprints.api_openapi import VERSION, continue_by_id, new_spec
 from wsapp.core.ports import Fate
+from wsapp.core.throttle import MIN_RATE
 from wsapp.errors import CloseCode, ErrorCode
 from wsapp.schemas import KINDS, NAME_PATTERN, STATUSES
 
@@ -55,17 +56,32 @@ _TOKEN: Final = {"type": "string", "minLength": 1, "maxLength": schemas.MAX_TOKE
 
 
 def _ack(required: Json, optional: Json | None = None) -> Json:
-    return {"oneOf": [_object({"ok": {"const": True}, **required}, optional), _ref("Refusal")]}
+    return {"oneOf": [_done(required, optional), _ref("Refusal")]}
+
+
+def _done(required: Json, optional: Json | None = None) -> Json:
+    return _object({"ok": {"const": True}, **required}, optional)
+
+
+def _or_list(payload: Json) -> Json:
+    """One item or a list of them."""
+    return {"oneOf": [payload, {"type": "array", "minItems": 1, "maxItems": schemas.MAX_LIST, "items": {}}]}
+
+
+def _ack_or_acks(required: Json, optional: Json | None = None) -> Json:
+    """The answer to one item, or to each of a list."""
+    answer = _ack(required, optional)
+    return {"oneOf": [*answer["oneOf"], _done({"rooms": {"type": "array", "items": answer}})]}
 
 
 # What clients send: payload and acknowledgement.
 REQUESTS: Final[dict[str, tuple[Json, Json]]] = {
-    **{f"subscribe-{kind}": (_SUBSCRIBE, _ack({"room": _TEXT, "epoch": _TEXT, "seq": _SEQ}, {
+    **{f"subscribe-{kind}": (_or_list(_SUBSCRIBE), _ack_or_acks({"room": _TEXT, "epoch": _TEXT, "seq": _SEQ}, {
         "recovered": _FLAG, "missed": _COUNT, "skipped": _COUNT, "reason": _TEXT,
         "presence": _ref("Members")})) for kind in KINDS},
-    **{f"unsubscribe-{kind}": (_BY_ID, _ack({"room": _TEXT})) for kind in KINDS},
+    **{f"unsubscribe-{kind}": (_or_list(_BY_ID), _ack_or_acks({"room": _TEXT})) for kind in KINDS},
     "update-metadata": ({"type": "object"}, _ack({"metadata": {"type": "object"}})),
-    "set-rate": (_object({"rate": {"type": "number", "exclusiveMinimum": 0, "maximum": schemas.MAX_RATE}}),
+    "set-rate": (_object({"rate": {"type": "number", "minimum": MIN_RATE, "maximum": schemas.MAX_RATE}}),
                  _ack({"rate": {"type": "number"}})),
     "history": (_object({"room": _NAME}, {
         "since": {**_SEQ, "type": ["integer", "null"]}, "before": {**_SEQ, "type": ["integer", "null"]},

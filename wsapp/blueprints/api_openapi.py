@@ -89,9 +89,11 @@ def _one_of(*names: str) -> list[dict[str, list[str]]]:
 
 
 def continue_by_id(thought: dict[str, Any]) -> None:
-    """What no field can say alone: a delta continues the thought that `thoughtId` names."""
-    thought["anyOf"] = [{"properties": {"delta": {"const": False}}},
-                        {"required": ["thoughtId"], "properties": {"thoughtId": {"type": ["string", "integer"]}}}]
+    """What no field can say alone: a delta continues the thought that `thoughtId` names, and only a delta may be
+    empty."""
+    thought["anyOf"] = [{"properties": {"delta": {"const": False}, "thought": {"minLength": 1}}},
+                        {"required": ["delta", "thoughtId"],
+                         "properties": {"delta": {"const": True}, "thoughtId": {"type": ["string", "integer"]}}}]
 
 
 def _operation(id: str, summary: str, scope: str, *, ok: type[Schema], body: object = None, status: str = "200",

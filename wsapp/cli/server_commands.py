@@ -12,6 +12,7 @@ import click
 import wsapp
 from wsapp.emitter import broker_url
 from wsapp.errors import SettingsError
+from wsapp.launch import MOST_WORKERS, worker_count
 from wsapp.settings import describe, load_settings
 
 
@@ -59,7 +60,7 @@ def _gunicorn_config() -> Path:
 
 @click.command("serve", context_settings={"ignore_unknown_options": True})
 @click.argument("app", default="app:app", metavar="[MODULE:APP]")
-@click.option("--workers", "-w", type=click.IntRange(1, 256), help="Worker processes (WEB_CONCURRENCY).")
+@click.option("--workers", "-w", type=click.IntRange(1, MOST_WORKERS), help="Worker processes (WEB_CONCURRENCY).")
 @click.option("--port", "-p", type=click.IntRange(0, 65535), help="Port (WEBSOCKET_PORT, 3001).")
 @click.argument("gunicorn", nargs=-1, type=click.UNPROCESSED, metavar="[-- GUNICORN OPTIONS]")
 def serve_command(app: str, workers: int | None, port: int | None, gunicorn: tuple[str, ...]) -> None:
@@ -77,6 +78,7 @@ def serve_command(app: str, workers: int | None, port: int | None, gunicorn: tup
     if port is not None:
         os.environ["WEBSOCKET_PORT"] = str(port)
     load_settings(os.environ)  # a wrong setting is told here, once, not by every worker
+    worker_count()
     command = [sys.executable, "-m", "gunicorn", "-c", str(_gunicorn_config()), *gunicorn, app]
     sys.stdout.flush()
     os.execv(sys.executable, command)  # noqa: S606

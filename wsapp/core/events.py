@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from enum import IntEnum, StrEnum
 from typing import Any, Final, NamedTuple
 
+from wsapp.core.depth import TOO_DEEP
 from wsapp.errors import PayloadError
 
 MIN_PRIORITY: Final = 0
@@ -101,7 +102,9 @@ def strict_dumps(value: object) -> str:
     """Compact JSON of RFC 8259: NaN and infinities are refused, which browsers' JSON.parse would throw on."""
     try:
         return _encode(value)
-    except (TypeError, ValueError, RecursionError) as error:
+    except RecursionError:
+        raise PayloadError(f"data {TOO_DEEP}", {"data": [TOO_DEEP]}) from None
+    except (TypeError, ValueError) as error:
         raise PayloadError(f"data cannot be written as JSON: {error}", {"data": [str(error)]}) from error
 
 
@@ -110,8 +113,12 @@ def _refuse_constant(name: str) -> Any:
 
 
 def strict_loads(text: str | bytes) -> Any:
-    """Parse JSON of RFC 8259, refusing `NaN` and `Infinity`.  Raises ValueError."""
-    return json.loads(text, parse_constant=_refuse_constant)
+    """Parse JSON of RFC 8259, refusing `NaN` and `Infinity`.  Raises ValueError, also when it is nested deeper than the
+    parser's stack."""
+    try:
+        return json.loads(text, parse_constant=_refuse_constant)
+    except RecursionError:
+        raise ValueError("the JSON is nested too deeply") from None
 
 
 def body_flags(data: object) -> str:

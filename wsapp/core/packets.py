@@ -13,10 +13,10 @@ from dataclasses import dataclass, field
 from enum import IntEnum
 from typing import Any, Final
 
+from wsapp.core.depth import MAX_DEPTH, too_deep
 from wsapp.core.events import strict_loads
 
 MAX_ATTACHMENTS: Final = 16
-MAX_DEPTH: Final = 64
 
 # Names that the reference implementation keeps for itself (socket.io-parser, RESERVED_EVENTS).
 RESERVED_NAMES: Final = frozenset({"connect", "connect_error", "disconnect", "disconnecting", "newListener",
@@ -89,32 +89,12 @@ def decode(text: str) -> Packet:
 def _json(text: str) -> Any:
     if not text:
         return None
+    if too_deep(text):
+        raise BadPacket(f"the payload is nested deeper than {MAX_DEPTH}")
     try:
-        data = strict_loads(text)
-    except (ValueError, RecursionError) as error:
+        return strict_loads(text)
+    except ValueError as error:
         raise BadPacket("the payload is not JSON") from error
-    _judge_depth(text)
-    return data
-
-
-def _judge_depth(text: str) -> None:
-    """Cheap and safe side: brackets within strings count too, so only deep-looking text is walked."""
-    if text.count("[") + text.count("{") <= MAX_DEPTH:
-        return
-    depth, quoted, skip = 0, False, False
-    for char in text:
-        if skip:
-            skip = False
-        elif char == "\\":
-            skip = quoted
-        elif char == '"':
-            quoted = not quoted
-        elif not quoted and char in "[{":
-            depth += 1
-            if depth > MAX_DEPTH:
-                raise BadPacket(f"the payload is nested deeper than {MAX_DEPTH}")
-        elif not quoted and char in "]}":
-            depth -= 1
 
 
 def _judge(packet: Packet, has_data: bool) -> None:

@@ -18,6 +18,7 @@ from wsapp.core.events import CRITICAL_PRIORITY, DEFAULT_PRIORITY, MAX_PRIORITY,
 from wsapp.core.lanes import Batch, Lanes, Shed, Waiting, classify
 from wsapp.errors import ErrorCode, PayloadError, RequestError
 
+MIN_RATE: Final = 0.01  # per second: the time between two tokens has to be a number that clocks can add
 _EARLY: Final = 1e-6  # seconds: so that a flush at exactly the due time is not lost to rounding
 _PRUNED_AT_ONCE: Final = 4  # per new user: idle ones go faster than users come
 
@@ -30,8 +31,8 @@ class Bucket:
     """The generic cell rate algorithm (ITU-T I.371), a token bucket in one float.
 
     In any window of T seconds at most `burst + rate * T` are admitted (to within a microsecond of T).  `rate` is per
-    second, any positive number; 0 or infinity switches the limit off.  `burst` defaults to max(1, rate).
-    Raises ValueError for a rate below 0 or a burst below 1.
+    second, `MIN_RATE` or more; 0 or infinity switches the limit off.  `burst` defaults to max(1, rate).
+    Raises ValueError for another rate, NaN included, and for a burst below 1.
     """
 
     __slots__ = ("_due", "_interval", "_tolerance", "burst", "rate")
@@ -42,8 +43,8 @@ class Bucket:
 
     def _set(self, rate: float, burst: float | None) -> None:
         burst = max(1.0, rate) if burst is None else burst
-        if not (rate >= 0 and burst >= 1):
-            raise ValueError("rate must not be below 0, nor burst below 1")
+        if not ((rate == 0 or rate >= MIN_RATE) and burst >= 1):
+            raise ValueError(f"rate must be 0 or {MIN_RATE} or more, and burst 1 or more")
         unlimited = rate == 0 or math.isinf(rate) or math.isinf(burst)
         self.rate, self.burst = rate, burst
         self._interval = 0.0 if unlimited else 1.0 / rate

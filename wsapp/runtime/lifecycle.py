@@ -23,6 +23,7 @@ from wsapp.errors import BrokerUnavailable, CloseCode, ErrorCode, RequestError
 from wsapp.runtime.delivery import Delivery
 from wsapp.runtime.patience import MOST, Patience
 from wsapp.runtime.recovery import Recovery, recover
+from wsapp.schemas import load_positions
 from wsapp.transport.connection import Connection
 from wsapp.transport.frames import Frame
 
@@ -50,23 +51,17 @@ class Hello:
 def read_hello(auth: Mapping[str, Any] | None) -> Hello:
     """Read the CONNECT payload: `{wsapp?: 1, recovery?: "offset", sessionId? | pid?, offset?, positions?}`.
 
-    Keys that are not ours belong to the host application.  A malformed session id is an unknown one.
+    Keys that are not ours belong to the host application.  A malformed session id is an unknown one.  Raises
+    PayloadError for positions beside a session id that are none.
     """
     auth = auth or {}
     offsets = Profile.OFFSET if auth.get("recovery") == "offset" else Profile.PLAIN
     profile = Profile.SDK if auth.get("wsapp") == 1 else offsets
     asked = auth.get("sessionId", auth.get("pid"))
     offset = auth.get("offset")
-    return Hello(profile, asked if isinstance(asked, str) and SESSION_ID.fullmatch(asked) else None,
-                 offset if isinstance(offset, str) else None, _positions(auth.get("positions")))
-
-
-def _positions(given: Any) -> dict[str, Position]:
-    found = {}
-    for room, place in given.items() if isinstance(given, dict) else ():
-        if isinstance(place, dict) and isinstance(place.get("epoch"), str) and isinstance(place.get("seq"), int):
-            found[room] = Position(place["epoch"], place["seq"])
-    return found
+    session_id = asked if isinstance(asked, str) and SESSION_ID.fullmatch(asked) else None
+    positions = load_positions(auth.get("positions")) if session_id else {}
+    return Hello(profile, session_id, offset if isinstance(offset, str) else None, positions)
 
 
 @dataclass(slots=True)
@@ -161,9 +156,7 @@ class Lifecycle:
             self.delivery.metrics.recovery_refused += 1
             self.connections.rename(session)
         session.dirty = True
-        told = _told(session, recovery.recovered, recovery.missed, recovery.reason)
-        if recovery.skipped:
-            told["skipped"] = recovery.skipped
+        told: dict[str, object] = {"sessionId": session.id, **recovery.outcome()}
         told["rooms"] = {room: {"epoch": at.epoch, "seq": at.seq} for room, at in recovery.positions.items()}
         return Welcome(session, told, recovery, frozenset(saved.watching) & session.subs.keys())
 

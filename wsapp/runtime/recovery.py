@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import heapq
 import operator
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from typing import Final
 
 import gevent
@@ -53,28 +53,26 @@ class Recovery:
         """Whether everything that was asked for is there (G3: never partial)."""
         return not self.refused
 
-    @property
-    def missed(self) -> int:
-        """How many events were missed: replayed and skipped ones, or those that can't be when not `recovered`."""
-        if self.refused:
-            return sum(refused.missed for refused in self.refused.values())
-        return len({one.id for found in (*self._found.values(), *self._skipped.values()) for one in found})
+    def outcome(self, room: str | None = None) -> dict[str, object]:
+        """What an answer says about the recovery of one room, or of all: `{recovered, missed, skipped?, reason?}`.
 
-    @property
-    def skipped(self) -> int:
-        """How many of the missed ones are not sent, but told by `shed`."""
-        sent = {one.id for found in self._found.values() for one in found}
-        return len({one.id for skipped in self._skipped.values() for one in skipped} - sent)
+        `missed` counts the events that are replayed or skipped, or those that cannot be replayed when not
+        `recovered`; `skipped` those that are not sent, but reported by `shed`; `reason` belongs to the first room
+        that was refused.
+        """
+        refused = [one for name, one in self.refused.items() if room in (None, name)]
+        outcome: dict[str, object] = {"recovered": not refused}
+        if refused:
+            return outcome | {"missed": sum(one.missed for one in refused), "reason": str(refused[0].reason)}
+        found, skipped = _ids(self._found, room), _ids(self._skipped, room)
+        outcome["missed"] = len(found | skipped)
+        left_out = skipped - _ids(self._found, None) if skipped else skipped
+        return outcome | {"skipped": len(left_out)} if left_out else outcome
 
     @property
     def untold(self) -> frozenset[str]:
         """The rooms in which `shed` will tell what was left out, behind states that are newer than some of it."""
         return frozenset(self._sheds())
-
-    @property
-    def reason(self) -> str | None:
-        """Why not, for the first room that was refused."""
-        return next((str(refused.reason) for refused in self.refused.values()), None)
 
     def found(self, room: str, publications: tuple[Publication, ...]) -> None:
         """What was missed in one room, in its order, without what came through a live room meanwhile."""
@@ -113,30 +111,33 @@ class Recovery:
                 one for one in found if one.id > id or len(one.id) != BROKER_ID
                 or not made_together(one.id, id, self._delivery.partitions))
 
-    def pace(self, pace: Pace) -> None:
+    def pace(self, pace: Pace, *, each: bool = False) -> None:
         """Of a room with too much to replay, skip what is neither new nor needed.  Socket.IO's own recovery is all or
-        nothing: the offset profile is refused then."""
+        nothing: the offset profile is refused then.  `each`: the rooms were requested one by one, so that a refused
+        one takes nothing from the others."""
         if self.session.profile is Profile.OFFSET:
             for room, found in self._found.items():
                 if pace.exceeded(len(found)):
                     self.refused[room] = Refused(Reason.TOO_MANY, len(found), self.positions[room])
         if self.refused:
-            self._drop()
-            return
+            self._drop(self.refused.keys() if each else self._found.keys() | self.refused.keys())
         for room, found in self._found.items():
-            if pace.exceeded(len(found)):
+            if room not in self.refused and pace.exceeded(len(found)):
                 kept, skipped, tail = thin(found, pace.tail)
                 self._found[room], self._skipped[room] = kept + tail, skipped
                 self._told_behind[room] = len(kept)
 
-    def _drop(self) -> None:
-        """One room is refused: nothing is replayed in the others either, but what must be acknowledged."""
+    def _drop(self, rooms: Collection[str]) -> None:
+        """Nothing is replayed in these rooms, but what must be acknowledged."""
         for room, found in self._found.items():
+            if room not in rooms:
+                continue
             if found and room not in self.refused:
                 self.refused[room] = Refused(Reason.TOO_MANY, len(found), self.positions[room])
             self._found[room] = tuple(one for one in found if is_critical(one))
         for sub in self._subs:
-            sub.pinged = sub.confirmed = self.positions[sub.room.name].seq
+            if sub.room.name in rooms:
+                sub.pinged = sub.confirmed = self.positions[sub.room.name].seq
 
     # -- sending
 
@@ -226,6 +227,12 @@ class Recovery:
 
     def _overtaken(self) -> bool:
         return any(isinstance(sub.join, Tail) and len(sub.join.held) > MOST_HELD for sub in self._subs)
+
+
+def _ids(found: Mapping[str, tuple[Publication, ...]], room: str | None) -> set[str]:
+    """The ids of what was found in one room, or in all."""
+    return {one.id for publications in (found.values() if room is None else [found.get(room, ())])
+            for one in publications}
 
 
 def _go_live(sub: Subscription, delivery: Delivery, replayed: set[str]) -> None:

@@ -343,11 +343,7 @@ def _subscribe(hub: Hub, session: Session, rooms: Sequence[str], rights: Sequenc
 
 
 def _told(session: Session, recovery: Recovery) -> dict[str, object]:
-    told: dict[str, object] = {"sessionId": session.id, "recovered": recovery.recovered, "missed": recovery.missed}
-    if recovery.skipped:
-        told["skipped"] = recovery.skipped
-    if recovery.reason is not None:
-        told["reason"] = recovery.reason
+    told: dict[str, object] = {"sessionId": session.id, **recovery.outcome()}
     told["rooms"] = {room: {"epoch": at.epoch, "seq": at.seq} for room, at in recovery.positions.items()}
     return told
 

@@ -19,6 +19,7 @@ from urllib.parse import parse_qs
 import engineio
 
 from wsapp.core.events import strict_dumps
+from wsapp.core.limited_log import LimitedLog
 from wsapp.errors import CloseCode, WsappError
 from wsapp.transport.connection import Connection
 from wsapp.transport.deflate import deflate, negotiate
@@ -32,6 +33,7 @@ from wsapp.transport.websocket import (
     HandshakeError,
     accept_header,
     check_handshake,
+    first_subprotocol,
     refuse,
     switch_protocols,
 )
@@ -117,6 +119,7 @@ class Engine(engineio.Server):  # type: ignore[misc]  # engineio has no types
                                    lambda name: self.hooks.count(name))
         self.token = secrets.token_hex(TOKEN_LENGTH // 2)
         self.draining = False
+        self._lines = LimitedLog(log)
         self.sockets: dict[str, Connection] = {}
         self.heartbeat = Heartbeat(options.ping_interval, options.ping_timeout)
 
@@ -206,7 +209,7 @@ class Engine(engineio.Server):  # type: ignore[misc]  # engineio has no types
         query = parse_qs(environ.get("QUERY_STRING", ""))
         transport, sid = _one(query, "transport"), _one(query, "sid")
         if _one(query, "EIO") != "4":
-            raise Refused(Refusal.UNSUPPORTED_PROTOCOL_VERSION, "Unsupported protocol version: only EIO=4 is spoken")
+            raise self._other_version(environ, _one(query, "EIO"))
         if transport not in ("polling", "websocket"):
             raise Refused(Refusal.UNKNOWN_TRANSPORT, "Transport unknown")
         upgrade = transport == "websocket" and sid is not None
@@ -227,6 +230,15 @@ class Engine(engineio.Server):  # type: ignore[misc]  # engineio has no types
         if method == "POST":
             return self._post(connection, environ, start_response, cors)
         raise Refused(Refusal.BAD_REQUEST, "GET or POST", "405 Method Not Allowed", [("Allow", "GET, POST, OPTIONS")])
+
+    def _other_version(self, environ: Environ, version: str | None) -> Refused:
+        """Clients of Socket.IO 2.x show their user nothing of the answer, so the log tells it too."""
+        self.hooks.count("versionsRefused")
+        theirs = "Socket.IO 2.x" if version == "3" else "another protocol"
+        told = (f"Unsupported protocol version: EIO={(version or '')[:10]!r} is {theirs}; "
+                "this server needs EIO=4: Socket.IO 3 or 4 (JavaScript), python-socketio 5")
+        self._lines.warning(client_address(environ, self.gate.options.proxies), "refused a client: %s", told)
+        return Refused(Refusal.UNSUPPORTED_PROTOCOL_VERSION, told)
 
     def _known(self, sid: str) -> Connection:
         try:
@@ -283,6 +295,9 @@ class Engine(engineio.Server):  # type: ignore[misc]  # engineio has no types
         except HandshakeError as error:
             raise Refused(Refusal.BAD_REQUEST, str(error), error.status, error.headers) from error
         headers = [("Sec-WebSocket-Accept", accept_header(key))]
+        offered = first_subprotocol(environ)
+        if offered:
+            headers.append(("Sec-WebSocket-Protocol", offered))
         squeeze = self._squeezing(environ, headers)
         if connection is not None:
             sock, early = switch_protocols(handler, headers)

@@ -50,6 +50,10 @@ class Head:
 
     getheader = get
 
+    def tokens(self, name: str) -> set[str]:
+        """The words of a comma list, in lower case, from all fields of that name."""
+        return {word.strip().lower() for value in _values(self.fields, name) for word in value.split(",")}
+
     @property
     def typeheader(self) -> str | None:
         return self._first.get("content-type")

@@ -11,6 +11,7 @@ import base64
 import binascii
 import hashlib
 import io
+import re
 from collections.abc import Callable, Iterable
 from typing import Any, Final
 
@@ -34,6 +35,7 @@ from wsapp.transport.frames import (
 )
 from wsapp.transport.outbox import Outbox
 
+TOKEN: Final = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]{1,100}")  # RFC 9110 section 5.6.2
 GUID: Final = "258EAFA5-E914-47DA-95CA-C5AB0DC85B11"
 MOST_PONGS: Final = 16  # PINGs of one read that are answered each
 CLOSE_GRACE: Final = 5.0  # seconds for the peer to answer a close frame
@@ -51,6 +53,8 @@ def check_handshake(environ: dict[str, Any]) -> str:
     """The client's key, if the request is an opening handshake of RFC 6455 section 4.2.1.  Raises HandshakeError."""
     if environ.get("SERVER_PROTOCOL") != "HTTP/1.1":
         raise HandshakeError("400 Bad Request", "a WebSocket needs HTTP/1.1")
+    if environ.get("CONTENT_LENGTH", "0") != "0" or "HTTP_TRANSFER_ENCODING" in environ:
+        raise HandshakeError("400 Bad Request", "an opening handshake has no body")
     connection = [token.strip() for token in environ.get("HTTP_CONNECTION", "").lower().split(",")]
     if "upgrade" not in connection:
         raise HandshakeError("400 Bad Request", "the Connection header must say Upgrade")
@@ -64,6 +68,13 @@ def check_handshake(environ: dict[str, Any]) -> str:
     if size != 16:
         raise HandshakeError("400 Bad Request", "Sec-WebSocket-Key must be 16 bytes in base64")
     return key
+
+
+def first_subprotocol(environ: dict[str, Any]) -> str:
+    """The first subprotocol that the client offers, or "".  Clients that offer some fail unless one of them is chosen
+    (WHATWG WebSockets, "establish a WebSocket connection"); the reference server of Socket.IO takes the first too."""
+    offered: str = environ.get("HTTP_SEC_WEBSOCKET_PROTOCOL", "").partition(",")[0].strip()
+    return offered if TOKEN.fullmatch(offered) else ""
 
 
 def accept_header(key: str) -> str:

@@ -9,6 +9,7 @@
   const MAX_NOTICES = 4;
   const MAX_IDS = 5000;
   const HISTORY = 100;
+  const ROOMS_AT_ONCE = 100; // of one request
   const NOTICE_MS = 8000;
   const SESSION_WAIT_MS = 1500;
   const OWN_EVENTS = new Set(["session", "shed", "resync", "mode", "server-shutdown", "batch", "beacon", "unsubscribed",
@@ -88,12 +89,25 @@
   function ask() {
     showRooms();
     if (!socket.connected || !settled) return;
+    const byKind = new Map();
     for (const room of wanted) {
       if (joined.has(room)) continue;
       joined.set(room, "asked");
-      request("subscribe", room, (lost, answer) => answered(room, lost, answer));
+      const kind = room.slice(0, room.indexOf(":"));
+      byKind.set(kind, [...(byKind.get(kind) || []), room]);
+    }
+    for (const [kind, rooms] of byKind) {
+      for (let at = 0; at < rooms.length; at += ROOMS_AT_ONCE) subscribe(kind, rooms.slice(at, at + ROOMS_AT_ONCE));
     }
     showRooms();
+  }
+
+  // One request for all rooms of a kind; each room has an answer of its own.
+  function subscribe(kind, rooms) {
+    const ids = rooms.map((room) => room.slice(kind.length + 1));
+    socket.timeout(10000).emit(`subscribe-${kind}`, ids, (lost, answer) => {
+      rooms.forEach((room, number) => answered(room, lost, answer && answer.ok ? answer.rooms[number] : answer));
+    });
   }
 
   function answered(room, lost, answer) {
