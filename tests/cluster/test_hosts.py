@@ -86,3 +86,33 @@ def test_without_redis_url_all_workers_share_a_private_valkey(fleet: Fleet) -> N
         assert len(private) == 1
         assert server.terminate() == 0
         wait_until(lambda: not psutil.pid_exists(private[0]), "the private Valkey is gone")
+
+
+@pytest.mark.parametrize("transport", ["websocket", "polling"])
+def test_disconnect_handlers_get_the_reasons_of_stock(fleet: Fleet, transport: str) -> None:
+    """Also when the client's packet still waits for its turn while the transport ends."""
+    with Server(1, app="tests.apps.host:app", env={"WSAPP_DRAIN_TIMEOUT": "2"}) as server:
+        told: list[str] = []
+
+        def end(how: str, why: str) -> None:
+            client = fleet.npm(server, transport, reconnection=False)
+            if how == "close late":
+                client.emit("subscribe-agent", "slow")
+            if how == "host":
+                client.emit("host-disconnect")
+            elif how == "drop":
+                client.drop()
+            elif how == "cut":
+                client.cut()
+            else:
+                client.close()
+            told.append(why)
+            wait_until(lambda: server.get("/reasons").json() == told, f"{how}: {told}")
+
+        end("close", "client disconnect")
+        end("close late", "client disconnect")
+        end("host", "server disconnect")
+        # By engine.close() a polling client says that it leaves; a WebSocket just closes.
+        end("drop", "transport close" if transport == "websocket" else "client disconnect")
+        if transport == "websocket":
+            end("cut", "transport close")
