@@ -172,12 +172,15 @@ class Admission:
 
     def admitted(self, session: Session, identity: Identity) -> None:
         """A session is connected: from now on its token's end and revocations concern it."""
+        if identity.rate is not None:
+            self._connections.throttler.user(session.user_id, identity.rate)
+        self._hold(session, identity)
+
+    def _hold(self, session: Session, identity: Identity) -> None:
         self.left(session.sid)
         held = self._held[session.sid] = Held(session, identity, identity.revocable())
         if identity.expires < math.inf:
             self._ending[session.sid] = held
-        if identity.rate is not None:
-            self._connections.throttler.user(session.user_id, identity.rate)
         if any(self._revokes(entry, at, held) for entry, at in self._remembered(self._recent).items()):
             self._end(held, CloseCode.TOKEN_REVOKED, "token_revoked")
 
@@ -255,8 +258,8 @@ class Admission:
         session.peer.push(Frame(packet("unsubscribed", {"room": room, "reason": str(ErrorCode.FORBIDDEN)})))
 
     def refresh(self, session: Session, token: str) -> dict[str, object]:
-        """Go on with a newer token of the same user; rooms it does not allow are left and told.  Told
-        `{expiresInMs, lost}`.  Raises TokenRefused, RequestError."""
+        """Continue with a newer token of the same user: all that the last one granted ends, rooms, presence and rate.
+        The answer: `{expiresInMs, lost, presenceLost?}`.  Raises TokenRefused, RequestError."""
         if self._authenticator is None or self._host.identify is not None:
             raise RequestError(ErrorCode.BAD_REQUEST, "this server was not given a token to refresh")
         try:
@@ -268,13 +271,20 @@ class Admission:
             audit.warning("denied: user=%r sid=%s refreshed with a token of %r", session.user_id, session.sid,
                           identity.user_id)
             raise RequestError(ErrorCode.FORBIDDEN, "the token is not of the user who connected")
-        self.admitted(session, identity)
+        chosen, granted = session.queue.rate, self.rate_of(session)
+        self._hold(session, identity)
+        rate = self.rate_of(session)
+        self._connections.throttler.user(session.user_id, rate if chosen == granted else min(chosen, rate))
         lost = [room for room in list(session.subs) if not self.allows(session, "read", room)]
         for room in lost:
             self._connections.leave_room(session.sid, room)
             self._lost(session, room)
-        session.dirty = session.dirty or bool(lost)
-        return {"expiresInMs": round((identity.expires - self._clock()) * 1000), "lost": lost}
+        unseen = sorted(room for room in session.watching & session.subs.keys()
+                        if not self.allows(session, "presence", room))
+        session.watching -= frozenset(unseen)
+        session.dirty = session.dirty or bool(lost or unseen)
+        told: dict[str, object] = {"expiresInMs": round((identity.expires - self._clock()) * 1000), "lost": lost}
+        return {**told, "presenceLost": unseen} if unseen else told
 
     # -- revocation
 
@@ -320,7 +330,12 @@ class Admission:
         kind = entry.partition(":")[0]
         if kind == "session" and entry == revocation(kind, held.session.id):
             return True
-        return held.entries.get(kind) == entry and _covers(kind, at, held.identity.issued)
+        return held.entries.get(kind) == entry and self._covers(kind, at, held.identity.issued)
+
+    def _covers(self, kind: str, at: float, issued: float | None) -> bool:
+        """A user's tokens that were issued after the revocation are new ones.  The issuer's clock may be ahead by the
+        leeway: within it a token may as well be an old one."""
+        return kind != "user" or issued is None or issued <= at + self._settings.jwt_leeway
 
     def _refuse_revoked(self, entries: Mapping[str, str], issued: float | None) -> None:
         """Raises TokenRefused.  While Redis is away this worker's memory must do; it asks again later."""
@@ -332,7 +347,7 @@ class Admission:
         except BrokerUnavailable as error:
             self._unchecked = True
             log.warning("revocations are checked later: %s", error)
-        if any(entry in known and _covers(kind, known[entry], issued) for kind, entry in entries.items()):
+        if any(entry in known and self._covers(kind, known[entry], issued) for kind, entry in entries.items()):
             raise TokenRefused(ErrorCode.TOKEN_REVOKED, "the token was revoked")
 
     def _remembered(self, entries: Iterable[str]) -> dict[str, float]:
@@ -355,11 +370,6 @@ class Admission:
                     self.revoked(entry, at, self._clock() + BELIEVED)
         except BrokerUnavailable:
             self._unchecked = True
-
-
-def _covers(kind: str, at: float, issued: float | None) -> bool:
-    """A user's tokens that were issued after the revocation are new ones."""
-    return kind != "user" or issued is None or issued <= at
 
 
 def _bearer(environ: Mapping[str, Any]) -> str | None:
