@@ -76,14 +76,16 @@ def wait_until(condition: Callable[[], Any], what: str, timeout: float = DEADLIN
 
 
 class Server:
-    """One gunicorn with `workers` workers.  Without `redis_url` it gets a Valkey of its own in `valkey`; with
-    an empty one it is left to start its private one.  `ca` signed its certificate, if it speaks TLS."""
+    """One gunicorn with `workers` workers.  Without `redis_url` it gets a Valkey of its own in `valkey`; with an
+    empty one it is left to start its private one.  `ca` signed its certificate, if it speaks TLS.  It listens at
+    `bind` too."""
 
     live: ClassVar[list[Server]] = []
 
     def __init__(self, workers: int = 2, redis_url: str | None = None, env: Mapping[str, str] | None = None,
                  app: str = "app:app", port: int | None = None, ca: Path | None = None,
-                 config: str = "gunicorn.conf.py") -> None:
+                 config: str = "gunicorn.conf.py", bind: str | None = None) -> None:
+        self.bind = bind
         self.workers, self.app, self.ca, self.config = workers, app, ca, config
         self.port = port or free_port()
         self.valkey = Valkey().start() if redis_url is None else None
@@ -149,11 +151,14 @@ class Server:
         with self.log.open("ab") as log:
             self._log_start = log.tell()
             self._process = subprocess.Popen(
-                [sys.executable, "-m", "gunicorn", "-c", self.config, self.app], cwd=ROOT, env=env,
+                [sys.executable, "-m", "gunicorn", "-c", self.config, *self._binds(), self.app], cwd=ROOT, env=env,
                 stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True)
         if wait:
             wait_until(self._started, f"{self.app} ready on {self.port}", START_DEADLINE)
         return self
+
+    def _binds(self) -> list[str]:
+        return [] if self.bind is None else ["-b", f"127.0.0.1:{self.port}", "-b", self.bind]
 
     def _started(self) -> bool:
         code = self.process.poll()
