@@ -59,6 +59,7 @@ from wsapp.runtime.spread import AccountedSpreadFanout, SpreadFanout
 from wsapp.runtime.watch import Watch
 from wsapp.schemas import parse_room
 from wsapp.settings import Settings, load_settings
+from wsapp.stock.options import split_options
 from wsapp.transport.engine import Engine, EngineOptions, Hooks
 from wsapp.transport.frames import Frame
 from wsapp.transport.gate import Gate, GateOptions
@@ -110,12 +111,11 @@ class SocketServer(Broadcasts, Hosted, Acknowledged):
 
         server = SocketServer(app)            # or SocketServer() and server.init_app(app)
 
-    Settings come from keyword arguments (lower-case names), `app.config` and the environment, in this order.
+    Settings come from keyword arguments (names in lower case), `app.config` and the environment, in this order.
+    Flask-SocketIO's options are keyword arguments, too (see `wsapp.stock.options`).
     `server.socketio` is the Flask-SocketIO object, before and after `init_app`.  Served by gunicorn with
     `worker_class = "wsapp.transport.worker.Worker"`.
     """
-
-    path_prefix = "/socket.io/"
 
     def __init__(self, app: Flask | None = None, **settings: Any) -> None:
         super().__init__()
@@ -137,7 +137,9 @@ class SocketServer(Broadcasts, Hosted, Acknowledged):
         if self._app is not None:
             raise RuntimeError("this SocketServer has an app already: make one SocketServer per app")
         _require_our_worker()
-        self.settings = load_settings(os.environ, {**app.config, **self._given, **settings})
+        arguments, self._stock_options = split_options({**self._given, **settings})
+        self.settings = load_settings(os.environ, {**app.config, **arguments})
+        self.path_prefix = self.settings.socket_path
         self._app, self.request_timeout = app, self.settings.request_timeout
         self.guests = GuestOptions(self.settings.host_max_message, self.settings.outbox_age, self.settings.deflate,
                                    self.settings.deflate_level)
@@ -207,17 +209,12 @@ class SocketServer(Broadcasts, Hosted, Acknowledged):
         self._manager = ClusterManager(settings.channel)
         self._manager.members, self._manager.left = self._members, self._left
         self.socketio.init_app(self._app, client_manager=self._manager, async_mode="gevent", cors_allowed_origins=[],
-                               monitor_clients=False, json=StrictJson)
+                               monitor_clients=False, json=StrictJson, path=settings.socket_path.strip("/"),
+                               **self._stock_options)
         sio = self.socketio.server
         self._dispatch = Dispatch(self.hub, sio, self._handlers, self._hooks)
-        options = EngineOptions(
-            ping_interval=settings.ping_interval, ping_timeout=settings.ping_timeout,
-            max_message=settings.max_message, inbox_bytes=settings.inbox_bytes,
-            max_connections=settings.max_connections, outbox_bytes=settings.outbox_bytes,
-            outbox_age=settings.outbox_age, deflate=settings.deflate,
-            deflate_threshold=settings.deflate_threshold, deflate_level=settings.deflate_level)
         hooks = Hooks(self._opened, self._dispatch.read, self._dispatch.handle, self._closed, self.metrics.count)
-        self.engine = sio.eio = Engine(options, _origins(settings), hooks, _gate(self.hub))
+        self.engine = sio.eio = Engine(_engine_options(settings), _origins(settings), hooks, _gate(self.hub))
         self._fanout.squeeze = self.engine.squeeze
         self._drain = Drain(settings, self._lifecycle, self.engine,
                             lambda: close_all(list(self.engine.sockets.values())))
@@ -434,8 +431,17 @@ def require_partitions(backend: Backend) -> None:
         log.warning("whether the partitions are right is seen when Redis is there: %s", error)
 
 
+def _engine_options(settings: Settings) -> EngineOptions:
+    return EngineOptions(
+        ping_interval=settings.ping_interval, ping_timeout=settings.ping_timeout, max_message=settings.max_message,
+        inbox_bytes=settings.inbox_bytes, max_connections=settings.max_connections,
+        outbox_bytes=settings.outbox_bytes, outbox_age=settings.outbox_age, deflate=settings.deflate,
+        deflate_threshold=settings.deflate_threshold, deflate_level=settings.deflate_level,
+        transports=settings.transports, upgrades=settings.allow_upgrades and "websocket" in settings.transports)
+
+
 def _origins(settings: Settings) -> Origins:
-    return Origins(settings.cors_origins, settings.allowed_hosts, settings.trusted_proxies)
+    return Origins(settings.websocket_cors_origin, settings.allowed_hosts, settings.trusted_proxies)
 
 
 def _gate(hub: Hub) -> Gate:

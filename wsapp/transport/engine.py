@@ -87,6 +87,8 @@ class EngineOptions:
     deflate: bool = False
     deflate_threshold: int = 1024
     deflate_level: int = 1
+    transports: tuple[str, ...] = ("polling", "websocket")
+    upgrades: bool = True
 
 
 def _uncounted(_name: str) -> None:
@@ -210,6 +212,10 @@ class Engine(engineio.Server):  # type: ignore[misc]  # engineio has no types
             raise self._other_version(environ, _one(query, "EIO"))
         if transport not in ("polling", "websocket"):
             raise Refused(Refusal.UNKNOWN_TRANSPORT, "Transport unknown")
+        upgrade = transport == "websocket" and sid is not None
+        if not self.options.upgrades if upgrade else transport not in self.options.transports:
+            raise Refused(Refusal.UNKNOWN_TRANSPORT, "the server allows no upgrades (WSAPP_ALLOW_UPGRADES)" if upgrade
+                          else f"the server does not serve {transport} (WSAPP_TRANSPORTS)")
         if transport == "websocket":
             return self._websocket(environ, method, sid)
         if sid is None:
@@ -325,7 +331,7 @@ class Engine(engineio.Server):  # type: ignore[misc]  # engineio has no types
                       cors: list[tuple[str, str]]) -> Iterable[bytes]:
         self._admit(environ)
         connection = self._new(environ, self.generate_id())
-        upgrades = ["websocket"] if environ.get("wsapp.handler") is not None else []
+        upgrades = ["websocket"] if self.options.upgrades and environ.get("wsapp.handler") is not None else []
         packets = connection.open_polling(self._hello(connection.sid, upgrades))
         self.heartbeat.add(connection)
         return _payload(packets, environ, start_response, cors)
