@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple, Self
 
 import psutil
 import pytest
+from prometheus_client.parser import text_string_to_metric_families
 
 from tests.valkey import Valkey, free_port
 
@@ -178,6 +179,13 @@ class Server:
     def post(self, path: str, value: object, timeout: float = DEADLINE) -> Reply:
         return http(self.url + path, json.dumps(value).encode(), timeout=timeout,
                     headers={"Content-Type": "application/json"}, ca=self.ca)
+
+    def metric(self, name: str) -> float:
+        """The sum of a metric over the workers and labels of one answer of /metrics."""
+        families = text_string_to_metric_families(self.get("/metrics").text)
+        found = [sample.value for family in families for sample in family.samples if sample.name == name]
+        assert found, f"no metric {name}"
+        return sum(found)
 
     def ready(self) -> bool:
         """Whether /readyz says 200."""

@@ -176,7 +176,7 @@ class Percent(Number):
 
     def json_schema(self) -> dict[str, Any]:
         """What it takes, in the words of JSON Schema."""
-        return {**super().json_schema(), "not": {"exclusiveMinimum": 0, "exclusiveMaximum": 1}}
+        return {**super().json_schema(), "not": {"type": "number", "exclusiveMinimum": 0, "exclusiveMaximum": 1}}
 
     def _deserialize(self, value: Any, attr: str | None, data: Any, **more: Any) -> int | float:
         percent: int | float = super()._deserialize(value, attr, data, **more)

@@ -13,6 +13,7 @@ from typing import Any
 from flask import Flask
 from flask_socketio import SocketIO
 
+from wsapp import __version__
 from wsapp.auth import open_authenticator
 from wsapp.backends import open_backend
 from wsapp.blueprints.acknowledgements import acknowledgements
@@ -32,7 +33,7 @@ from wsapp.core.registry import Registry
 from wsapp.core.throttle import EventThrottler
 from wsapp.emitter import Call, Publisher
 from wsapp.errors import BrokerUnavailable, PartitionMismatch
-from wsapp.metrics import Metrics, summed, with_average
+from wsapp.metrics import Metrics
 from wsapp.runtime.accounting import AccountedFanout
 from wsapp.runtime.admission import TICK, Admission
 from wsapp.runtime.canary import ROOM as CANARY_ROOM
@@ -42,6 +43,7 @@ from wsapp.runtime.dispatch import Dispatch, close_all
 from wsapp.runtime.drain import VERB, Drain
 from wsapp.runtime.event_blueprint import EventBlueprint, EventHandler
 from wsapp.runtime.fanout import Fanout
+from wsapp.runtime.figures import Figures
 from wsapp.runtime.greenlets import Greenlets
 from wsapp.runtime.hosting import Hosted
 from wsapp.runtime.hub import Hub
@@ -200,6 +202,8 @@ class SocketServer(Broadcasts, Hosted, Acknowledged):
         self._critical.may_read = lambda session, room: self.hub.admission.allows(session, "read", room)
         self.api = ServerApi(settings, self._backend, self.connections, self.hub.presence)
         self._attach_socketio(settings)
+        self.figures = Figures(self._backend, self.connections, self._outlet, self._watch, self.metrics,
+                               self.api.calls, lambda: self.engine.draining, __version__)
 
     def _attach_socketio(self, settings: Settings) -> None:
         self._manager = ClusterManager(settings.channel)
@@ -302,7 +306,7 @@ class SocketServer(Broadcasts, Hosted, Acknowledged):
 
     def _beat(self) -> None:
         try:
-            self._backend.cluster.beat(self.token, self._facts(), self.settings.heartbeat * LEASE_BEATS)
+            self._backend.cluster.beat(self.token, self.figures.own(), self.settings.heartbeat * LEASE_BEATS)
             self.hub.presence.beat(self.settings.heartbeat * LEASE_BEATS)
         except BrokerUnavailable as error:
             self._outlet.lost(error)
@@ -381,13 +385,6 @@ class SocketServer(Broadcasts, Hosted, Acknowledged):
                  if self.connections.is_connection_active(session.sid)]
         return [snapshot for snapshot in taken if snapshot is not None]
 
-    def _facts(self) -> dict[str, float]:
-        connections = self.connections
-        return {"totalConnections": connections.total, "activeConnections": connections.get_connection_count(),
-                "peakConnections": connections.peak, "users": connections.get_user_count(),
-                "queuedEvents": self.throttler.get_queue_depth(), "queuedPublishes": self._outlet.waiting(),
-                **self.metrics.facts(), **self._watch.facts()}
-
     def explain(self, session_id: str, id: str) -> dict[str, object]:
         """What became of the event `id` for a session of this worker: `{id, fate, room, seq, why}`; see
         `wsapp.core.ledger.Fate`.  Raises RuntimeError unless WSAPP_LEDGER is on."""
@@ -402,12 +399,7 @@ class SocketServer(Broadcasts, Hosted, Acknowledged):
         At the top level and under `worker` for this worker, under `cluster` summed over all (None when Redis is
         away); the others' numbers are as old as their last beat.
         """
-        own = with_average(self._facts())
-        try:
-            others = {boot: facts for boot, facts in self._backend.cluster.workers().items() if boot != self.token}
-        except BrokerUnavailable:
-            return {**own, "worker": own, "cluster": None}
-        return {**own, "worker": own, "cluster": summed([*others.values(), own])}
+        return self.figures.everywhere()
 
 
 def _fanout(backend: Backend, ledger: Ledger | None, *parts: Any) -> Fanout:

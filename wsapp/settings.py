@@ -15,7 +15,6 @@ import json
 import math
 import re
 from collections.abc import Callable, Iterable, Mapping
-from fnmatch import fnmatchcase
 from ipaddress import IPv6Address
 from pathlib import Path
 from typing import Any, Final, NamedTuple
@@ -25,6 +24,7 @@ from wsapp.core.api_keys import ApiKey, parse_key
 from wsapp.core.catch_up import Pace
 from wsapp.core.critical import RetryPolicy
 from wsapp.core.partitions import MOST_PARTITIONS
+from wsapp.core.patterns import matches
 from wsapp.core.ports import Limits
 from wsapp.core.throttle import MIN_RATE
 from wsapp.errors import SettingsError
@@ -169,7 +169,7 @@ def _patterns(value: object, spec: Spec) -> tuple[str, ...]:
     patterns = _list(value, spec)
     for pattern in patterns:
         kind, colon, _ = pattern.partition(":")
-        if not any(fnmatchcase(known, kind) for known in _KINDS) or not (colon or pattern.endswith("*")):
+        if not any(matches(kind, known) for known in _KINDS) or not (colon or pattern.endswith("*")):
             raise ValueError(f"has a pattern that no room fits: {pattern}; like agent:*,project:7 or *")
     return patterns
 

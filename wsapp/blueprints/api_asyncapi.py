@@ -93,7 +93,7 @@ REQUESTS: Final[dict[str, tuple[Json, Json]]] = {
     "nack-event": (_BY_ID, _ack({"id": _TEXT, "state": {"enum": [str(Fate.PENDING), str(Fate.DEAD)]},
                                  "attempts": _COUNT})),
     "refresh-token": ({"oneOf": [_TOKEN, _object({"token": _TOKEN})]},
-                      _ack({"expiresInMs": {"type": "integer"}, "lost": _TEXTS})),
+                      _ack({"expiresInMs": {"type": "integer"}, "lost": _TEXTS}, {"presenceLost": _TEXTS})),
 }
 
 # What clients are told beside the events that are published.
