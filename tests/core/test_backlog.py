@@ -9,7 +9,6 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from wsapp.core.events import MAX_PRIORITY, TASK_UPDATE, THOUGHT, Lane
 from wsapp.core.backlog import (
     EMPTY,
     SHED_BYTES,
@@ -23,6 +22,7 @@ from wsapp.core.backlog import (
     classify,
     coalesce,
 )
+from wsapp.core.events import MAX_PRIORITY, TASK_UPDATE, THOUGHT, Lane
 from wsapp.core.throttle import Direct, Receiver
 
 

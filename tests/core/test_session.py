@@ -7,8 +7,8 @@ from typing import Any
 from wsapp.core.backlog import SHED_ITEMS, Shed
 from wsapp.core.events import Lane, Placed, Position, Profile, Publication
 from wsapp.core.registry import Registry
-from wsapp.core.session import MUCH, Peer, Session, State, Subscription
 from wsapp.core.room_log import MAX_ITEMS
+from wsapp.core.session import MUCH, Peer, Session, State, Subscription
 from wsapp.core.throttle import EventThrottler
 
 
@@ -157,7 +157,8 @@ def test_a_ping_in_the_middle_of_a_recovery_proves_nothing() -> None:
 
 def test_two_members_at_one_place_share_their_backlog() -> None:
     watch = Watch()
-    other = Session("other", "s2", "bob", "boot:s2", Profile.PLAIN, Screen(), watch.throttler.register("bob", "s2"), 0.0)
+    queue = watch.throttler.register("bob", "s2")
+    other = Session("other", "s2", "bob", "boot:s2", Profile.PLAIN, Screen(), queue, 0.0)
     sub = watch.registry.join(other, "task:1")
     sub.started(0)
     sub.go_live(0)

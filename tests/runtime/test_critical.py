@@ -9,7 +9,7 @@ from typing import Any
 import gevent
 import pytest
 
-from tests.runtime.world import RecordingPeer, World, eventually, peer, thoughts
+from tests.runtime.world import World, eventually, peer, thoughts
 from wsapp.core.critical import RetryPolicy
 from wsapp.core.events import Lane, Placed, Position, Profile, Publication
 from wsapp.core.ledger import Ledger

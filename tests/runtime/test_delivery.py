@@ -6,7 +6,7 @@ import gevent
 import pytest
 
 from tests.runtime.world import World, eventually, numbers, peer, thoughts
-from wsapp.core.events import Draft, Lane, Profile, Publication
+from wsapp.core.events import Draft, Lane, Publication
 from wsapp.core.ports import Limits
 from wsapp.core.room_log import MAX_ITEMS
 from wsapp.errors import BrokerUnavailable
@@ -192,7 +192,7 @@ def test_more_than_can_be_passed_on_is_reported_and_stays_in_the_history(world: 
         world.thought(number)
     room = world.registry.rooms["agent:a"]
     assert len(room.log.after(0, room.log.head)) <= MAX_ITEMS
-    world.run(world.fanout.run, world.fanout.flush_forever)
+    world.run(world.fanout.run, world.fanout.flusher.run)
     eventually(lambda: all(thoughts(session)[-1:] == [str(MAX_ITEMS + 499)] for session in sessions))
     for session in sessions:
         shed = sum(report["count"] for report in peer(session).of("shed"))

@@ -116,8 +116,8 @@ class World:
     """A worker.  `lost(room, seq)` decides which live records never arrive; `pass_time` moves every clock."""
 
     def __init__(self, rate: float = 0, limits: Limits | None = None, max_replay: int = 10_000,
-                 boot: str = "w1", backend: MemoryBackend | None = None, ledger: Ledger | None = None, partitions: int = 1,
-                 **throttle: Any) -> None:
+                 boot: str = "w1", backend: MemoryBackend | None = None, ledger: Ledger | None = None,
+                 partitions: int = 1, **throttle: Any) -> None:
         self._ahead = 0.0
         self.backend = backend or MemoryBackend(limits, clock=lambda: time.time() + self._ahead)
         self.broker = Between(self.backend.broker)

@@ -490,11 +490,10 @@ class EventThrottler:
 
     def get_queue_depth(self, user_id: str | None = None) -> int:
         """How many events wait, for one user (for its fullest receiver) or for all users together."""
-        if user_id is None:
-            return sum(self.get_queue_depth(one) for one in list(self._backlog))
-        self._gather_all(user_id)
-        user = self._users.get(user_id)
-        return user.depth if user else 0
+        users = list(self._backlog) if user_id is None else [user_id]
+        for one in users:
+            self._gather_all(one)
+        return sum(self._users[one].depth for one in users if one in self._users)
 
     def get_events_sent(self, user_id: str | None = None) -> int:
         """How many events have left, for one user or all; one that goes to several receivers counts once."""

@@ -17,7 +17,7 @@ from typing import Final
 import gevent
 from gevent.event import Event
 
-from wsapp.core.backlog import Batch, Shed, coalesce
+from wsapp.core.backlog import Shed
 from wsapp.core.connections import ConnectionManager
 from wsapp.core.events import Lane, Publication, packet
 from wsapp.core.ledger import Ledger
@@ -26,17 +26,16 @@ from wsapp.core.registry import Room, Slice
 from wsapp.core.room_log import Entry
 from wsapp.core.session import PROFILES, Session, State, Subscription
 from wsapp.metrics import Metrics
-from wsapp.runtime.batches import batch_frame, send_joined, single_frame
+from wsapp.runtime.batches import send_joined, single_frame
 from wsapp.runtime.critical import CriticalDelivery
+from wsapp.runtime.flusher import Flusher
 from wsapp.runtime.had import Had
 from wsapp.transport.frames import Frame, Squeeze, joined
 
 VARIANTS: Final = 2 * PROFILES  # each profile, plain and compressed
 FEW: Final = 16  # members that are served on the spot: to wait for more that could go with it does not pay
 SLICE: Final = 256  # members served before other rooms and clients get their turn
-USERS_AT_ONCE: Final = 64  # users flushed before other rooms and clients get their turn
 JOINED: Final = 200  # publications that go to a member in one send
-MOST_UNREPORTED: Final = 100  # separate runs of shed events kept for a client that does not read
 NOBODY: Final[frozenset[Session]] = frozenset()
 
 
@@ -51,9 +50,8 @@ class Fanout:
         self.critical, self.ledger, self.squeeze = critical, ledger, squeeze
         self.had = Had(partitions)
         self._queue: deque[Room] = deque()  # the rooms with members that are still to be served, in their order
-        self._work, self._waiting_flush = Event(), Event()
-        self.throttler.on_emit(self._emit)
-        self.throttler.on_shed(self._report_shed)
+        self.flusher = Flusher(connections, metrics, ledger, clock)
+        self._work = Event()
 
     # -- rooms
 
@@ -155,7 +153,7 @@ class Fanout:
     def resume(self, sub: Subscription) -> None:
         """The recovery failed: a member that was suspended is one again, as far behind as it was."""
         if sub.behind:
-            self._fall_behind(sub, self._clock())
+            self.flusher.fall_behind(sub, self._clock())
         self.catch_up(sub)
 
     def catch_up(self, sub: Subscription) -> None:
@@ -243,7 +241,7 @@ class Fanout:
                     served += granted
                     continue
             elif not (bypass or sub.queue.admits(serial, now)):
-                self._fall_behind(sub, now)
+                self.flusher.fall_behind(sub, now)
                 continue
             send = sub.send
             if send is not None:
@@ -255,7 +253,7 @@ class Fanout:
                 except (OSError, ValueError) as error:
                     sub.box.trouble(data, error)
             elif sub.box is not None and sub.box.crowded and not bypass:
-                self._fall_behind(sub, now)
+                self.flusher.fall_behind(sub, now)
                 continue
             else:
                 for one in log.after(cursor, goal):
@@ -297,7 +295,7 @@ class Fanout:
             sub.session.peer.push(single_frame(entry.publication, sub.session.profile, sub.room.name))
         sub.count += to - sub.sent
         sub.sent = to
-        self._fall_behind(sub, now)
+        self.flusher.fall_behind(sub, now)
 
     def _encode(self, encoded: dict[int, tuple[bytes, int]], sub: Subscription, goal: int) -> tuple[bytes, int]:
         """The bytes from a cursor to `goal` for one profile, compressed or not: what all receivers of that variant
@@ -315,66 +313,7 @@ class Fanout:
         if served:
             self.metrics.sent += served
             self.metrics.delivered += served
-            self.metrics.latency_sum += served * max(0.0, time.time() * 1000 - published_ms(publication))
-            self.metrics.latency_count += served
-
-    def _fall_behind(self, sub: Subscription, now: float) -> None:
-        """Nothing of the room is sent to this member until the next flush."""
-        sub.behind = True
-        if sub.box is not None and sub.box.crowded and not sub.box.lagging:
-            self.metrics.count("slowDeferred")
-        self.throttler.behind(sub.session.user_id, sub.session.sid, sub.room.name, sub, now)
-        self._waiting_flush.set()
-
-    # -- the throttle
-
-    def flush_forever(self) -> None:
-        """Flush what waits, every flush interval while there is any; one greenlet runs this."""
-        while True:
-            due = self.throttler.next_flush
-            if due is None:
-                self._waiting_flush.clear()
-                self._waiting_flush.wait()
-                continue
-            gevent.sleep(max(0.0, due - self._clock()))
-            for number, _ in enumerate(self.throttler.flush_each(self._clock()), 1):
-                if number % USERS_AT_ONCE == 0:
-                    gevent.sleep(0)
-            self.metrics.deferred = self.throttler.deferred
-
-    def _emit(self, _user_id: str, sid: str, batches: list[Batch]) -> None:
-        session = self.connections.session(sid)
-        if session is None:
-            return
-        if session.unreported:
-            self._report_now(session)
-        for frame, count in batch_frame(batches, session.profile):
-            session.peer.push(frame)
-            session.sent += 1
-            self.metrics.sent += 1
-            self.metrics.delivered += count
-        for batch in batches:
-            for wait in batch.waits if self.ledger is not None else ():
-                self.ledger.delivered(session.id, wait.id)  # type: ignore[union-attr]
-                if wait.merged:
-                    self.ledger.merged(session.id, wait.room, wait.entity, wait.id)  # type: ignore[union-attr]
-
-    def _report_shed(self, _user_id: str, sid: str, sheds: list[Shed]) -> None:
-        session = self.connections.session(sid)
-        self.metrics.shed += sum(shed.count for shed in sheds)
-        if session is None:
-            return
-        session.unreported = coalesce((session.unreported or []) + sheds)
-        if session.peer.reads() or len(session.unreported) > MOST_UNREPORTED:
-            self._report_now(session)
-        for shed in sheds if self.ledger is not None else ():
-            self.ledger.shed(session.id, shed.room, shed.first, shed.last, shed.reason)  # type: ignore[union-attr]
-
-    def _report_now(self, session: Session) -> None:
-        """What was shed is reported once the client reads again, runs joined."""
-        unreported, session.unreported = session.unreported or [], None
-        for shed in unreported:
-            session.peer.push(Frame(packet("shed", shed.told())))
+            self.metrics.took(max(0.0, time.time() * 1000 - published_ms(publication)), served)
 
     # -- the ledger
 

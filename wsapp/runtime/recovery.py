@@ -307,8 +307,8 @@ def _catch_up(recovery: Recovery, subs: list[Subscription], wanted: Mapping[str,
             continue
         delivery.fanout.suspend(sub)
         sub.began = since.seq
-        log = sub.room.log
-        if since.epoch == sub.room.track.epoch and log.covers(since.seq) and log.head - since.seq <= delivery.max_replay:
+        log, same = sub.room.log, since.epoch == sub.room.track.epoch
+        if same and log.covers(since.seq) and log.head - since.seq <= delivery.max_replay:
             recovery.found(sub.room.name, _from_log(sub.room, since.seq))
             _settle(recovery, sub, sub.room.track.position, since)
             continue
