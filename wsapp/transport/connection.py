@@ -64,21 +64,19 @@ class Connection:
     """One transport session.  Satisfies `wsapp.core.session.Peer` and what python-socketio asks of a socket."""
 
     __slots__ = ("__weakref__", "_inbox", "_poll", "_session",
-                 "asked", "attachments", "awaiting_pong", "closed", "connected", "direct", "engine", "held",
+                 "asked", "attachments", "awaiting_pong", "closed", "direct", "engine", "held",
                  "pinged_at", "posting", "probe", "sid", "viewer", "ws")
 
     def __init__(self, engine: Engine, sid: str) -> None:
         self.engine, self.sid = engine, sid
         self.closed = False
-        self.connected = True
         self.ws: WebSocket | None = None
         self.viewer: Viewer | None = None
         self.attachments: Any = None
         self.asked: tuple[str, ...] = ()  # namespaces that it asked to join and has not left
         self.held: list[Frame] | None = None  # while CONNECT is not yet answered
         self.direct: Outbox | None = None  # the way past `push`: a WebSocket that is not held
-        self.pinged_at, self.awaiting_pong = 0.0, False
-        self.posting = False
+        self.pinged_at, self.awaiting_pong, self.posting = 0.0, False, False
         self._poll: PollQueue | None = None
         self.probe: Probe | None = None
         self._inbox: Inbox | None = None
@@ -89,8 +87,7 @@ class Connection:
     @property
     def session(self) -> dict[str, Any]:
         """The user session of python-socketio; made when first asked for."""
-        if self._session is None:
-            self._session = {}
+        self._session = {} if self._session is None else self._session
         return self._session
 
     @session.setter
@@ -140,11 +137,10 @@ class Connection:
         """Send `first`, then what was held, over a WebSocket in one piece."""
         held, self.held = self.held, None
         self._route(self.ws.outbox if self.ws is not None else None)
-        frames = [*first, *(held or ())]
         if self.ws is not None:
-            self.ws.send_all(frames)
+            self.ws.send_all([*first, *(held or ())])
             return
-        for frame in frames:
+        for frame in (*first, *(held or ())):
             self.push(frame)
 
     def reads(self) -> bool:
@@ -157,9 +153,9 @@ class Connection:
 
     def backlog(self) -> int:
         """Bytes that wait for the client to read."""
-        if self.ws is not None:
-            return self.ws.outbox.waiting_bytes
-        return self._poll.bytes if self._poll is not None else 0
+        if self.ws is None:
+            return self._poll.bytes if self._poll is not None else 0
+        return self.ws.outbox.waiting_bytes
 
     def close(self, code: int, reason: str) -> None:
         """End the connection; a WebSocket client is told `code`, a polling one gets a close packet."""
@@ -190,7 +186,7 @@ class Connection:
 
     def _end(self, ending: Ending) -> None:
         """The books are closed first, whatever becomes of the bytes."""
-        self.closed, self.connected = True, False
+        self.closed = True
         self._route(None)
         if self._poll is None:
             self.engine.forget(self)
