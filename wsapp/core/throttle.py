@@ -72,6 +72,16 @@ class Bucket:
         self._due = (due if due > full else full) + self._interval
         return True
 
+    def admit_up_to(self, count: int, now: float) -> int:
+        """Spend tokens for as many of `count` as there are; how many that were."""
+        full = now - self._tolerance
+        due = self._due if self._due > full else full
+        if now + _EARLY < due:
+            return 0
+        granted = count if not self._interval else min(count, 1 + int((now + _EARLY - due) / self._interval))
+        self._due = due + granted * self._interval
+        return granted
+
     def next(self, now: float) -> float:
         """When the next is admitted: `now` if at once."""
         return max(now, self._due)
@@ -285,10 +295,8 @@ class UserQueue(Bucket):
         """As `admits`, of `count` events in a row: how many of them leave at once, the first ones."""
         if serial == self.stamp:
             return self.granted
-        self.stamp, self.granted = serial, 0
-        if not self.behind:
-            while self.granted < count and self.admit(now):
-                self.granted += 1
+        self.stamp = serial
+        self.granted = 0 if self.behind else self.admit_up_to(count, now)
         self.deferred = self.granted < count
         self.events_sent += self.granted
         return self.granted

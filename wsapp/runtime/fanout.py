@@ -57,25 +57,25 @@ class Fanout:
 
     def pass_on(self, room: Room, publication: Publication, seq: int) -> None:
         """The next publication of a room, to all its live members."""
-        log = room.log
+        log, name, flags, now = room.log, room.name, publication.flags, self._clock()
         if seq != log.head + 1:
             self.began_again(room, seq - 1)
-        spread = SPREAD in publication.flags
-        had = self.had.sessions(publication, room.name) if self.had else NOBODY
-        log.append(publication, seq, self._clock(), had, spread or bool(had) or publication.lane is Lane.CRITICAL
-                   or publication.places[0].room != room.name)
+        spread = SPREAD in flags
+        had = self.had.sessions(publication, name) if self.had else NOBODY
+        special = (spread or bool(had) or publication.lane is Lane.CRITICAL or publication.places[0].room != name)
+        log.append(publication, seq, now, had, special)
         live = room.live()
         if spread:
-            self.had.add(publication, room.name, [sub.session for sub in live if not
-                                                  sub.session.gets_through_another(publication, room.name)])
-        if self.ledger is not None:
-            self._owe(room, publication, seq, live)
+            self.had.add(publication, name, [sub.session for sub in live
+                                             if not sub.session.gets_through_another(publication, name)])
+        for sub in live if self.ledger is not None else ():
+            self.ledger.owed(sub.session.id, publication.id, name, seq, publication.entity)  # type: ignore[union-attr]
         if (publication.critical and self._hold(room, publication, seq, had)) or room.held:
             return
         if not live:
             room.served = seq
         elif len(live) <= FEW and not self._queue and room.served == seq - 1:
-            self._serve(room, live, seq)
+            self._serve(room, live, seq, publication, special)
             room.served = seq
         else:
             self._enter(room)
@@ -128,7 +128,7 @@ class Fanout:
             if room.served >= room.ready:
                 return
             part = room.slice = self._next_pass(room)
-        self._serve(room, part.take(SLICE), part.goal)
+        self._serve_to(room, part.take(SLICE), part.goal)
         if part.done:
             room.served, room.slice = max(room.served, part.goal), None
 
@@ -168,7 +168,7 @@ class Fanout:
             special = room.log.next_special(sub.sent)
             if special and special <= goal:
                 goal = special if special == sub.sent + 1 else special - 1
-            self._serve(room, (sub,), goal)
+            self._serve_to(room, (sub,), goal)
         if not sub.behind:
             sub.ahead = None
 
@@ -219,14 +219,17 @@ class Fanout:
 
     # -- sockets
 
-    def _serve(self, room: Room, subs: Sequence[Subscription], goal: int) -> None:
-        """Bring members to `goal`, each from where it stands.  A special publication is a pass of its own."""
-        log = room.log
-        entry, oldest = log.at(goal), log.first - 1
-        if log.next_special(goal - 1) == goal:
-            subs = self._who_gets(room, entry, subs)
-        now, serial, name, live = self._clock(), entry.publication.id, room.name, State.LIVE
-        bypass = entry.publication.lane is Lane.CRITICAL
+    def _serve_to(self, room: Room, subs: Sequence[Subscription], goal: int) -> None:
+        self._serve(room, subs, goal, room.log.at(goal).publication, room.log.next_special(goal - 1) == goal)
+
+    def _serve(self, room: Room, subs: Sequence[Subscription], goal: int, publication: Publication,
+               special: bool) -> None:
+        """Bring members to `goal`, where `publication` stands, each from its cursor.  A special one is a pass of its
+        own."""
+        if special:
+            subs = self._who_gets(room, room.log.at(goal), subs)
+        now, serial, live = self._clock(), publication.id, State.LIVE
+        bypass = publication.lane is Lane.CRITICAL
         encoded: dict[int, tuple[bytes, int]] = {}
         served, before = 0, goal - 1
         for sub in subs:
@@ -234,7 +237,7 @@ class Fanout:
             if sub.state is not live or cursor >= goal or sub.behind:
                 continue
             if cursor != before and not bypass:
-                granted = 0 if cursor < oldest else sub.queue.admits_some(
+                granted = 0 if cursor + 1 < room.log.first else sub.queue.admits_some(
                     (serial, goal - cursor), goal - cursor, now)
                 if cursor + granted < goal:
                     self._send_some(sub, cursor + granted, now)
@@ -245,7 +248,8 @@ class Fanout:
                 continue
             send = sub.send
             if send is not None:
-                data, size = encoded.get(cursor * VARIANTS + sub.variant) or self._encode(encoded, sub, goal)
+                data, size = (encoded.get(cursor * VARIANTS + sub.variant)
+                              or self._encode(encoded, sub, goal, publication))
                 try:
                     sent = send(data)
                     if sent != size:
@@ -256,12 +260,12 @@ class Fanout:
                 self.flusher.fall_behind(sub, now)
                 continue
             else:
-                for one in log.after(cursor, goal):
-                    sub.session.peer.push(single_frame(one.publication, sub.session.profile, name))
+                self._push(sub, goal)
             sub.sent = goal
             sub.count += goal - cursor
             served += goal - cursor
-        self._count(entry.publication, served)
+        if served:
+            self._count(publication, served)
         if self.ledger is not None:
             self._account(room, subs, goal)
 
@@ -291,36 +295,36 @@ class Fanout:
 
     def _send_some(self, sub: Subscription, to: int, now: float) -> None:
         """The tokens are for no more than these; the member is behind with the others."""
-        for entry in sub.room.log.after(sub.sent, to):
-            sub.session.peer.push(single_frame(entry.publication, sub.session.profile, sub.room.name))
         sub.count += to - sub.sent
-        sub.sent = to
+        self._push(sub, to)
         self.flusher.fall_behind(sub, now)
 
-    def _encode(self, encoded: dict[int, tuple[bytes, int]], sub: Subscription, goal: int) -> tuple[bytes, int]:
+    def _push(self, sub: Subscription, to: int) -> None:
+        """The way for those who cannot be written to directly: polling, a stream, a connection being made."""
+        for entry in sub.room.log.after(sub.sent, to):
+            sub.sent = entry.seq
+            sub.session.peer.push(single_frame(entry.publication, sub.session.profile, sub.room.name))
+
+    def _encode(self, encoded: dict[int, tuple[bytes, int]], sub: Subscription, goal: int,
+                publication: Publication) -> tuple[bytes, int]:
         """The bytes from a cursor to `goal` for one profile, compressed or not: what all receivers of that variant
         share who stand there."""
-        room, profile, squeezed = sub.room, sub.session.profile, sub.variant >= PROFILES
-        frames = [single_frame(entry.publication, profile, room.name) for entry in room.log.after(sub.sent, goal)]
-        if len(frames) == 1:
-            data = frames[0].squeezed(self.squeeze) if squeezed else frames[0].ws
+        name, profile, squeezed = sub.room.name, sub.session.profile, sub.variant >= PROFILES
+        if sub.sent == goal - 1:
+            frame = single_frame(publication, profile, name)
+            data = frame.squeezed(self.squeeze) if squeezed else frame.ws
         else:
-            data = joined(frames, self.squeeze if squeezed else None)
+            data = joined([single_frame(entry.publication, profile, name)
+                           for entry in sub.room.log.after(sub.sent, goal)], self.squeeze if squeezed else None)
         found = encoded[sub.sent * VARIANTS + sub.variant] = data, len(data)
         return found
 
     def _count(self, publication: Publication, served: int) -> None:
-        if served:
-            self.metrics.sent += served
-            self.metrics.delivered += served
-            self.metrics.took(max(0.0, time.time() * 1000 - published_ms(publication)), served)
+        self.metrics.sent += served
+        self.metrics.delivered += served
+        self.metrics.took(max(0.0, time.time() * 1000 - published_ms(publication)), served)
 
     # -- the ledger
-
-    def _owe(self, room: Room, publication: Publication, seq: int, live: Sequence[Subscription]) -> None:
-        assert self.ledger is not None
-        for sub in live:
-            self.ledger.owed(sub.session.id, publication.id, room.name, seq, publication.entity)
 
     def _account(self, room: Room, subs: Sequence[Subscription], goal: int) -> None:
         assert self.ledger is not None
