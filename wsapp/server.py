@@ -11,7 +11,6 @@ from functools import partial
 from typing import Any
 
 from flask import Flask
-from flask_socketio import SocketIO
 
 from wsapp import __version__
 from wsapp.auth import open_authenticator
@@ -59,6 +58,8 @@ from wsapp.runtime.watch import Watch
 from wsapp.schemas import parse_room
 from wsapp.settings import Settings, load_settings
 from wsapp.stock.options import split_options
+from wsapp.stock.running import Runner
+from wsapp.stock.served import Served
 from wsapp.transport.engine import Engine, EngineOptions, Hooks
 from wsapp.transport.frames import Frame
 from wsapp.transport.gate import Gate, GateOptions
@@ -106,7 +107,7 @@ class Broadcasts:
         return self._publisher.publish_many(calls)
 
 
-class SocketServer(Broadcasts, Hosted, Acknowledged):
+class SocketServer(Broadcasts, Hosted, Served, Acknowledged):
     """The real-time server, as a Flask extension.
 
         server = SocketServer(app)            # or SocketServer() and server.init_app(app)
@@ -120,7 +121,6 @@ class SocketServer(Broadcasts, Hosted, Acknowledged):
     def __init__(self, app: Flask | None = None, **settings: Any) -> None:
         super().__init__()
         self._given = settings
-        self.socketio = SocketIO()
         self._blueprints: list[EventBlueprint] = [subscriptions, sessions, tokens, acknowledgements]
         self._handlers: dict[str, EventHandler] = {}
         self._greenlets = Greenlets()
@@ -151,6 +151,7 @@ class SocketServer(Broadcasts, Hosted, Acknowledged):
         mount(app, self.settings.prefix)
         app.wsgi_app = Mounted(app.wsgi_app, os.environ.get("SCRIPT_NAME", ""),  # type: ignore[method-assign]
                                self.settings.trusted_proxies)
+        self._serve_with_flask(Runner(app, self.settings, self.socketio.sockio_mw))
         from wsapp.transport.worker import register  # gunicorn is needed only where something is served
         register(self)
 
