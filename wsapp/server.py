@@ -42,7 +42,7 @@ from wsapp.runtime.drain import VERB, Drain
 from wsapp.runtime.event_blueprint import EventBlueprint, EventHandler
 from wsapp.runtime.fanout import Fanout
 from wsapp.runtime.figures import Figures
-from wsapp.runtime.greenlets import Greenlets
+from wsapp.runtime.greenlets import Greenlets, on_the_hub
 from wsapp.runtime.hosting import Hosted
 from wsapp.runtime.hub import Hub
 from wsapp.runtime.inbound import Inbound
@@ -60,6 +60,7 @@ from wsapp.settings import Settings, load_settings
 from wsapp.stock.options import split_options
 from wsapp.stock.running import Runner
 from wsapp.stock.served import Served
+from wsapp.stock.unstarted import StartedFirst
 from wsapp.transport.engine import Engine, EngineOptions, Hooks
 from wsapp.transport.frames import Frame
 from wsapp.transport.gate import Gate, GateOptions
@@ -149,7 +150,8 @@ class SocketServer(Broadcasts, Hosted, Served, Acknowledged):
         for blueprint in self._blueprints:
             self._register(blueprint)
         mount(app, self.settings.prefix)
-        app.wsgi_app = Mounted(app.wsgi_app, os.environ.get("SCRIPT_NAME", ""),  # type: ignore[method-assign]
+        started = StartedFirst(app.wsgi_app, self.start, lambda: self._started, self.path_prefix)
+        app.wsgi_app = Mounted(started, os.environ.get("SCRIPT_NAME", ""),  # type: ignore[method-assign]
                                self.settings.trusted_proxies)
         self._serve_with_flask(Runner(app, self.settings, self.socketio.sockio_mw))
         from wsapp.transport.worker import register  # gunicorn is needed only where something is served
@@ -272,8 +274,8 @@ class SocketServer(Broadcasts, Hosted, Served, Acknowledged):
         self._page = mount_page(self._app, self.settings.prefix)
         self.socketio.server.manager_initialized = True
         self._greenlets.adopt(self._manager.start(self._backend.bus))
-        self._backend.start(self.token, self._delivery.on_record, self._on_gap, self._manager.on_bus,
-                            self._on_control)
+        self._backend.start(self.token, on_the_hub(self._delivery.on_record), on_the_hub(self._on_gap),
+                            on_the_hub(self._manager.on_bus), on_the_hub(self._on_control))
         self.engine.start()
         run, every = self._greenlets.run, self._greenlets.every
         run("outbox", self._outlet.run)

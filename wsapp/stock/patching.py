@@ -35,8 +35,8 @@ def require_patched() -> None:
     """
     if is_patched():
         return
-    main = sys.modules.get("__main__")
-    if getattr(main, "__file__", None) is None or sys.flags.interactive or MARK in os.environ:
+    main = getattr(sys.modules.get("__main__"), "__file__", None)
+    if main is None or not Path(sys.argv[0]).exists() or sys.flags.interactive or MARK in os.environ:
         raise RuntimeError(FIX)
     sys.stdout.flush()
     sys.stderr.flush()

@@ -149,6 +149,11 @@ class Connection:
         for frame in frames:
             self.push(frame)
 
+    @property
+    def busy(self) -> bool:
+        """Whether something that the client has sent waits or is being handled."""
+        return self._inbox is not None and self._inbox.busy
+
     def backlog(self) -> int:
         """Bytes that wait for the client to read."""
         if self.ws is not None:
@@ -327,7 +332,7 @@ class Connection:
         elif kind == PONG:
             self._pong()
         elif kind == CLOSED:
-            self._client_left()
+            self._gone(Ending.CLIENT, CloseCode.NORMAL)
         else:
             raise PacketError(f"not a packet of a client: {payload[:20]!r}")
 
@@ -337,9 +342,6 @@ class Connection:
             self.awaiting_pong = False
             if self.viewer is not None:
                 self.viewer.ponged(now)
-
-    def _client_left(self) -> None:
-        self._gone(Ending.CLIENT, CloseCode.NORMAL)
 
     def _enqueue(self, item: Any, size: int) -> None:
         if item is None:
