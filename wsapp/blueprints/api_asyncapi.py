@@ -145,8 +145,9 @@ def _published() -> dict[str, Json]:
     made = spec.to_dict()["components"]["schemas"]
     continue_by_id(made["AgentThought"])
     numbered = {"id": _TEXT, "seq": {"type": "integer", "minimum": 1}}
-    thought, task = ({"allOf": [made[name], {"required": ["timestamp", "id", "seq"], "properties": numbered}]}
-                     for name in ("AgentThought", "TaskUpdate"))
+    joined = {**numbered, "firstSeq": numbered["seq"]}
+    thought, task = ({"allOf": [made[name], {"required": ["timestamp", "id", "seq"], "properties": more}]}
+                     for name, more in (("AgentThought", joined), ("TaskUpdate", numbered)))
     return {"agent-thought": {"oneOf": [thought, {"type": "array", "minItems": 1, "items": thought}]},
             "task-update": task, "project-event": {}}
 
