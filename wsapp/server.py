@@ -199,7 +199,7 @@ class SocketServer(Broadcasts, Hosted, Acknowledged):
                        Admission(settings, open_authenticator(settings), self._backend.revocations, self.connections,
                                  self.metrics, self._host),
                        Inbound(settings.max_inbound_per_sec, settings.max_inbound_per_user),
-                       PresenceKeeper(self._backend.presence, self.connections))
+                       PresenceKeeper(self._backend.presence, self.connections), lambda: self.mode)
         self._critical.may_read = lambda session, room: self.hub.admission.allows(session, "read", room)
         self.api = ServerApi(settings, self._backend, self.connections, self.hub.presence)
         self._attach_socketio(settings)

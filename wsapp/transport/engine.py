@@ -46,6 +46,7 @@ StartResponse = Callable[..., Any]
 COMPRESS_FROM: Final = 1024  # bytes
 CONTENT: Final = ("Content-Type", "text/plain; charset=UTF-8")
 UNAVAILABLE: Final = "503 Service Unavailable"
+ONCE_A_MINUTE: Final = 1 / 60
 BEARER: Final = 'Bearer realm="wsapp", error="invalid_token"'  # RFC 6750 section 3
 TOKEN_LENGTH: Final = 8  # characters of a sid that name its worker
 
@@ -118,7 +119,7 @@ class Engine(engineio.Server):  # type: ignore[misc]  # engineio has no types
                                    lambda name: self.hooks.count(name))
         self.token = secrets.token_hex(TOKEN_LENGTH // 2)
         self.draining = False
-        self._lines = LimitedLog(log)
+        self._lines, self._fullness = LimitedLog(log), LimitedLog(log, rate=ONCE_A_MINUTE, burst=1)
         self.sockets: dict[str, Connection] = {}
         self.heartbeat = Heartbeat(options.ping_interval, options.ping_timeout)
 
@@ -250,6 +251,8 @@ class Engine(engineio.Server):  # type: ignore[misc]  # engineio has no types
             raise Refused(Refusal.FORBIDDEN, "the server is restarting", UNAVAILABLE, [("Retry-After", "1")])
         if len(self.sockets) >= self.options.max_connections:
             self.hooks.count("connectionsRefused")
+            self._fullness.warning("", "refused a client: the worker is full: %d connections (MAX_CONNECTIONS)",
+                                   self.options.max_connections)
             raise Refused(Refusal.FORBIDDEN, f"the worker is full: {self.options.max_connections} connections",
                           UNAVAILABLE, [("Retry-After", "5")])
         try:
