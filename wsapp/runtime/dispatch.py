@@ -59,7 +59,8 @@ class Dispatch:
         self.hub.metrics.received += 1
         self.hub.connections.touch(self._sid(connection) or "")
         viewer = connection.viewer
-        verdict = self.hub.inbound.admit(connection.sid, viewer.user_id if isinstance(viewer, Session) else None)
+        verdict = self.hub.inbound.admit(connection.sid, viewer.user_id if isinstance(viewer, Session) else None,
+                                         packet.size if isinstance(packet, Packet) else 0)
         if verdict is not Verdict.TAKE:
             self._overrun(connection, packet, verdict)
             return
@@ -168,6 +169,7 @@ class Dispatch:
             self._refuse(connection, sid, {"message": "the server failed to connect you"})
             return
         self._sio.manager.connect(sid, ROOT)
+        connection.joined()
         if connection.closed:  # it went while it was being admitted
             self.closed(connection, self._sio.reason.TRANSPORT_CLOSE)
             return
@@ -211,6 +213,7 @@ class Dispatch:
             sio.manager.disconnect(sid, name, ignore_queue=True)
             return
         sio.manager.connect(sid, name)
+        connection.joined()
         if connection.closed:  # it went while it was being admitted
             self.closed(connection, sio.reason.TRANSPORT_CLOSE)
             return

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-CLOSED, PONG, MESSAGE = (ord(digit) for digit in "134")
+CLOSED, PONG, MESSAGE = b"1", b"3", ord("4")  # the first two carry nothing
 
 SLOW_GRACE: Final = 15.0  # seconds in which a client that was cut off may read that it was
 INBOX_PAUSE: Final = 0.01  # seconds between looks at a full inbox, while a POST waits
@@ -48,7 +48,7 @@ class Connection:
 
     __slots__ = ("__weakref__", "_inbox", "_poll", "_session",
                  "asked", "attachments", "awaiting_pong", "closed", "connected", "direct", "engine", "held",
-                 "pinged_at", "posting", "probe", "sid", "viewer", "ws")
+                 "max_message", "pinged_at", "posting", "probe", "sid", "viewer", "ws")
 
     def __init__(self, engine: Engine, sid: str) -> None:
         self.engine, self.sid = engine, sid
@@ -62,6 +62,7 @@ class Connection:
         self.direct: Outbox | None = None  # the way past `push`: a WebSocket that is not held
         self.pinged_at, self.awaiting_pong = 0.0, False
         self.posting = False
+        self.max_message = min(engine.options.first_message, engine.options.max_message)
         self._poll: PollQueue | None = None
         self.probe: Probe | None = None
         self._inbox: Inbox | None = None
@@ -205,8 +206,15 @@ class Connection:
     def make_websocket(self, sock: Any, on_message: Any, on_closed: Any, squeeze: Squeeze | None) -> WebSocket:
         """A WebSocket with the engine's limits."""
         options = self.engine.options
-        return WebSocket(sock, on_message, on_closed, max_message=options.max_message, max_bytes=options.outbox_bytes,
+        return WebSocket(sock, on_message, on_closed, max_message=self.max_message, max_bytes=options.outbox_bytes,
                          max_age=options.outbox_age, on_full=self._slow, squeeze=squeeze)
+
+    def joined(self) -> None:
+        """A CONNECT was accepted: from now on messages may be as large as the settings say."""
+        self.max_message = self.engine.options.max_message
+        for ws in (self.ws, self.probe.ws if self.probe is not None else None):
+            if ws is not None:
+                ws.allow(self.max_message)
 
     def _slow(self) -> None:
         """The client does not read: it is cut off, and told so if it reads again (it may come back and resume)."""
@@ -307,9 +315,9 @@ class Connection:
         kind = payload[0] if payload else -1
         if kind == MESSAGE:
             self._enqueue(self.engine.read(self, payload[1:].decode()), len(payload))
-        elif kind == PONG:
+        elif payload == PONG:
             self._pong()
-        elif kind == CLOSED:
+        elif payload == CLOSED:
             self._client_left()
         else:
             raise PacketError(f"not a packet of a client: {payload[:20]!r}")
@@ -335,10 +343,10 @@ class Connection:
         """Read no more for now; False where there is nothing to be read (a POST waits by itself)."""
         if self.ws is None:
             return False
-        self.ws.outbox.pause()
+        self.ws.pause()
         return True
 
     def resume(self) -> None:
         """Read on."""
         if self.ws is not None:
-            self.ws.outbox.resume()
+            self.ws.resume()
