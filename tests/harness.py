@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple, Self
 
 import psutil
 import pytest
+from prometheus_client.parser import text_string_to_metric_families
 
 from tests.valkey import Valkey, free_port
 
@@ -84,7 +85,9 @@ class Server:
 
     def __init__(self, workers: int = 2, redis_url: str | None = None, env: Mapping[str, str] | None = None,
                  app: str = "app:app", port: int | None = None, ca: Path | None = None,
-                 config: str = "gunicorn.conf.py", bind: str | None = None) -> None:
+                 config: str = "gunicorn.conf.py", bind: str | None = None,
+                 ready_at: str = "/readyz") -> None:
+        self.ready_at = ready_at
         self.bind = bind
         self.workers, self.app, self.ca, self.config = workers, app, ca, config
         self.port = port or free_port()
@@ -179,10 +182,17 @@ class Server:
         return http(self.url + path, json.dumps(value).encode(), timeout=timeout,
                     headers={"Content-Type": "application/json"}, ca=self.ca)
 
+    def metric(self, name: str) -> float:
+        """The sum of a metric over the workers and labels of one answer of /metrics."""
+        families = text_string_to_metric_families(self.get("/metrics").text)
+        found = [sample.value for family in families for sample in family.samples if sample.name == name]
+        assert found, f"no metric {name}"
+        return sum(found)
+
     def ready(self) -> bool:
         """Whether /readyz says 200."""
         try:
-            return self.get("/readyz", timeout=5).status == 200
+            return self.get(self.ready_at, timeout=5).status == 200
         except OSError:
             return False
 
