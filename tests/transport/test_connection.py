@@ -12,7 +12,7 @@ import gevent
 import pytest
 
 from tests.transport.test_frames import sent
-from wsapp.transport.connection import Connection
+from wsapp.transport.connection import Connection, let_in
 from wsapp.transport.engine import Engine, EngineOptions, Hooks
 from wsapp.transport.frames import BINARY, CLOSE, TEXT, Frame, encode, encode_close
 from wsapp.transport.inbox import INBOX_LIMIT
@@ -134,7 +134,7 @@ def inside() -> Iterator[Inside]:
 def test_until_it_has_joined_a_client_may_send_little() -> None:
     inside = Inside(first_message=1000, max_message=5000)
     connection, client = inside.websocket()
-    connection.joined()
+    let_in(connection)
     client.send(sent(TEXT, b"4" + b"x" * 4000))
     until(lambda: inside.handled)
     _, early = inside.websocket()

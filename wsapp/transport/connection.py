@@ -63,14 +63,13 @@ class Viewer(Protocol):
 class Connection:
     """One transport session.  Satisfies `wsapp.core.session.Peer` and what python-socketio asks of a socket."""
 
-    __slots__ = ("__weakref__", "_inbox", "_poll", "_session",
-                 "asked", "attachments", "awaiting_pong", "closed", "connected", "direct", "engine", "held",
-                 "max_message", "pinged_at", "posting", "probe", "sid", "viewer", "ws")
+    __slots__ = ("__weakref__", "_inbox", "_poll", "_session", "asked", "attachments", "awaiting_pong", "closed",
+                 "connected", "direct", "engine", "held", "max_message", "pinged_at", "posting", "probe", "sid",
+                 "viewer", "ws")
 
     def __init__(self, engine: Engine, sid: str) -> None:
         self.engine, self.sid = engine, sid
-        self.closed = False
-        self.connected = True
+        self.closed, self.connected = False, True
         self.ws: WebSocket | None = None
         self.viewer: Viewer | None = None
         self.attachments: Any = None
@@ -78,8 +77,7 @@ class Connection:
         self.held: list[Frame] | None = None  # while CONNECT is not yet answered
         self.direct: Outbox | None = None  # the way past `push`: a WebSocket that is not held
         self.pinged_at, self.awaiting_pong = 0.0, False
-        self.posting = False
-        self.max_message = min(engine.options.first_message, engine.options.max_message)
+        self.posting, self.max_message = False, min(engine.options.first_message, engine.options.max_message)
         self._poll: PollQueue | None = None
         self.probe: Probe | None = None
         self._inbox: Inbox | None = None
@@ -173,9 +171,8 @@ class Connection:
     def _gone(self, ending: Ending, code: int, told: str = "") -> None:
         """The client has left, or is taken to have: no GET is answered any more."""
         self._end(ending)
-        for ws in (self.ws, self.probe.ws if self.probe is not None else None):
-            if ws is not None:
-                ws.close(code, told)
+        for ws in self.websockets():
+            ws.close(code, told)
         self.engine.forget(self)
 
     def broke(self, code: int, reason: str) -> None:
@@ -226,12 +223,8 @@ class Connection:
         return WebSocket(sock, on_message, on_closed, max_message=self.max_message, max_bytes=options.outbox_bytes,
                          max_age=options.outbox_age, on_full=self._slow, squeeze=squeeze)
 
-    def joined(self) -> None:
-        """A CONNECT was accepted: from now on messages may be as large as the settings say."""
-        self.max_message = self.engine.options.max_message
-        for ws in (self.ws, self.probe.ws if self.probe is not None else None):
-            if ws is not None:
-                ws.allow(self.max_message)
+    def websockets(self) -> list[WebSocket]:
+        return [ws for ws in (self.ws, self.probe.ws if self.probe is not None else None) if ws is not None]
 
     def _slow(self) -> None:
         """The client does not read: it is cut off, and told so if it reads again (it may come back and resume)."""
@@ -367,3 +360,10 @@ class Connection:
         """Read on."""
         if self.ws is not None:
             self.ws.resume()
+
+
+def let_in(connection: Connection) -> None:
+    """A CONNECT was accepted: from now on messages may be as large as the settings say."""
+    connection.max_message = connection.engine.options.max_message
+    for ws in connection.websockets():
+        ws.allow(connection.max_message)
