@@ -69,6 +69,17 @@ def test_no_paths(wrong: object) -> None:
     assert "is not a path" in refused(wsapp_socket_path=wrong)
 
 
+def test_only_production_listens_on_all_addresses_by_itself() -> None:
+    assert load_settings({}).bind == load_settings({"WSAPP_ENV": "testing"}).bind == "127.0.0.1"
+    assert load_settings({"WSAPP_ENV": "production"}).bind == "0.0.0.0"
+    assert load_settings({"WSAPP_ENV": "production", "WSAPP_BIND": "::1"}).bind == "::1"
+
+
+@pytest.mark.parametrize(("given", "read"), [("/", ""), ("live", "/live"), ("/a/b/", "/a/b"), ("", "")])
+def test_prefixes(given: str, read: str) -> None:
+    assert load_settings({"WSAPP_PREFIX": given}).prefix == read
+
+
 def test_nothing_given_is_not_given() -> None:
     settings = load_settings({"REDIS_URL": "", "MAX_CONNECTIONS": " "}, {"max_connections": None})
     assert (settings.redis_url, settings.max_connections) == (None, 1000)

@@ -18,9 +18,7 @@ from wsapp import __version__
 from wsapp.auth import open_authenticator
 from wsapp.backends import open_backend
 from wsapp.blueprints.acknowledgements import acknowledgements
-from wsapp.blueprints.api import api
-from wsapp.blueprints.health import health
-from wsapp.blueprints.pages import pages
+from wsapp.blueprints.mounting import mount, mount_page
 from wsapp.blueprints.sessions import sessions
 from wsapp.blueprints.subscriptions import subscriptions
 from wsapp.blueprints.tokens import tokens
@@ -37,6 +35,7 @@ from wsapp.errors import BrokerUnavailable, PartitionMismatch
 from wsapp.metrics import Metrics
 from wsapp.runtime.accounting import AccountedFanout
 from wsapp.runtime.admission import TICK, Admission
+from wsapp.runtime.announcement import announce
 from wsapp.runtime.canary import ROOM as CANARY_ROOM
 from wsapp.runtime.critical import CriticalDelivery
 from wsapp.runtime.delivery import Delivery
@@ -65,6 +64,7 @@ from wsapp.transport.engine import Engine, EngineOptions, Hooks
 from wsapp.transport.frames import Frame
 from wsapp.transport.gate import Gate, GateOptions
 from wsapp.transport.guest import GuestOptions
+from wsapp.transport.mount import Mounted
 from wsapp.transport.origins import Origins
 
 log = logging.getLogger(__name__)
@@ -148,8 +148,9 @@ class SocketServer(Broadcasts, Hosted, Acknowledged):
         app.extensions["wsapp"] = self
         for blueprint in self._blueprints:
             self._register(blueprint)
-        app.register_blueprint(health)
-        app.register_blueprint(api)
+        mount(app, self.settings.prefix)
+        app.wsgi_app = Mounted(app.wsgi_app, os.environ.get("SCRIPT_NAME", ""),  # type: ignore[method-assign]
+                               self.settings.trusted_proxies)
         from wsapp.transport.worker import register  # gunicorn is needed only where something is served
         register(self)
 
@@ -257,15 +258,17 @@ class SocketServer(Broadcasts, Hosted, Acknowledged):
         return self.engine.token
 
     def start(self) -> None:
-        """Begin to work in this process: called by the worker before it accepts, after any fork."""
+        """Begin to work in this process: called by the worker before it accepts, after any fork.  Raises SettingsError
+        when a route of the application has the path of one of ours."""
         if self._started:
             return
+        assert self._app is not None
         require_partitions(self._backend)
         self._started = True
         self.engine.renew_token()
         self.connections.boot = self.token
         self.api.start(self.token)
-        self._offer_page()
+        self._page = mount_page(self._app, self.settings.prefix)
         self.socketio.server.manager_initialized = True
         self._greenlets.adopt(self._manager.start(self._backend.bus))
         self._backend.start(self.token, self._delivery.on_record, self._on_gap, self._manager.on_bus,
@@ -286,10 +289,10 @@ class SocketServer(Broadcasts, Hosted, Acknowledged):
         self._beat()
         self._watch.start(self.token, self._greenlets)
 
-    def _offer_page(self) -> None:
-        assert self._app is not None
-        if not any(rule.rule == "/" for rule in self._app.url_map.iter_rules()):
-            self._app.register_blueprint(pages)
+    def announce(self, addresses: list[Any], scheme: str) -> None:
+        """Log where the page is, and that anybody may watch if nobody has decided it; `addresses` of our sockets."""
+        page = os.environ.get("SCRIPT_NAME", "").rstrip("/") + self._page
+        announce(self.settings, self._host.identify is not None, page, addresses, scheme)
 
     def _on_gap(self) -> None:
         self._delivery.on_gap()

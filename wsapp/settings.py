@@ -36,6 +36,7 @@ MIN_SECRET: Final = 32  # bytes of an HS256 key: no shorter than the hash (RFC 7
 _KINDS: Final = ("agent", "task", "project")
 LONGEST_UNIX: Final = 5 + 107  # characters of unix: and of a path (sockaddr_un, unix(7))
 MIN_DIFFERENT: Final = 8  # characters of a secret
+EVERYWHERE: Final = "0.0.0.0"  # noqa: S104  # where production listens
 OWN_PREFIX: Final = "WSAPP_"
 _TRUE: Final = frozenset({"1", "true", "yes", "on"})
 _FALSE: Final = frozenset({"0", "false", "no", "off"})
@@ -197,6 +198,10 @@ def _path(value: object, _spec: Spec) -> str:
     return f"/{'/'.join(parts)}/"
 
 
+def _prefix(value: object, spec: Spec) -> str:
+    return "" if value == "/" else _path(value, spec).rstrip("/")
+
+
 def _hosts(value: object, spec: Spec) -> tuple[str, ...]:
     return tuple(dict.fromkeys(_host(text) for text in _list(value, spec)))
 
@@ -292,6 +297,8 @@ class Settings:
     websocket_cors_origin: tuple[str, ...] = _setting(
         (), "WEBSOCKET_CORS_ORIGIN", "", _origins,
         "comma list of origins allowed beside the server's own, or * for any; unset: its own only")
+    prefix: str = _setting("", "WSAPP_PREFIX", "", _prefix,
+                           "before the paths of the page, /api/v1, /healthz, /readyz and /metrics, like /wsapp")
     socket_path: str = _setting("/socket.io/", "WSAPP_SOCKET_PATH", "", _path,
                                 "where Socket.IO clients connect: their option `path`")
     transports: tuple[str, ...] = _setting(("polling", "websocket"), "WSAPP_TRANSPORTS", "", _transports,
@@ -365,8 +372,8 @@ class Settings:
     deflate: bool = _setting(False, "WSAPP_DEFLATE", "", _switch, "permessage-deflate: on or off")
     deflate_threshold: int = _count(1024, "WSAPP_DEFLATE_THRESHOLD", "bytes", "smaller frames stay plain", 0, 2**30)
     deflate_level: int = _count(1, "WSAPP_DEFLATE_LEVEL", "", "zlib level", 1, 9)
-    bind: str = _setting("0.0.0.0", "WSAPP_BIND", "", _bind,
-                         "address or name to listen on, or unix:/path", high=255)  # noqa: S104
+    bind: str = _setting("127.0.0.1", "WSAPP_BIND", "", _bind, high=255, help=
+                         "address, name or unix:/path to listen on; unset: this machine only, or all in production")
     tls_certificate: str | None = _setting(None, "WSAPP_TLS_CERTIFICATE", "", _line,
                                            "PEM file, the chain included: the port speaks https and wss", high=4096)
     tls_key: str | None = _setting(None, "WSAPP_TLS_KEY", "", _line, "PEM file; unset: in the certificate's", high=4096)
@@ -539,6 +546,8 @@ def load_settings(environ: Mapping[str, str], overrides: Mapping[str, object] | 
             if not _unset(mapping.get(name)):
                 values[field], sources[field] = _parsed(spec, name, mapping[name]), source
                 break
+    if "bind" not in values and values.get("env") == "production":
+        values["bind"] = EVERYWHERE
     if "redis_url" not in values and "embedded_url" in values:
         values["redis_url"], sources["redis_url"] = values["embedded_url"], "embedded"
     settings = Settings(**values, sources=sources)

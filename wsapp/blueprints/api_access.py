@@ -54,6 +54,11 @@ class Problem(Exception):
         self.status, self.code, self.headers = status, code, dict(headers or {})
 
 
+def api_url() -> str:
+    """The path of the API in the public URL: below WSAPP_PREFIX, and below the path that a proxy serves us at."""
+    return f"{request.script_root}{the_server().settings.prefix}{PATH}"
+
+
 def the_server() -> Any:
     """The SocketServer of this application."""
     return current_app.extensions["wsapp"]
@@ -120,8 +125,8 @@ def told_fault(error: Exception) -> Response:
 def told_no_route() -> Response | None:
     """Before any request: a path or method below /api/v1 that does not exist gets a problem too, and the host
     application keeps its own error pages."""
-    error = request.routing_exception
-    if error is None or not (request.path + "/").startswith(PATH + "/") or (error.code or 0) < 400:
+    error, below = request.routing_exception, f"{the_server().settings.prefix}{PATH}/"
+    if error is None or not (request.path + "/").startswith(below) or (error.code or 0) < 400:
         return None
     return guarded(told_http_error(error))
 
