@@ -7,6 +7,7 @@ import os
 import sys
 import time
 from collections.abc import Iterable, Mapping
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -143,10 +144,9 @@ class SocketServer(Broadcasts, Hosted, Acknowledged):
         self.settings = load_settings(os.environ, {**app.config, **arguments})
         self.path_prefix = self.settings.socket_path
         self._app, self.request_timeout = app, self.settings.request_timeout
-        self.guests = GuestOptions(self.settings.host_max_message, self.settings.outbox_age, self.settings.deflate,
-                                   self.settings.deflate_level)
         self.drain_timeout = self.settings.drain_timeout
         self._compose(self.settings)
+        self.guests = _guests(self.settings, self.engine)
         app.extensions["wsapp"] = self
         for blueprint in self._blueprints:
             self._register(blueprint)
@@ -448,6 +448,11 @@ def _engine_options(settings: Settings) -> EngineOptions:
 
 def _origins(settings: Settings) -> Origins:
     return Origins(settings.websocket_cors_origin, settings.allowed_hosts, settings.trusted_proxies)
+
+
+def _guests(settings: Settings, engine: Engine) -> GuestOptions:
+    options = GuestOptions(settings.host_max_message, settings.outbox_age, settings.deflate, settings.deflate_level)
+    return replace(options, judge=engine.turnstile.judge) if settings.host_origin_check else options
 
 
 def _gate(hub: Hub) -> Gate:
