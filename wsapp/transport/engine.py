@@ -79,6 +79,7 @@ class EngineOptions:
     ping_timeout: float = 20.0
     upgrade_timeout: float = 10.0
     max_message: int = 1_000_000
+    first_message: int = 65_536  # largest until a CONNECT was accepted
     max_packets: int = 5000
     max_connections: int = 1000
     outbox_bytes: int = 4_000_000
@@ -356,9 +357,9 @@ class Engine(engineio.Server):  # type: ignore[misc]  # engineio has no types
         if "HTTP_TRANSFER_ENCODING" in environ or not (length.isascii() and length.isdigit()):
             raise Refused(Refusal.BAD_REQUEST, "a POST needs a Content-Length", "411 Length Required",
                           [("Connection", "close")])
-        if int(length) > self.options.max_message:
+        if int(length) > connection.max_message:
             connection.broke(CloseCode.TOO_BIG, "the payload is too large")
-            raise Refused(Refusal.BAD_REQUEST, f"a payload may have {self.options.max_message} bytes",
+            raise Refused(Refusal.BAD_REQUEST, f"a payload may have {connection.max_message} bytes",
                           "413 Content Too Large", [("Connection", "close")])
         if connection.posting:
             connection.broke(CloseCode.PROTOCOL_ERROR, "two POSTs at once")
