@@ -7,6 +7,7 @@ import os
 import sys
 import time
 from collections.abc import Iterable, Mapping
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -16,9 +17,7 @@ from flask_socketio import SocketIO
 from wsapp import __version__
 from wsapp.auth import open_authenticator
 from wsapp.backends import open_backend
-from wsapp.blueprints.api import api
-from wsapp.blueprints.health import health
-from wsapp.blueprints.pages import pages
+from wsapp.blueprints.mounting import mount, mount_page
 from wsapp.blueprints.sessions import sessions
 from wsapp.blueprints.subscriptions import subscriptions
 from wsapp.core.connections import Connection, ConnectionManager
@@ -34,6 +33,7 @@ from wsapp.errors import BrokerUnavailable, PartitionMismatch
 from wsapp.metrics import Metrics
 from wsapp.runtime.accounting import AccountedFanout
 from wsapp.runtime.admission import TICK, Admission
+from wsapp.runtime.announcement import announce
 from wsapp.runtime.canary import ROOM as CANARY_ROOM
 from wsapp.runtime.critical import CriticalDelivery
 from wsapp.runtime.delivery import Delivery
@@ -62,6 +62,7 @@ from wsapp.transport.engine import Engine, EngineOptions, Hooks
 from wsapp.transport.frames import Frame
 from wsapp.transport.gate import Gate, GateOptions
 from wsapp.transport.guest import GuestOptions
+from wsapp.transport.mount import Mounted
 from wsapp.transport.origins import Origins
 
 log = logging.getLogger(__name__)
@@ -139,15 +140,15 @@ class SocketServer(Broadcasts, Hosted, Acknowledged):
         self.settings = load_settings(os.environ, {**app.config, **arguments})
         self.path_prefix = self.settings.socket_path
         self._app, self.request_timeout = app, self.settings.request_timeout
-        self.guests = GuestOptions(self.settings.host_max_message, self.settings.outbox_age, self.settings.deflate,
-                                   self.settings.deflate_level)
         self.drain_timeout = self.settings.drain_timeout
         self._compose(self.settings)
+        self.guests = _guests(self.settings, self.engine)
         app.extensions["wsapp"] = self
         for blueprint in self._blueprints:
             self._register(blueprint)
-        app.register_blueprint(health)
-        app.register_blueprint(api)
+        mount(app, self.settings.prefix)
+        app.wsgi_app = Mounted(app.wsgi_app, os.environ.get("SCRIPT_NAME", ""),  # type: ignore[method-assign]
+                               self.settings.trusted_proxies)
         from wsapp.transport.worker import register  # gunicorn is needed only where something is served
         register(self)
 
@@ -255,15 +256,17 @@ class SocketServer(Broadcasts, Hosted, Acknowledged):
         return self.engine.token
 
     def start(self) -> None:
-        """Begin to work in this process: called by the worker before it accepts, after any fork."""
+        """Begin to work in this process: called by the worker before it accepts, after any fork.  Raises SettingsError
+        when a route of the application has the path of one of ours."""
         if self._started:
             return
+        assert self._app is not None
         require_partitions(self._backend)
         self._started = True
         self.engine.renew_token()
         self.connections.boot = self.token
         self.api.start(self.token)
-        self._offer_page()
+        self._page = mount_page(self._app, self.settings.prefix)
         self.socketio.server.manager_initialized = True
         self._greenlets.adopt(self._manager.start(self._backend.bus))
         self._backend.start(self.token, self._delivery.on_record, self._on_gap, self._manager.on_bus,
@@ -284,10 +287,10 @@ class SocketServer(Broadcasts, Hosted, Acknowledged):
         self._beat()
         self._watch.start(self.token, self._greenlets)
 
-    def _offer_page(self) -> None:
-        assert self._app is not None
-        if not any(rule.rule == "/" for rule in self._app.url_map.iter_rules()):
-            self._app.register_blueprint(pages)
+    def announce(self, addresses: list[Any], scheme: str) -> None:
+        """Log where the page is, and that anybody may watch if nobody has decided it; `addresses` of our sockets."""
+        page = os.environ.get("SCRIPT_NAME", "").rstrip("/") + self._page
+        announce(self.settings, self._host.identify is not None, page, addresses, scheme)
 
     def _on_gap(self) -> None:
         self._delivery.on_gap()
@@ -440,6 +443,11 @@ def _engine_options(settings: Settings) -> EngineOptions:
 
 def _origins(settings: Settings) -> Origins:
     return Origins(settings.websocket_cors_origin, settings.allowed_hosts, settings.trusted_proxies)
+
+
+def _guests(settings: Settings, engine: Engine) -> GuestOptions:
+    options = GuestOptions(settings.host_max_message, settings.outbox_age, settings.deflate, settings.deflate_level)
+    return replace(options, judge=engine.turnstile.judge) if settings.host_origin_check else options
 
 
 def _gate(hub: Hub) -> Gate:

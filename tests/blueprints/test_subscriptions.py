@@ -55,6 +55,13 @@ def test_a_wrong_field_is_named(event: str, payload: object, field: str) -> None
     assert set(caught.value.fields) == {field}
 
 
+@pytest.mark.parametrize(("event", "payload"), [
+    ("subscribe-agent", "*"), ("subscribe-task", {"id": "team-*"}), ("history", {"room": "agent:a*b"})])
+def test_a_pattern_is_no_room(event: str, payload: object) -> None:
+    with pytest.raises(PayloadError, match="only grants of rights take: name each room"):
+        parse(event, payload)
+
+
 @pytest.mark.parametrize("kind", ["agent", "task", "project"])
 def test_each_kind_is_subscribed_and_left(place: Place, kind: str) -> None:
     client = place.client()

@@ -9,7 +9,7 @@ from urllib.parse import quote, urlencode
 
 from flask import Blueprint, Response, request
 
-from wsapp.blueprints.api_access import PATH, answer, needs, query, the_server
+from wsapp.blueprints.api_access import answer, api_url, needs, query, the_server
 from wsapp.blueprints.api_schemas import HistoryQuerySchema, RoomsQuery
 from wsapp.blueprints.subscriptions import History, history_answer, read_history
 from wsapp.core.ports import HistoryPage
@@ -69,7 +69,7 @@ def _next(page: HistoryPage, asked: History) -> str | None:
         more = {"since": last, **({} if asked.before is None else {"before": asked.before})}
         ended = last >= min(page.head.seq, (last + 2 if asked.before is None else asked.before) - 1)
     more |= {"limit": asked.limit, "epoch": page.head.epoch}
-    return None if ended else f"{PATH}/rooms/{quote(page.room, safe=':')}/history?{urlencode(more)}"
+    return None if ended else f"{api_url()}/rooms/{quote(page.room, safe=':')}/history?{urlencode(more)}"
 
 
 @api_rooms.get("/rooms/<path:room>/presence", merge_slashes=False)

@@ -82,15 +82,17 @@ class TokenRequest(RequestSchema):
 
 
 class TokenAnswer(Strict):
-    """How long the token holds, and the rooms that it does not allow."""
+    """How long the token holds, the rooms that it does not allow, and those whose `presence` it does not allow."""
 
     expiresInMs = fields.Integer(required=True)
     lost = fields.List(fields.String(), required=True)
+    presenceLost = fields.List(fields.String())
 
 
 @sessions.event("refresh-token", TokenRequest(), TokenAnswer)
 def refresh_token(call: Call, token: str) -> Answer:
-    """Continue with another token; rooms that it does not allow are left, each with `unsubscribed`."""
+    """Continue with another token; rooms that it does not allow are left, each with `unsubscribed`, and of those in
+    `presenceLost` no `presence` comes any more."""
     return call.hub.admission.refresh(call.session, token)
 
 

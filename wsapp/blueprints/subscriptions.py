@@ -14,7 +14,7 @@ from wsapp.errors import BrokerUnavailable, ErrorCode, PayloadError, RequestErro
 from wsapp.runtime.event_blueprint import Answer, Call, EventBlueprint
 from wsapp.runtime.hub import Hub
 from wsapp.runtime.recovery import Recovery, recover
-from wsapp.schemas import MAX_MS, AnyJson, Flag, Name, Number, RequestSchema, RoomName, Since, Strict
+from wsapp.schemas import MAX_MS, AnyJson, Flag, Name, Number, RequestSchema, RoomId, RoomName, Since, Strict
 
 subscriptions = EventBlueprint("wsapp_subscriptions", __name__)
 
@@ -52,7 +52,7 @@ class SubscribeSchema(RequestSchema):
         super().__init__()
         self.kind = kind
 
-    id = Name(required=True)
+    id = RoomId(required=True)
     since = Since(allow_none=True)
     presence = Flag()
 

@@ -115,8 +115,11 @@ class Dispatch:
             self._event(connection, packet)
 
     def closed(self, connection: Connection, reason: str) -> None:
-        """A connection has ended, for whatever reason."""
+        """A connection has ended, for whatever reason.  Namespaces that the client had left before, with a packet that
+        still waits for its turn, were left by the client."""
         self.hub.inbound.forget(connection.sid)
+        for name in [name for name in self._sio.manager.get_namespaces() if name not in connection.asked]:
+            self._sio._handle_disconnect(connection.sid, name, self._sio.reason.CLIENT_DISCONNECT)
         self._sio._handle_eio_disconnect(connection.sid, reason)
         self.left(connection)
 

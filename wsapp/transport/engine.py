@@ -21,7 +21,7 @@ import engineio
 from wsapp.core.events import strict_dumps
 from wsapp.core.limited_log import LimitedLog
 from wsapp.errors import CloseCode, WsappError
-from wsapp.transport.connection import Connection
+from wsapp.transport.connection import BROKEN, Connection, Ending
 from wsapp.transport.deflate import deflate, negotiate
 from wsapp.transport.departure import Departure
 from wsapp.transport.frames import Frame, Squeeze
@@ -47,7 +47,6 @@ COMPRESS_FROM: Final = 1024  # bytes
 CONTENT: Final = ("Content-Type", "text/plain; charset=UTF-8")
 UNAVAILABLE: Final = "503 Service Unavailable"
 BEARER: Final = 'Bearer realm="wsapp", error="invalid_token"'  # RFC 6750 section 3
-BROKEN: Final = frozenset({CloseCode.PROTOCOL_ERROR, CloseCode.INVALID_DATA, CloseCode.TOO_BIG})
 TOKEN_LENGTH: Final = 8  # characters of a sid that name its worker
 
 
@@ -166,11 +165,11 @@ class Engine(engineio.Server):  # type: ignore[misc]  # engineio has no types
         except Exception:
             log.exception("a message of %s could not be handled", connection.sid)
 
-    def ended(self, connection: Connection, reason: str) -> None:
+    def ended(self, connection: Connection, ending: Ending) -> None:
         """A connection is over; may be called from the hub, so nothing in it may block."""
         if connection.ws is not None:
             self.closes(connection.ws.failed)
-        self.hooks.closed(connection, reason)
+        self.hooks.closed(connection, ending)
 
     def closes(self, code: int) -> None:
         """Count connections that are ended because of what their clients sent."""
