@@ -7,7 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from marshmallow import Schema
+from marshmallow import INCLUDE, Schema
 
 from wsapp.blueprints.sessions import sessions
 from wsapp.blueprints.subscriptions import subscriptions
@@ -26,7 +26,7 @@ def requests_table() -> str:
     for events in groups.values():
         schema, answer = events[0].schema, events[0].answer
         assert schema is not None and answer is not None
-        payload = f"`{fields_of(schema)}`" if schema.fields else "an object"
+        payload = f"`{fields_of(schema)}`" if schema.fields else "an object" if schema.unknown == INCLUDE else "none"
         bare = f'`"{schema.bare}"` or ' if schema.bare else ""
         lists = f"; or a list of 1 to {MAX_LIST} of these" if events[0].lists else ""
         what = f"{sentence(schema)} {sentence(answer())}"

@@ -464,7 +464,9 @@ class Since(fields.Field[Position]):
     def json_schema(self) -> dict[str, Any]:
         """What it takes, in the words of JSON Schema."""
         seq = {"type": "integer", "minimum": 0, "maximum": MAX_MS}
-        return {"oneOf": [seq, {"$ref": "#/components/schemas/Position"}, {"type": "null"}]}
+        place = {"type": "object", "required": ["epoch", "seq"], "additionalProperties": False,
+                 "properties": {"epoch": Name().json_schema(), "seq": seq}}
+        return {"oneOf": [seq, place, {"type": "null"}]}
 
     def _deserialize(self, value: Any, attr: str | None, data: Any, **_: Any) -> Position:
         if isinstance(value, Mapping):

@@ -9,13 +9,13 @@ from __future__ import annotations
 from functools import cache
 from typing import Any, Final
 
-from marshmallow import Schema
+from marshmallow import INCLUDE, Schema
 
 from wsapp import schemas
 from wsapp.auth import MAX_TOKEN
 from wsapp.blueprints.api_access import PATH
 from wsapp.blueprints.api_openapi import VERSION, continue_by_id, new_spec
-from wsapp.blueprints.subscriptions import MembersAnswer
+from wsapp.blueprints.subscriptions import MembersAnswer, PositionAnswer
 from wsapp.errors import CloseCode, ErrorCode
 from wsapp.runtime.event_blueprint import MAX_LIST, Event
 from wsapp.schemas import STATUSES
@@ -48,6 +48,7 @@ _ERROR: Final = _object({"code": {"type": "string", "enum": [str(code) for code 
                          "retryable": _FLAG}, {"fields": {"type": "object"}})
 _META: Final = _object({"id": _TEXT, "ts": _COUNT, "epoch": _TEXT, "rooms": _map(_SEQ)},
                        {"epochs": _map(_TEXT), "critical": {"const": True}})
+_MODE: Final[Json] = {"type": "string", "enum": ["normal", "degraded", "catching_up"]}
 _TOKEN: Final = {"type": "string", "minLength": 1, "maxLength": MAX_TOKEN}
 
 
@@ -57,12 +58,12 @@ class _Requests:
     def __init__(self) -> None:
         self._spec, plugin = new_spec("")
         self._converter: Any = plugin.converter
-        self._spec.components.schema("Position", schema=schemas.PositionSchema)
+        self._spec.components.schema("Position", schema=PositionAnswer)
         self._spec.components.schema("Members", schema=MembersAnswer)
 
     def payload(self, event: Event) -> Json:
         """What a client may send."""
-        if event.schema is None:
+        if event.schema is None or not (event.schema.fields or event.schema.unknown == INCLUDE):
             return {}
         body = self._described(event.schema)
         bare = event.schema.bare
@@ -100,7 +101,7 @@ TOLD: Final[dict[str, Json]] = {
     "resync": _object({"room": _TEXT, "epoch": _TEXT, "seq": _SEQ, "reason": _TEXT, "missed": _COUNT}),
     "presence": _object({"room": _TEXT, "joined": _TEXTS, "left": _TEXTS, "users": _COUNT, "connections": _COUNT},
                         {"members": _TEXTS}),
-    "mode": _object({"mode": {"type": "string", "enum": ["normal", "degraded", "catching_up"]}}),
+    "mode": _object({"mode": _MODE}),
     "beacon": _object({"rooms": _map(_ref("Position"))}),
     "server-shutdown": _object({"retryAfterMs": _COUNT}),
     "token-expiring": _object({"expiresInMs": {"type": "integer"}}),
@@ -140,8 +141,9 @@ def _published() -> dict[str, Json]:
     made = spec.to_dict()["components"]["schemas"]
     continue_by_id(made["AgentThought"])
     numbered = {"id": _TEXT, "seq": {"type": "integer", "minimum": 1}}
-    thought, task = ({"allOf": [made[name], {"required": ["timestamp", "id", "seq"], "properties": numbered}]}
-                     for name in ("AgentThought", "TaskUpdate"))
+    joined = {**numbered, "firstSeq": numbered["seq"]}
+    thought, task = ({"allOf": [made[name], {"required": ["timestamp", "id", "seq"], "properties": more}]}
+                     for name, more in (("AgentThought", joined), ("TaskUpdate", numbered)))
     return {"agent-thought": {"oneOf": [thought, {"type": "array", "minItems": 1, "items": thought}]},
             "task-update": task, "project-event": {}}
 

@@ -1,4 +1,4 @@
-"""A client's own session: metadata, rate, token, and what it says about critical events."""
+"""A client's own session: metadata, rate, token, where it stands, and what it says about critical events."""
 
 from __future__ import annotations
 
@@ -67,6 +67,37 @@ def set_rate(call: Call, rate: float) -> Answer:
     rate = min(rate, call.hub.admission.rate_of(call.session))
     call.hub.throttler.user(call.session.user_id, rate)
     return {"rate": rate}
+
+
+class NothingRequest(RequestSchema):
+    """Nothing."""
+
+    def parse(self, payload: object, what: str) -> None:
+        """As `RequestSchema.parse`; a payload is ignored."""
+
+
+class StandAnswer(Strict):
+    """Where a room and a subscription stand."""
+
+    epoch = fields.String(required=True)
+    seq = fields.Integer(required=True, metadata={"description": "the room's newest on this worker"})
+    sent = fields.Integer(required=True, metadata={"description": "everything up to it was sent to the client"})
+
+
+class PositionsAnswer(Strict):
+    """Where the session stands in each of its rooms, and the mode of the worker."""
+
+    mode = fields.String(required=True)
+    rooms = fields.Dict(fields.String(), fields.Nested(StandAnswer), required=True)
+
+
+@sessions.event("positions", NothingRequest(), PositionsAnswer)
+def positions(call: Call, _request: None) -> Answer:
+    """Where the session stands now.  `seq` is the room's newest here; everything up to `sent` has left for this client
+    before the answer, so equal ones mean: current."""
+    rooms = {name: {"epoch": sub.room.track.epoch, "seq": sub.room.track.seq, "sent": sub.passed()}
+             for name, sub in call.session.subs.items()}
+    return {"mode": call.hub.mode(), "rooms": rooms}
 
 
 class TokenRequest(RequestSchema):

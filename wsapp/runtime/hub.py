@@ -38,6 +38,7 @@ class Hub:
     admission: Admission
     inbound: Inbound
     presence: PresenceKeeper
+    mode: Callable[[], str]
 
     def run_hooks(self, name: str, session: Session, *args: object) -> None:
         """Call the host's hooks of `connect` or `disconnect`.  Raises what they raise."""
