@@ -69,6 +69,8 @@ from wsapp.transport.origins import Origins
 
 log = logging.getLogger(__name__)
 
+FIRST_MESSAGE = 65_536  # bytes until a client is let in: its token ...
+ROOM_POSITION = 400  # ... and as many for the position in each room that it comes back to
 PUBLISH_PATIENCE = 0.03  # seconds a publish waits for Redis before it goes to the outbox
 IDLE_CHECK = 0.5  # seconds between looks for transports that join nothing
 VACANCY_CHECK = 1.0  # seconds between looks for rooms that nobody is in any more
@@ -199,7 +201,7 @@ class SocketServer(Broadcasts, Hosted, Acknowledged):
                        Admission(settings, open_authenticator(settings), self._backend.revocations, self.connections,
                                  self.metrics, self._host),
                        Inbound(settings.max_inbound_per_sec, settings.max_inbound_per_user),
-                       PresenceKeeper(self._backend.presence, self.connections))
+                       PresenceKeeper(self._backend.presence, self.connections), lambda: self.mode)
         self._critical.may_read = lambda session, room: self.hub.admission.allows(session, "read", room)
         self.api = ServerApi(settings, self._backend, self.connections, self.hub.presence)
         self._attach_socketio(settings)
@@ -437,7 +439,8 @@ def require_partitions(backend: Backend) -> None:
 def _engine_options(settings: Settings) -> EngineOptions:
     return EngineOptions(
         ping_interval=settings.ping_interval, ping_timeout=settings.ping_timeout, max_message=settings.max_message,
-        inbox_bytes=settings.inbox_bytes, max_connections=settings.max_connections,
+        first_message=max(FIRST_MESSAGE, ROOM_POSITION * settings.max_rooms), inbox_bytes=settings.inbox_bytes,
+        max_connections=settings.max_connections,
         outbox_bytes=settings.outbox_bytes, outbox_age=settings.outbox_age, deflate=settings.deflate,
         deflate_threshold=settings.deflate_threshold, deflate_level=settings.deflate_level,
         transports=settings.transports, upgrades=settings.allow_upgrades and "websocket" in settings.transports)

@@ -76,6 +76,8 @@ class PacedWebSocket(WebSocket):
         """The next message, if it is there.  Taking one says that the one before has been dealt with."""
         self._busy = False
         self._work_off()
+        while not self._frames and self._parser.more:
+            self._data(b"")
         if self._frames:
             self._busy = True
             return self._frames.popleft()
