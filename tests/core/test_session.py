@@ -209,3 +209,13 @@ def test_dropping_counts_all_that_is_lost() -> None:
     watch.publish(5)
     assert watch.sub.drop() == 5
     assert not watch.sub.backlog and not watch.sub.behind
+
+
+def test_what_is_still_to_be_replayed_was_not_passed_on() -> None:
+    watch = Watch()
+    watch.publish(1)
+    watch.send(1)
+    watch.defer(2)
+    assert watch.sub.passed() == 1
+    watch.sub.state = State.RECOVERING
+    assert watch.sub.passed() == 0

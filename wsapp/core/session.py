@@ -93,6 +93,11 @@ class Subscription:
         low = self.backlog.low
         return min(self.sent, low - 1) if low else self.sent
 
+    def passed(self) -> int:
+        """The newest seq up to which everything has been passed to the connection; what is still to be replayed has
+        not."""
+        return self.position() if self.state is State.LIVE else self.confirmed
+
     def started(self, seq: int) -> None:
         """All marks at the point where this connection began to watch."""
         self.sent = self.pinged = self.confirmed = self.began = seq

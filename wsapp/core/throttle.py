@@ -72,6 +72,15 @@ class Bucket:
         self._due = (due if due > full else full) + self._interval
         return True
 
+    def admit_all(self, count: int, now: float) -> bool:
+        """Spend `count` tokens if there are as many, else none."""
+        full = now - self._tolerance
+        due = self._due if self._due > full else full
+        if now + _EARLY < due + (count - 1) * self._interval:
+            return False
+        self._due = due + count * self._interval
+        return True
+
     def admit_up_to(self, count: int, now: float) -> int:
         """Spend tokens for as many of `count` as there are; how many that were."""
         full = now - self._tolerance
