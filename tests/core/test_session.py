@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from wsapp.core.events import Lane, Position, Profile
+from wsapp.core.events import Lane, Placed, Position, Profile, Publication
 from wsapp.core.lanes import Waiting
 from wsapp.core.registry import Registry
-from wsapp.core.session import MUCH, Peer, Session, State, Subscription
+from wsapp.core.session import MUCH, Peer, Session, State, Subscription, Tail
 from wsapp.core.throttle import EventThrottler
 
 
@@ -154,3 +154,23 @@ def test_what_waits_of_one_room_is_forgotten() -> None:
     assert watch.session.drop_waiting("agent:2") == 1
     assert watch.session.lanes() is None
     assert watch.session.drop_waiting("agent:2") == 0
+
+
+def test_what_came_live_of_another_history_is_of_the_past() -> None:
+    old, new = (Publication("i", 1, 5, "", Lane.LOG, "e", "x", (Placed("task:1", 1, epoch),), b"{}")
+                for epoch in ("e1", "e2"))
+    tail = Tail("e2")
+    tail.hold(old, 1)
+    assert [tail.covers(one, "task:1") for one in (old, new)] == [False, True]
+    tail.restart("e1")
+    assert (tail.held, tail.covers(old, "task:1")) == ([], True)
+    assert Tail().covers(old, "task:1"), "the first history there is"
+
+
+def test_what_is_still_to_be_replayed_was_not_passed_on() -> None:
+    watch = Watch()
+    watch.send(1)
+    watch.defer(2)
+    assert watch.sub.passed() == 1
+    watch.sub.state = State.RECOVERING
+    assert watch.sub.passed() == 0

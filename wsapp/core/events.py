@@ -25,6 +25,7 @@ MAX_PRIORITY: Final = 10
 DEFAULT_PRIORITY: Final = 5
 CRITICAL_PRIORITY: Final = 9  # from here on an event bypasses the throttle
 
+KINDS: Final = ("agent", "task", "project")  # of rooms
 THOUGHT: Final = "agent-thought"
 TASK_UPDATE: Final = "task-update"
 
