@@ -195,7 +195,6 @@ class SocketServer(Broadcasts, Hosted, Served, Acknowledged):
             settings, self._backend, self._delivery, self.connections, self._outlet)
         self._watch.warm = partial(hasty.heads, _one_in_each(self._backend))
         self._outlet.serve, self._outlet.told = self._fanout.serve_unrecorded, self._tell_mode
-        self._outlet.arrived = self._delivery.arrived
         self._publisher = Publisher(self._outlet, max_event=settings.max_event)
         self.hub = Hub(settings, self._backend, self.connections, self.throttler, self._delivery, self._lifecycle,
                        self.metrics, self._identify, self._hooks, self._critical,

@@ -6,7 +6,7 @@ import gevent
 import pytest
 
 from tests.runtime.world import World, eventually, numbers, peer, thoughts
-from wsapp.core.events import Draft, Lane, Publication
+from wsapp.core.events import Lane, Publication
 from wsapp.core.ports import Limits
 from wsapp.core.room_log import MAX_ITEMS
 from wsapp.errors import BrokerUnavailable
@@ -231,12 +231,6 @@ def test_what_waits_of_a_lost_history_goes_with_it(throttled: World) -> None:
     assert session.subs["agent:a"].position() == 1
 
 
-def test_a_publish_whose_record_came_live_is_known_by_its_origin(world: World) -> None:
-    world.client("agent:a")
-    [receipt] = world.broker.publish([Draft("x", ("agent:a",), b"1", 1, origin="here")])
-    world.broker.publish([Draft("x", ("agent:b",), b"1", 1, origin="unfollowed")])
-    assert world.delivery.arrived("here") == receipt
-    assert world.delivery.arrived("unfollowed") is None
 
 
 def interleaved(world: World) -> list[str]:

@@ -16,6 +16,7 @@ from wsapp.core.events import Publication
 MAX_ITEMS: Final = 2_000
 MAX_BYTES: Final = 2_000_000
 TRIMMED: Final = 64  # entries that go at a time
+RECENT: Final = 1_000
 
 
 class Entry(NamedTuple):
@@ -88,6 +89,10 @@ class RoomLog:
         """What is kept of seq+1..to."""
         first = self.first
         return self._entries[max(0, seq + 1 - first):max(0, to + 1 - first)]
+
+    def holds(self, id: str) -> bool:
+        """Whether an event is one of the newest `RECENT`: its record came a moment ago."""
+        return any(entry.publication.id == id for entry in self._entries[-RECENT:])
 
     def covers(self, seq: int) -> bool:
         """Whether everything after `seq` is kept."""

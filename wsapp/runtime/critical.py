@@ -18,7 +18,7 @@ from gevent.event import Event
 
 from wsapp.core.connections import ConnectionManager
 from wsapp.core.critical import RetryPolicy
-from wsapp.core.events import Profile, Publication, parse_record
+from wsapp.core.events import Publication, parse_record
 from wsapp.core.ledger import Ledger
 from wsapp.core.ports import CriticalStore, Due, Fate, Kept, UserDelivery
 from wsapp.core.session import Session
@@ -241,14 +241,10 @@ class CriticalDelivery:
             self._ledger.repeated(session.id, publication.id)
 
     def _frame(self, publication: Publication, session: Session) -> Any:
-        """The frame as it was sent first.  For the offset profile without its offset where that can be left out: an
-        old one would move the client's position back."""
+        """The frame as it was sent first."""
         rooms = [place.room for place in publication.places]
         room = next((name for name in rooms if name in session.subs), rooms[0])
-        profile = session.profile
-        if profile is Profile.OFFSET and not publication.body.startswith(b'"'):
-            profile = Profile.PLAIN
-        return single_frame(publication, profile, room)
+        return single_frame(publication, session.profile, room)
 
     def _tell_dead(self, user: str, id: str, outcome: UserDelivery | None) -> None:
         if outcome is not None and outcome.state is Fate.DEAD:

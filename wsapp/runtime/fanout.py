@@ -20,6 +20,7 @@ from gevent.event import Event
 from wsapp.core.backlog import Shed
 from wsapp.core.connections import ConnectionManager
 from wsapp.core.events import Lane, Publication, packet
+from wsapp.core.ids import made_ms
 from wsapp.core.ledger import Ledger
 from wsapp.core.partitions import SPREAD
 from wsapp.core.registry import Room, Slice
@@ -200,19 +201,23 @@ class Fanout:
     # -- unrecorded
 
     def serve_unrecorded(self, publication: Publication) -> None:
-        """Pass a publication to this worker's members while the broker is away.  When it comes back with a number,
-        those who have it are left out."""
+        """Pass a publication to this worker's members while the broker is away, but to those who have it: its record
+        may have come though the answer did not.  When it comes back with a number, all of them are left out."""
         served: set[Session] = set()
-        for place in publication.places:
-            room = self.registry.rooms.get(place.room)
-            for sub in room.live() if room is not None else ():
+        rooms = [room for place in publication.places if (room := self.registry.rooms.get(place.room)) is not None]
+        for room in rooms:
+            if room.log.holds(publication.id):
+                served.update(sub.session for sub in room.live())
+        before = len(served)
+        for room in rooms:
+            for sub in room.live():
                 if sub.session not in served:
                     served.add(sub.session)
-                    sub.session.peer.push(single_frame(publication, sub.session.profile, place.room))
+                    sub.session.peer.push(single_frame(publication, sub.session.profile, room.name))
                     if self.ledger is not None:
-                        self.ledger.owed(sub.session.id, publication.id, place.room, 0, publication.entity)
+                        self.ledger.owed(sub.session.id, publication.id, room.name, 0, publication.entity)
                         self.ledger.delivered(sub.session.id, publication.id)
-        self.metrics.sent += len(served)
+        self.metrics.sent += len(served) - before
         if publication.critical and self.critical is not None:
             self.critical.later(publication, {session.user_id for session in served})
         self.had.remember(publication, served)
@@ -322,7 +327,7 @@ class Fanout:
     def _count(self, publication: Publication, served: int) -> None:
         self.metrics.sent += served
         self.metrics.delivered += served
-        self.metrics.took(max(0.0, time.time() * 1000 - published_ms(publication)), served)
+        self.metrics.took(max(0.0, time.time() * 1000 - made_ms(publication.id)), served)
 
     # -- the ledger
 
@@ -336,8 +341,3 @@ class Fanout:
                 if (sub.session not in entry.had
                         and not sub.session.gets_through_another(entry.publication, room.name)):
                     self.ledger.delivered(sub.session.id, entry.publication.id)
-
-
-def published_ms(publication: Publication) -> float:
-    """When the broker took it, in ms of its clock: the id is a hybrid clock of 1024 steps a millisecond."""
-    return int(publication.id[:14], 16) / 1024

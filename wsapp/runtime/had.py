@@ -31,7 +31,7 @@ class Had:
 
     def remember(self, publication: Publication, sessions: Iterable[Session], partition: int = ANY) -> None:
         """These have it.  Of very many events the oldest are forgotten."""
-        self._by_id.setdefault(publication.origin or publication.id, {}).setdefault(partition, set()).update(sessions)
+        self._by_id.setdefault(publication.id, {}).setdefault(partition, set()).update(sessions)
         if len(self._by_id) > LIMIT:
             self._by_id.popitem(last=False)
 
@@ -42,7 +42,7 @@ class Had:
 
     def sessions(self, publication: Publication, room: str) -> set[Session] | frozenset[Session]:
         """Those who do not need it through `room`."""
-        found = self._by_id.get(publication.origin or publication.id)
+        found = self._by_id.get(publication.id)
         if not found:
             return frozenset()
         here = partition_of(room, self._partitions) if SPREAD in publication.flags else None
