@@ -41,7 +41,7 @@ def index() -> Response:
 
 def publish_command(settings: Settings, port: str) -> str:
     """How the `wsapp` command is called in the directory of the server, so that it finds this server's Redis; "" where
-    other processes cannot publish.  The private Valkey is found by the server's port, a Redis of one's own by REDIS_URL,
+    other processes cannot publish.  The private Valkey is found by the server's port, any other Redis by REDIS_URL,
     which a page does not show."""
     if settings.redis_url is None:
         return ""

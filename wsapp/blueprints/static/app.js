@@ -129,7 +129,7 @@ async function subscribed(room, since, answer) {
 async function refill(room, since, answer) {
   positions.begin(room, answer.epoch, answer.seq);
   if (answer.epoch !== since.epoch) {
-    thoughts.mark(element("li", `The history of ${room} began again: what was published in between is not known`, "gap gone"));
+    thoughts.restarted(room);
     await showPast(room, answer.epoch, answer.seq);
   } else if (answer.seq > since.seq) {
     await addGap({ room, epoch: answer.epoch, from: since.seq + 1, to: answer.seq, count: answer.seq - since.seq, reason: answer.reason })();
@@ -210,9 +210,9 @@ socket.on("shed", (shed) => {
 socket.on("resync", (what) => {
   if (!what) return;
   positions.begin(what.room, what.epoch, what.seq);
-  const much = what.reason === "epoch" ? "its history began again: what was published in between is not known"
-    : `${what.missed} events were missed and cannot be replayed (${WHY_NOT[what.reason] || what.reason})`;
-  thoughts.mark(element("li", `${what.room}: ${much}`, "gap gone"));
+  if (what.reason === "epoch") return thoughts.restarted(what.room);
+  const why = WHY_NOT[what.reason] || what.reason;
+  thoughts.mark(element("li", `${what.room}: ${what.missed} events were missed and cannot be replayed (${why})`, "gap gone"));
 });
 socket.on("server-shutdown", () => notice("the server restarts; this page comes back by itself"));
 socket.on("token-expiring", (what) => {

@@ -31,24 +31,22 @@ export function gapMarker(gap, history, show) {
     const answer = await history(gap.room, next - 1, Math.min(PAGE, left()), gap.epoch);
     const lost = Math.max(0, Math.min(answer.first, gap.to + 1) - next);
     const events = answer.events.filter((event) => event.seq <= gap.to);
+    if (lost) marker.before(gone(lost, gap.room));
     for (const event of events) show(event, marker);
     next = events.length ? events[events.length - 1].seq + 1 : gap.to + 1;
-    return lost;
   }
 
   async function fill() {
     open.disabled = true;
     say(`Reading ${gap.room} …`);
-    let lost = 0;
     try {
-      for (let pages = 0; pages < PAGES && left() > 0; pages += 1) lost += await page();
+      for (let pages = 0; pages < PAGES && left() > 0; pages += 1) await page();
     } catch (error) {
       say(`${title(left())}. They could not be read: ${error.message}`);
       open.disabled = false;
       return;
     }
     open.disabled = false;
-    if (lost) marker.before(gone(lost, gap.room));
     if (left() > 0) say(title(left()));
     else marker.remove();
   }

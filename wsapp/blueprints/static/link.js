@@ -267,7 +267,7 @@ async function notReady() {
     const answer = await fetch("readyz", { cache: "no-store" });
     if (answer.status !== 503) return "";
     const { reason } = await answer.json();
-    return `the server is not ready: ${reason}`;
+    return `the server is not ready: ${String(reason).replace(/ \([^)]*\)$/, "")}`;
   } catch {
     return "";
   }

@@ -110,6 +110,18 @@ export class Thoughts {
     this.#changed(0);
   }
 
+  // A history began again; what several rooms say at once is one line.
+  restarted(room) {
+    const last = this.#list.lastElementChild;
+    const line = last && last.dataset.rooms ? last : element("li", "", "gap gone");
+    const rooms = [...new Set([...(line.dataset.rooms || "").split("\n").filter(Boolean), room])];
+    line.dataset.rooms = rooms.join("\n");
+    line.textContent = `${rooms.length > 2 ? `${rooms.length} histories` : `The history of ${rooms.join(" and ")}`}`
+      + " began again: what was published in between is not known";
+    line.title = rooms.join(", ");
+    this.mark(line);
+  }
+
   // The next line that comes is the first after an absence.
   divide(text) { this.#divider = element("li", text, "divider"); }
 
