@@ -6,14 +6,12 @@ what it showed at each moment, so that stale content shown as live is found howe
 
 from __future__ import annotations
 
-import json
-import signal
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 
-import psutil
 import pytest
 
+from tests.browser.absences import LINES, LIVE, STATE, Absence, freeze, leave, stop, unplug
 from tests.browser.chrome import Chrome, find_chromium
 from tests.harness import Server
 
@@ -23,9 +21,6 @@ pytestmark = [
     pytest.mark.skipif(CHROMIUM is None, reason="no Chromium here (on Debian: apt-get install chromium)"),
 ]
 
-STATE = "document.getElementById('state-text').textContent"
-LINES = "[...document.querySelectorAll('#thoughts p')].map(line => line.textContent)"
-LIVE = f"{STATE} === 'live'"
 RECORD = """
 window.shown = [];
 new MutationObserver(() => shown.push([document.getElementById("state-text").textContent,
@@ -72,49 +67,10 @@ def is_current_and_was_honest(chrome: Chrome) -> None:
     assert [error for error in chrome.errors if not error.startswith(OF_THE_NETWORK)] == []
 
 
-def freeze(chrome: Chrome, away: Callable[[], None]) -> None:
-    chrome.call("Page.setWebLifecycleState", state="frozen")
-    away()
-    chrome.call("Page.setWebLifecycleState", state="active")
-
-
-def stop(chrome: Chrome, away: Callable[[], None]) -> None:
-    """The whole browser, as a laptop that is closed."""
-    processes = [psutil.Process(chrome.pid), *psutil.Process(chrome.pid).children(recursive=True)]
-    for process in processes:
-        process.send_signal(signal.SIGSTOP)
-    try:
-        away()
-        time.sleep(4)  # past what the page takes for a stop, and past both ping limits
-    finally:
-        for process in processes:
-            process.send_signal(signal.SIGCONT)
-
-
-def leave(chrome: Chrome, away: Callable[[], None]) -> None:
-    """To another page and back, from the back/forward cache."""
-    here = chrome.js("location.href")
-    entry = chrome.call("Page.getNavigationHistory")
-    chrome.open(chrome.js("location.origin") + "/healthz")
-    away()
-    chrome.call("Page.navigateToHistoryEntry", entryId=entry["entries"][entry["currentIndex"]]["id"])
-    chrome.wait(f"location.href === {json.dumps(here)} && window.shown !== undefined")
-
-
-def unplug(chrome: Chrome, away: Callable[[], None]) -> None:
-    network = {"latency": 0, "downloadThroughput": -1, "uploadThroughput": -1}
-    chrome.call("Network.enable")
-    chrome.call("Network.emulateNetworkConditions", offline=True, **network)
-    chrome.wait(f"{STATE}.startsWith('as of ')")
-    assert "offline" in chrome.js("document.getElementById('facts').textContent")
-    away()
-    chrome.call("Network.emulateNetworkConditions", offline=False, **network)
-
-
 @pytest.mark.parametrize("transport", ["websocket", "polling"])
 @pytest.mark.parametrize("absence", [freeze, stop, leave, unplug])
 def test_a_tab_that_was_away_is_current_again(
-        server: Server, chrome: Chrome, absence: Callable[[Chrome, Callable[[], None]], None], transport: str) -> None:
+        server: Server, chrome: Chrome, absence: Absence, transport: str) -> None:
     agent = f"{absence.__name__}-{transport}"
     watch(chrome, server, agent, transport)
     absence(chrome, lambda: think(server, agent, *MISSED))

@@ -55,6 +55,7 @@ const recorded = (room, epoch) => ({ event, data, id, ts, seq }, at) =>
 function receive(name, data, meta) {
   if (meta && meta.critical) link.socket.emit("ack-event", meta.id);
   show(name, data, meta);
+  link.arrived();
 }
 
 // --- what did not arrive
@@ -204,8 +205,9 @@ socket.onAny((name, data, meta) => { if (!OWN_EVENTS.has(name)) receive(name, da
 socket.on("batch", (batch) => { for (const event of batch) receive(...event); });
 socket.on("shed", (shed) => {
   if (!shed) return;
+  const count = shed.count - positions.had(shed);
   positions.skipped(shed);
-  addGap({ ...shed, epoch: (positions.of(shed.room) || {}).epoch });
+  if (count > 0) addGap({ ...shed, count, epoch: (positions.of(shed.room) || {}).epoch });
 });
 socket.on("resync", (what) => {
   if (!what) return;

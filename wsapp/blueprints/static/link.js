@@ -15,8 +15,10 @@ const REQUEST_MS = 10000;
 const CONFIRM_MS = 5000;
 const CONFIRM_SOON_MS = 250; // of a page that is back: then it connects anew
 const AGAIN_MS = [50, 100, 200, 400, 1000];
+const MOST_WAKES = 20;
 const SILENT_MS = 15000; // beacons come every 10 s
 const FORCE_MS = 100;
+const DELAY_MS = 500;
 const RETRY_MS = 2000;
 
 export class Link {
@@ -27,17 +29,19 @@ export class Link {
   heard = Date.now(); // when the server was last heard
   asOf = 0; // when the page was last known to be current; 0: never was
   #back = null; // {kind, started} while a page that is back is not current yet
+  #joined = false; // Socket.IO has begun on this connection
   #settled = false;
   #everConnected = false;
   #shutdownMs = 0;
   #ended = false;
   #confirming = 0;
+  #wake = null;
 
   // hooks: auth() -> object, settled(session), lost(), back(asOf), changed(), positions(rooms), refused(code, text)
   constructor(path, hooks, transports) {
     this.hooks = hooks;
     this.socket = io({
-      path, auth: (send) => send(hooks.auth()), autoConnect: false, reconnectionDelay: 500, reconnectionDelayMax: 5000,
+      path, auth: (send) => send(hooks.auth()), autoConnect: false, reconnectionDelay: DELAY_MS, reconnectionDelayMax: 5000,
       rememberUpgrade: true, ...(transports ? { transports } : {}),
     });
     this.socket.on("connect", () => this.#connected());
@@ -73,6 +77,8 @@ export class Link {
   // --- coming
 
   #connected() {
+    this.#joined = true;
+    this.socket.io.reconnectionDelay(DELAY_MS);
     const engine = this.socket.io.engine;
     engine.on("packet", () => this.#hear());
     engine.on("upgrade", () => this.hooks.changed());
@@ -119,9 +125,23 @@ export class Link {
       if (!this.behind) return this.#isCurrent();
       if (this.phase === "live") this.#set("catching", "");
       else this.hooks.changed();
-      await new Promise((done) => setTimeout(done, AGAIN_MS[Math.min(attempt, AGAIN_MS.length - 1)]));
+      await this.#more(attempt);
       if (!mine()) return;
     }
+  }
+
+  // Until more has come: timers of a page that was just thawed may be a second late.
+  #more(attempt) {
+    return new Promise((done) => {
+      setTimeout(done, AGAIN_MS[Math.min(attempt, AGAIN_MS.length - 1)]);
+      if (attempt < MOST_WAKES) this.#wake = done;
+    });
+  }
+
+  arrived() {
+    const wake = this.#wake;
+    this.#wake = null;
+    if (wake) wake();
   }
 
   #isCurrent() {
@@ -190,6 +210,8 @@ export class Link {
   }
 
   #disconnected(reason, details) {
+    if (!this.#joined) return void this.socket.io.reconnectionDelay(RETRY_MS); // opened and refused, as a strange origin is
+    this.#joined = false;
     const code = details && details.context && details.context.code;
     if (code >= 4500 && code < 5000) return this.#end(code, details.context.reason);
     if (this.#ended || reason === "io client disconnect") return;
@@ -259,7 +281,7 @@ export class Link {
 function refusal(error) {
   const answer = error.context && error.context.responseText;
   if (!answer) return "";
-  try { return String(JSON.parse(answer).message || ""); } catch { return ""; }
+  try { return String(JSON.parse(answer).message || "").replace(/^Forbidden: /, ""); } catch { return ""; }
 }
 
 async function notReady() {

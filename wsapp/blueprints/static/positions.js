@@ -41,6 +41,14 @@ export class Positions {
     this.#rise(at);
   }
 
+  // How many of these have come all the same: a replay begins where the server knows that all has arrived.
+  had({ room, from, to }) {
+    const at = this.#rooms.get(room);
+    if (!at) return 0;
+    const below = Math.max(0, Math.min(at.safe, to) - from + 1);
+    return below + [...at.above].filter((seq) => seq >= from && seq <= to).length;
+  }
+
   // The server has sent everything up to here.
   confirmed(rooms) {
     for (const [room, { epoch, sent }] of Object.entries(rooms)) {
