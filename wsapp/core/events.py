@@ -219,17 +219,22 @@ _LANES: Final = {lane.value: lane for lane in Lane}
 
 def parse_record(record: bytes) -> Publication:
     """Read a record.  Raises ValueError on anything that `Publication.record` would not write."""
-    end = record.index(b"\n")
-    fields = record[:end].decode().split("\t")
-    places = fields[7:]
-    if not places or len(places) % 3 or fields[4] not in _LANES:
-        raise ValueError(f"a record of {len(fields)} fields")
-    flags, _, origin = fields[3].partition("~")
-    flags = "" if flags == "-" else flags
-    return Publication(
-        fields[0], int(fields[1]), int(fields[2]), flags, _LANES[fields[4]], fields[5], fields[6],
-        tuple(Placed(places[i], int(places[i + 1]), places[i + 2]) for i in range(0, len(places), 3)),
-        record[end + 1:], origin)
+    head, newline, body = record.partition(b"\n")
+    if not newline:
+        raise ValueError("a record without a header")
+    fields = head.decode().split("\t")
+    count = len(fields)
+    if count < 10 or (count - 7) % 3 or fields[4] not in _LANES:
+        raise ValueError(f"a record of {count} fields")
+    id, ts, priority, flags, lane, entity, event, room, seq, epoch, *others = fields
+    places: tuple[Placed, ...] = (Placed(room, int(seq), epoch),)
+    if others:
+        places += tuple(Placed(others[i], int(others[i + 1]), others[i + 2]) for i in range(0, len(others), 3))
+    origin = ""
+    if "~" in flags:
+        flags, _, origin = flags.partition("~")
+    return Publication(id, int(ts), int(priority), "" if flags == "-" else flags, _LANES[lane], entity, event, places,
+                       body, origin)
 
 
 def packet(event: str, *args: object) -> bytes:
