@@ -85,7 +85,9 @@ class Server:
 
     def __init__(self, workers: int = 2, redis_url: str | None = None, env: Mapping[str, str] | None = None,
                  app: str = "app:app", port: int | None = None, ca: Path | None = None,
-                 config: str = "gunicorn.conf.py", bind: str | None = None) -> None:
+                 config: str = "gunicorn.conf.py", bind: str | None = None,
+                 ready_at: str = "/readyz") -> None:
+        self.ready_at = ready_at
         self.bind = bind
         self.workers, self.app, self.ca, self.config = workers, app, ca, config
         self.port = port or free_port()
@@ -190,7 +192,7 @@ class Server:
     def ready(self) -> bool:
         """Whether /readyz says 200."""
         try:
-            return self.get("/readyz", timeout=5).status == 200
+            return self.get(self.ready_at, timeout=5).status == 200
         except OSError:
             return False
 

@@ -7,6 +7,7 @@ import os
 import sys
 import time
 from collections.abc import Iterable, Mapping
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -16,13 +17,9 @@ from flask_socketio import SocketIO
 from wsapp import __version__
 from wsapp.auth import open_authenticator
 from wsapp.backends import open_backend
-from wsapp.blueprints.acknowledgements import acknowledgements
-from wsapp.blueprints.api import api
-from wsapp.blueprints.health import health
-from wsapp.blueprints.pages import pages
+from wsapp.blueprints.mounting import mount, mount_page
 from wsapp.blueprints.sessions import sessions
 from wsapp.blueprints.subscriptions import subscriptions
-from wsapp.blueprints.tokens import tokens
 from wsapp.core.connections import Connection, ConnectionManager
 from wsapp.core.critical import Acknowledged
 from wsapp.core.events import Draft, packet
@@ -36,12 +33,13 @@ from wsapp.errors import BrokerUnavailable, PartitionMismatch
 from wsapp.metrics import Metrics
 from wsapp.runtime.accounting import AccountedFanout
 from wsapp.runtime.admission import TICK, Admission
+from wsapp.runtime.announcement import announce
 from wsapp.runtime.canary import ROOM as CANARY_ROOM
 from wsapp.runtime.critical import CriticalDelivery
 from wsapp.runtime.delivery import Delivery
 from wsapp.runtime.dispatch import Dispatch, close_all
 from wsapp.runtime.drain import VERB, Drain
-from wsapp.runtime.event_blueprint import EventBlueprint, EventHandler
+from wsapp.runtime.event_blueprint import Event, EventBlueprint
 from wsapp.runtime.fanout import Fanout
 from wsapp.runtime.figures import Figures
 from wsapp.runtime.greenlets import Greenlets
@@ -65,10 +63,13 @@ from wsapp.transport.frames import Frame
 from wsapp.transport.gate import Gate, GateOptions
 from wsapp.transport.guest import GuestOptions
 from wsapp.transport.live_reading import read_in_hub
+from wsapp.transport.mount import Mounted
 from wsapp.transport.origins import Origins
 
 log = logging.getLogger(__name__)
 
+FIRST_MESSAGE = 65_536  # bytes until a client is let in: its token ...
+ROOM_POSITION = 400  # ... and as many for the position in each room that it comes back to
 PUBLISH_PATIENCE = 0.03  # seconds a publish waits for Redis before it goes to the outbox
 IDLE_CHECK = 0.5  # seconds between looks for transports that join nothing
 VACANCY_CHECK = 1.0  # seconds between looks for rooms that nobody is in any more
@@ -122,8 +123,8 @@ class SocketServer(Broadcasts, Hosted, Acknowledged):
         super().__init__()
         self._given = settings
         self.socketio = SocketIO()
-        self._blueprints: list[EventBlueprint] = [subscriptions, sessions, tokens, acknowledgements]
-        self._handlers: dict[str, EventHandler] = {}
+        self._blueprints: list[EventBlueprint] = [subscriptions, sessions]
+        self.events: dict[str, Event] = {}
         self._greenlets = Greenlets()
         self._started = False
         self._app: Flask | None = None
@@ -142,15 +143,15 @@ class SocketServer(Broadcasts, Hosted, Acknowledged):
         self.settings = load_settings(os.environ, {**app.config, **arguments})
         self.path_prefix = self.settings.socket_path
         self._app, self.request_timeout = app, self.settings.request_timeout
-        self.guests = GuestOptions(self.settings.host_max_message, self.settings.outbox_age, self.settings.deflate,
-                                   self.settings.deflate_level)
         self.drain_timeout = self.settings.drain_timeout
         self._compose(self.settings)
+        self.guests = _guests(self.settings, self.engine)
         app.extensions["wsapp"] = self
         for blueprint in self._blueprints:
             self._register(blueprint)
-        app.register_blueprint(health)
-        app.register_blueprint(api)
+        mount(app, self.settings.prefix)
+        app.wsgi_app = Mounted(app.wsgi_app, os.environ.get("SCRIPT_NAME", ""),  # type: ignore[method-assign]
+                               self.settings.trusted_proxies)
         from wsapp.transport.worker import register  # gunicorn is needed only where something is served
         register(self)
 
@@ -199,7 +200,7 @@ class SocketServer(Broadcasts, Hosted, Acknowledged):
                        Admission(settings, open_authenticator(settings), self._backend.revocations, self.connections,
                                  self.metrics, self._host),
                        Inbound(settings.max_inbound_per_sec, settings.max_inbound_per_user),
-                       PresenceKeeper(self._backend.presence, self.connections))
+                       PresenceKeeper(self._backend.presence, self.connections), lambda: self.mode)
         self._critical.may_read = lambda session, room: self.hub.admission.allows(session, "read", room)
         self.api = ServerApi(settings, self._backend, self.connections, self.hub.presence)
         self._attach_socketio(settings)
@@ -213,7 +214,7 @@ class SocketServer(Broadcasts, Hosted, Acknowledged):
                                monitor_clients=False, json=StrictJson, path=settings.socket_path.strip("/"),
                                **self._stock_options)
         sio = self.socketio.server
-        self._dispatch = Dispatch(self.hub, sio, self._handlers, self._hooks)
+        self._dispatch = Dispatch(self.hub, sio, self.events)
         hooks = Hooks(self._opened, self._dispatch.read, self._dispatch.handle, self._closed, self.metrics.count)
         self.engine = sio.eio = Engine(_engine_options(settings), _origins(settings), hooks, _gate(self.hub))
         self._fanout.squeeze = self.engine.squeeze
@@ -240,7 +241,7 @@ class SocketServer(Broadcasts, Hosted, Acknowledged):
 
     def _register(self, blueprint: EventBlueprint) -> None:
         assert self._app is not None
-        self._handlers.update(blueprint.events)
+        self.events.update(blueprint.events)
         self._app.register_blueprint(blueprint)
 
     def register_blueprint(self, blueprint: EventBlueprint) -> None:
@@ -258,15 +259,17 @@ class SocketServer(Broadcasts, Hosted, Acknowledged):
         return self.engine.token
 
     def start(self) -> None:
-        """Begin to work in this process: called by the worker before it accepts, after any fork."""
+        """Begin to work in this process: called by the worker before it accepts, after any fork.  Raises SettingsError
+        when a route of the application has the path of one of ours."""
         if self._started:
             return
+        assert self._app is not None
         require_partitions(self._backend)
         self._started = True
         self.engine.renew_token()
         self.connections.boot = self.token
         self.api.start(self.token)
-        self._offer_page()
+        self._page = mount_page(self._app, self.settings.prefix)
         self.socketio.server.manager_initialized = True
         self._greenlets.adopt(self._manager.start(self._backend.bus))
         self._backend.start(self.token, self._delivery.on_record, self._on_gap, self._manager.on_bus,
@@ -287,10 +290,10 @@ class SocketServer(Broadcasts, Hosted, Acknowledged):
         self._beat()
         self._watch.start(self.token, self._greenlets)
 
-    def _offer_page(self) -> None:
-        assert self._app is not None
-        if not any(rule.rule == "/" for rule in self._app.url_map.iter_rules()):
-            self._app.register_blueprint(pages)
+    def announce(self, addresses: list[Any], scheme: str) -> None:
+        """Log where the page is, and that anybody may watch if nobody has decided it; `addresses` of our sockets."""
+        page = os.environ.get("SCRIPT_NAME", "").rstrip("/") + self._page
+        announce(self.settings, self._host.identify is not None, page, addresses, scheme)
 
     def _on_gap(self) -> None:
         self._delivery.on_gap()
@@ -435,7 +438,8 @@ def require_partitions(backend: Backend) -> None:
 def _engine_options(settings: Settings) -> EngineOptions:
     return EngineOptions(
         ping_interval=settings.ping_interval, ping_timeout=settings.ping_timeout, max_message=settings.max_message,
-        inbox_bytes=settings.inbox_bytes, max_connections=settings.max_connections,
+        first_message=max(FIRST_MESSAGE, ROOM_POSITION * settings.max_rooms), inbox_bytes=settings.inbox_bytes,
+        max_connections=settings.max_connections,
         outbox_bytes=settings.outbox_bytes, outbox_age=settings.outbox_age, deflate=settings.deflate,
         deflate_threshold=settings.deflate_threshold, deflate_level=settings.deflate_level,
         transports=settings.transports, upgrades=settings.allow_upgrades and "websocket" in settings.transports)
@@ -443,6 +447,11 @@ def _engine_options(settings: Settings) -> EngineOptions:
 
 def _origins(settings: Settings) -> Origins:
     return Origins(settings.websocket_cors_origin, settings.allowed_hosts, settings.trusted_proxies)
+
+
+def _guests(settings: Settings, engine: Engine) -> GuestOptions:
+    options = GuestOptions(settings.host_max_message, settings.outbox_age, settings.deflate, settings.deflate_level)
+    return replace(options, judge=engine.turnstile.judge) if settings.host_origin_check else options
 
 
 def _gate(hub: Hub) -> Gate:

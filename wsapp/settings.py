@@ -15,7 +15,6 @@ import json
 import math
 import re
 from collections.abc import Callable, Iterable, Mapping
-from fnmatch import fnmatchcase
 from ipaddress import IPv6Address
 from pathlib import Path
 from typing import Any, Final, NamedTuple
@@ -24,7 +23,10 @@ from urllib.parse import unquote, urlsplit, urlunsplit
 from wsapp.core.api_keys import ApiKey, parse_key
 from wsapp.core.catch_up import Pace
 from wsapp.core.critical import RetryPolicy
+from wsapp.core.events import KINDS
+from wsapp.core.origin import parse_host, parse_origin
 from wsapp.core.partitions import MOST_PARTITIONS
+from wsapp.core.patterns import matches
 from wsapp.core.ports import Limits
 from wsapp.core.throttle import MIN_RATE
 from wsapp.errors import SettingsError
@@ -32,9 +34,9 @@ from wsapp.public_keys import load_public_key
 
 MAX_RATE: Final = 1e6  # frames per second of one user
 MIN_SECRET: Final = 32  # bytes of an HS256 key: no shorter than the hash (RFC 7518 section 3.2)
-_KINDS: Final = ("agent", "task", "project")
 LONGEST_UNIX: Final = 5 + 107  # characters of unix: and of a path (sockaddr_un, unix(7))
 MIN_DIFFERENT: Final = 8  # characters of a secret
+EVERYWHERE: Final = "0.0.0.0"  # noqa: S104  # where production listens
 OWN_PREFIX: Final = "WSAPP_"
 _TRUE: Final = frozenset({"1", "true", "yes", "on"})
 _FALSE: Final = frozenset({"0", "false", "no", "off"})
@@ -169,7 +171,7 @@ def _patterns(value: object, spec: Spec) -> tuple[str, ...]:
     patterns = _list(value, spec)
     for pattern in patterns:
         kind, colon, _ = pattern.partition(":")
-        if not any(fnmatchcase(known, kind) for known in _KINDS) or not (colon or pattern.endswith("*")):
+        if not any(matches(kind, known) for known in KINDS) or not (colon or pattern.endswith("*")):
             raise ValueError(f"has a pattern that no room fits: {pattern}; like agent:*,project:7 or *")
     return patterns
 
@@ -196,11 +198,23 @@ def _path(value: object, _spec: Spec) -> str:
     return f"/{'/'.join(parts)}/"
 
 
+def _prefix(value: object, spec: Spec) -> str:
+    return "" if value == "/" else _path(value, spec).rstrip("/")
+
+
 def _hosts(value: object, spec: Spec) -> tuple[str, ...]:
-    hosts = tuple(host.lower() for host in _list(value, spec))
-    if any("/" in host or " " in host for host in hosts):
-        raise ValueError("is not a list of hosts, like app.example,*.app.example")
-    return hosts
+    return tuple(dict.fromkeys(_host(text) for text in _list(value, spec)))
+
+
+def _host(text: str) -> str:
+    """As `wsapp.core.origin` reads it, in the spelling of browsers."""
+    try:
+        name, port = parse_host(text)
+        if not name:
+            raise ValueError("has no name")
+    except ValueError as error:
+        raise ValueError(f"has {text!r}, which {error}; like app.example, *.app.example or [::1]:3001") from None
+    return name if port is None else f"{name}:{port}"
 
 
 def _url(value: object, _spec: Spec) -> str:
@@ -231,10 +245,11 @@ def _names_a_server(url: str) -> bool:
 def _origin(text: str) -> str:
     if text == "*":
         return text
-    parts = urlsplit(text)
-    if parts.scheme not in ("http", "https") or not parts.hostname or parts.path.strip("/") or parts.query:
-        raise ValueError(f"has {text!r}, which is not an origin such as https://app.example.com or *")
-    return f"{parts.scheme}://{parts.netloc}".lower()
+    try:
+        return str(parse_origin(text))
+    except ValueError as error:
+        raise ValueError(f"has {text!r}, which is not an origin such as https://app.example.com, "
+                         f"https://*.example.com, tauri://localhost or *: it {error}") from None
 
 
 def _origins(value: object, _spec: Spec) -> tuple[str, ...]:
@@ -282,6 +297,8 @@ class Settings:
     websocket_cors_origin: tuple[str, ...] = _setting(
         (), "WEBSOCKET_CORS_ORIGIN", "", _origins,
         "comma list of origins allowed beside the server's own, or * for any; unset: its own only")
+    prefix: str = _setting("", "WSAPP_PREFIX", "", _prefix,
+                           "before the paths of the page, /api/v1, /healthz, /readyz and /metrics, like /wsapp")
     socket_path: str = _setting("/socket.io/", "WSAPP_SOCKET_PATH", "", _path,
                                 "where Socket.IO clients connect: their option `path`")
     transports: tuple[str, ...] = _setting(("polling", "websocket"), "WSAPP_TRANSPORTS", "", _transports,
@@ -355,8 +372,8 @@ class Settings:
     deflate: bool = _setting(False, "WSAPP_DEFLATE", "", _switch, "permessage-deflate: on or off")
     deflate_threshold: int = _count(1024, "WSAPP_DEFLATE_THRESHOLD", "bytes", "smaller frames stay plain", 0, 2**30)
     deflate_level: int = _count(1, "WSAPP_DEFLATE_LEVEL", "", "zlib level", 1, 9)
-    bind: str = _setting("0.0.0.0", "WSAPP_BIND", "", _bind,
-                         "address or name to listen on, or unix:/path", high=255)  # noqa: S104
+    bind: str = _setting("127.0.0.1", "WSAPP_BIND", "", _bind, high=255, help=
+                         "address, name or unix:/path to listen on; unset: this machine only, or all in production")
     tls_certificate: str | None = _setting(None, "WSAPP_TLS_CERTIFICATE", "", _line,
                                            "PEM file, the chain included: the port speaks https and wss", high=4096)
     tls_key: str | None = _setting(None, "WSAPP_TLS_KEY", "", _line, "PEM file; unset: in the certificate's", high=4096)
@@ -384,7 +401,10 @@ class Settings:
     revocation_ttl: float = _seconds(2_592_000.0, "WSAPP_REVOCATION_TTL", "how long a revocation without `until` holds",
                                      1, 315_360_000)
     allowed_hosts: tuple[str, ...] = _setting((), "WSAPP_ALLOWED_HOSTS", "", _hosts,
-                                              "comma list of Host names served, like app.example,*.app.example")
+                                              "comma list of Host names served, like app.example,*.app.example; unset: "
+                                              "any, but none that may be rebound to this machine")
+    host_origin_check: bool = _setting(True, "WSAPP_HOST_ORIGIN_CHECK", "", _switch,
+                                       "Origin and Host are judged for WebSockets of the host app's own routes, too")
     trusted_proxies: int = _count(0, "WSAPP_TRUSTED_PROXIES", "proxies", "in front, each adding to X-Forwarded-For",
                                   0, 16)
     max_connections_per_user: int = _count(100, "WSAPP_MAX_CONNECTIONS_PER_USER", "connections",
@@ -526,6 +546,8 @@ def load_settings(environ: Mapping[str, str], overrides: Mapping[str, object] | 
             if not _unset(mapping.get(name)):
                 values[field], sources[field] = _parsed(spec, name, mapping[name]), source
                 break
+    if "bind" not in values and values.get("env") == "production":
+        values["bind"] = EVERYWHERE
     if "redis_url" not in values and "embedded_url" in values:
         values["redis_url"], sources["redis_url"] = values["embedded_url"], "embedded"
     settings = Settings(**values, sources=sources)
@@ -560,10 +582,10 @@ def require_decision(settings: Settings) -> None:
     if settings.jwt_public_key_file is not None:
         load_public_key(settings.jwt_public_key_file)
     if settings.jwt_jwks is not None:
-        _require_set(settings.jwt_jwks)
+        _require_readable_set(settings.jwt_jwks)
 
 
-def _require_set(place: str) -> None:
+def _require_readable_set(place: str) -> None:
     """A key set in a file has to be there; one behind a URL may come later."""
     if place.startswith(("https://", "http://")):
         if not urlsplit(place).hostname:

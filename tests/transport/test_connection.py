@@ -12,7 +12,7 @@ import gevent
 import pytest
 
 from tests.transport.test_frames import sent
-from wsapp.transport.connection import Connection
+from wsapp.transport.connection import Connection, let_in
 from wsapp.transport.engine import Engine, EngineOptions, Hooks
 from wsapp.transport.frames import BINARY, CLOSE, TEXT, Frame, encode, encode_close
 from wsapp.transport.inbox import INBOX_LIMIT
@@ -131,6 +131,25 @@ def inside() -> Iterator[Inside]:
 # -- WebSocket
 
 
+def test_until_it_has_joined_a_client_may_send_little() -> None:
+    inside = Inside(first_message=1000, max_message=5000)
+    connection, client = inside.websocket()
+    let_in(connection)
+    client.send(sent(TEXT, b"4" + b"x" * 4000))
+    until(lambda: inside.handled)
+    _, early = inside.websocket()
+    early.send(sent(TEXT, b"4" + b"x" * 1000))
+    got(early, encode_close(1009, "a message may have 1000 bytes"))
+
+
+@pytest.mark.parametrize("packet", ["3x", "3" * 1000, "1x"])
+def test_what_carries_nothing_may_carry_nothing(inside: Inside, packet: str) -> None:
+    _, client = inside.websocket()
+    client.send(sent(TEXT, packet.encode()))
+    until(lambda: inside.ended)
+    assert client.recv(4)[2:4] == (1002).to_bytes(2, "big")
+
+
 def test_messages_are_handled_in_order_and_a_slow_one_keeps_only_its_own_client_waiting(inside: Inside) -> None:
     def handle(connection: Connection, item: Any) -> None:
         if item == "slow":
@@ -208,14 +227,14 @@ def test_the_client_leaves(inside: Inside, goodbye: bytes) -> None:
 def test_close_is_told_once_and_the_books_are_closed_first(inside: Inside) -> None:
     connection, client = inside.websocket()
     connection.close(1012, "restart")
-    assert (connection.closed, connection.connected, inside.ended) == (True, False, ["restart"])
+    assert (connection.closed, connection.connected, inside.ended) == (True, False, ["server disconnect"])
     connection.close(1000, "again")
     connection.timed_out()
     connection.push(Frame(b"4late"))
     got(client, encode_close(1012, "restart"))
     client.send(sent(CLOSE))
     until(lambda: connection.ws is not None and connection.ws.outbox.closed)
-    assert inside.ended == ["restart"]
+    assert inside.ended == ["server disconnect"]
     assert client.recv(10) == b""
 
 
@@ -466,7 +485,7 @@ def test_closing_in_the_middle_of_an_upgrade_ends_both(inside: Inside) -> None:
     client.send(sent(TEXT, b"2probe") + sent(TEXT, b"5") + sent(CLOSE))
     until(lambda: connection.probe is None)
     assert not connection.upgraded
-    assert inside.ended == ["restart"]
+    assert inside.ended == ["server disconnect"]
 
 
 # -- what a polling client may not do, or may do in any order

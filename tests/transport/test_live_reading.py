@@ -12,6 +12,7 @@ import gevent
 import pytest
 from gevent.event import Event
 
+from wsapp.transport import live_reading
 from wsapp.transport.live_reading import PIECE, read_in_hub
 
 
@@ -84,21 +85,26 @@ def test_what_arrives_is_taken_in_order(pair: tuple[Sock, socket.socket]) -> Non
 
 
 def test_under_load_a_wake_up_takes_several_and_an_idle_connection_costs_nothing(
-        pair: tuple[Sock, socket.socket]) -> None:
+        pair: tuple[Sock, socket.socket], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(live_reading, "GATHER_S", 0.5)
     ours, theirs = pair
     reader = Reader(ours)
-    gevent.sleep(0)
-    for _ in range(200):
+    for number in (1, 2):  # the second wake-up soon after the first
         theirs.sendall(b"x")
-        gevent.sleep(0.00025)  # the hub polls, and would read each one by itself
-    reader.until(200)
-    assert ours.calls < 150
-    gevent.sleep(0.02)  # it has seen an interval in which nothing came
+        reader.until(number)
+    for _ in range(20):
+        theirs.sendall(b"x")
+        gevent.sleep(0.001)  # the hub polls, and would read each one by itself
+    reader.until(22)
+    assert ours.calls < 12
+    with gevent.Timeout(10):
+        while not ours.idle:  # an interval in which nothing came
+            gevent.sleep(0.01)
     before = ours.calls
-    gevent.sleep(0.02)
+    gevent.sleep(0.6)
     assert ours.calls == before
     theirs.sendall(b"y")
-    reader.until(201)
+    reader.until(23)
 
 
 def test_more_than_a_piece_is_read_at_once(pair: tuple[Sock, socket.socket]) -> None:
@@ -163,6 +169,7 @@ import sys, gevent
 from wsapp.backends import open_backend
 from wsapp.core.events import Draft, parse_record
 from wsapp.core.ports import Limits
+from wsapp.transport import live_reading
 from wsapp.transport.live_reading import read_in_hub
 from tests.valkey import Valkey
 

@@ -7,7 +7,7 @@ from typing import Any
 
 from flask import Blueprint, Response, request
 
-from wsapp.blueprints.api_access import answer
+from wsapp.blueprints.api_access import answer, api_url, the_server
 
 api_documents = Blueprint("documents", __name__)
 
@@ -17,14 +17,14 @@ def openapi_document() -> Response:
     """OpenAPI 3.1 of the HTTP API."""
     # apispec is loaded when somebody asks: no worker needs it to serve.
     from wsapp.blueprints.api_openapi import openapi
-    return _document(openapi())
+    return _document({**openapi(), "servers": [{"url": api_url()}]})
 
 
 @api_documents.get("/asyncapi.json")
 def asyncapi_document() -> Response:
     """AsyncAPI 3.0 of the socket events."""
     from wsapp.blueprints.api_asyncapi import asyncapi
-    return _document(asyncapi())
+    return _document(asyncapi(tuple(event for event in the_server().events.values() if event.schema is not None)))
 
 
 def _document(told: dict[str, Any]) -> Response:

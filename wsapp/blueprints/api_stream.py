@@ -10,8 +10,10 @@ from typing import Any, Final
 
 from flask import Blueprint, Response, request
 
+from wsapp.auth import bearer
 from wsapp.blueprints.api_access import Problem, answer, checked, read_body, the_server
 from wsapp.blueprints.api_schemas import Acknowledgement
+from wsapp.blueprints.sessions import acknowledgement, refusal
 from wsapp.core.events import Position
 from wsapp.errors import ErrorCode, PayloadError, RequestError
 from wsapp.runtime.operations import session_name
@@ -29,7 +31,7 @@ _ACKNOWLEDGEMENT: Final = Acknowledgement()
 def stream() -> Response:
     """`?rooms=agent:a,task:t&since=...&presence=true`; `Last-Event-ID` wins over `since`."""
     server = the_server()
-    _judge_origin(server)
+    server.engine.turnstile.judge(request.environ)
     rooms = _rooms(server.settings.max_rooms)
     since, presence = _since(rooms), _presence()
     if request.method == "HEAD":
@@ -51,19 +53,14 @@ def stream() -> Response:
 def acknowledge() -> Response:
     """`{id, sessionId?}`: the stream's user has the critical event; again is fine."""
     user, id = _answered()
-    if not the_server().hub.critical.ack(user, id):
-        raise _unknown(id)
-    return answer({"id": id})
+    return answer(acknowledgement(the_server().hub, user, id))
 
 
 @api_stream.post("/stream/nack", provide_automatic_options=False)
 def refuse() -> Response:
     """`{id, sessionId?}`: the stream's user wants the critical event again, soon."""
     user, id = _answered()
-    outcome = the_server().hub.critical.nack(user, id)
-    if outcome is None:
-        raise _unknown(id)
-    return answer({"id": id, "state": str(outcome.state), "attempts": outcome.attempts})
+    return answer(refusal(the_server().hub, user, id))
 
 
 @api_stream.route("/stream", methods=["OPTIONS"])
@@ -71,7 +68,7 @@ def refuse() -> Response:
 @api_stream.route("/stream/nack", methods=["OPTIONS"])
 def preflight() -> Response:
     """A page from elsewhere asks whether it may (Fetch standard, "CORS-preflight request")."""
-    _judge_origin(the_server())
+    the_server().engine.turnstile.judge(request.environ)
     return Response(status=204)
 
 
@@ -91,7 +88,7 @@ def shared(response: Response) -> Response:
 def _answered() -> tuple[str, str]:
     """The user who answers, and the id of the event.  Raises Problem, RequestError, PayloadError, BrokerUnavailable."""
     server = the_server()
-    _judge_origin(server)
+    server.engine.turnstile.judge(request.environ)
     identity = server.hub.admission.of_request(request.environ)
     asked = checked(_ACKNOWLEDGEMENT, read_body(), "the acknowledgement")
     user = identity.user_id or _anonymous(server, asked.get("sessionId"))
@@ -112,24 +109,13 @@ def _anonymous(server: Any, session_id: str | None) -> str:
     return str(user)
 
 
-def _unknown(id: str) -> RequestError:
-    return RequestError(ErrorCode.NOT_FOUND, f"no critical event {id[:50]!r} waits for this user's answer")
-
-
 def _auth(sources: tuple[str, ...]) -> dict[str, str]:
     """What stands for the `auth` of CONNECT.  A query ends up in logs: a token there counts only where the settings
     allow it."""
-    scheme, _, token = request.headers.get("Authorization", "").partition(" ")
-    if scheme.lower() != "bearer":
-        token = request.args.get("token", "") if "query" in sources else ""
-    return {"token": token.strip()} if token.strip() else {}
-
-
-def _judge_origin(server: Any) -> None:
-    try:
-        server.engine.turnstile.judge(request.environ)
-    except PermissionError as error:
-        raise Problem(403, ErrorCode.FORBIDDEN, str(error)) from error
+    token = bearer(request.headers.get("Authorization"))
+    if token is None and "query" in sources:
+        token = request.args.get("token", "").strip()
+    return {"token": token} if token else {}
 
 
 def _presence() -> bool:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import logging
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any, Final
 
 from socketio.exceptions import ConnectionRefusedError as Refusal
@@ -18,10 +18,10 @@ from wsapp.core.events import packet as event_packet
 from wsapp.core.packets import BadPacket, Kind, Packet, ReservedName, decode
 from wsapp.core.session import Session
 from wsapp.errors import CloseCode, ErrorCode, PayloadError, RequestError, WsappError
-from wsapp.runtime.event_blueprint import Call, EventHandler
+from wsapp.runtime.event_blueprint import Call, Event
 from wsapp.runtime.hub import Hub
 from wsapp.runtime.inbound import Verdict
-from wsapp.transport.connection import Connection
+from wsapp.transport.connection import Connection, let_in
 from wsapp.transport.engine import Engine
 from wsapp.transport.frames import Frame
 from wsapp.transport.polling import PacketError
@@ -32,14 +32,12 @@ ROOT: Final = "/"
 ROOT_ONLY: Final = (ROOT,)  # one tuple for everybody
 EMITTED: Final = re.compile(rb"4[25](?:\d+-)?(?:(/[^,]*),)?")
 
-Hooks = Mapping[str, list[Callable[..., object]]]
-
 
 class Dispatch:
     """One per server.  `sio` is python-socketio's server, `handlers` our events by name."""
 
-    def __init__(self, hub: Hub, sio: Any, handlers: Mapping[str, EventHandler], hooks: Hooks) -> None:
-        self.hub, self._sio, self._handlers, self._hooks = hub, sio, handlers, hooks
+    def __init__(self, hub: Hub, sio: Any, handlers: Mapping[str, Event]) -> None:
+        self.hub, self._sio, self._handlers = hub, sio, handlers
 
     # -- the engine's hooks
 
@@ -59,7 +57,8 @@ class Dispatch:
         self.hub.metrics.received += 1
         self.hub.connections.touch(self._sid(connection) or "")
         viewer = connection.viewer
-        verdict = self.hub.inbound.admit(connection.sid, viewer.user_id if isinstance(viewer, Session) else None)
+        verdict = self.hub.inbound.admit(connection.sid, viewer.user_id if isinstance(viewer, Session) else None,
+                                         packet.size if isinstance(packet, Packet) else 0)
         if verdict is not Verdict.TAKE:
             self._overrun(connection, packet, verdict)
             return
@@ -117,8 +116,11 @@ class Dispatch:
             self._event(connection, packet)
 
     def closed(self, connection: Connection, reason: str) -> None:
-        """A connection has ended, for whatever reason."""
+        """A connection has ended, for whatever reason.  Namespaces that the client had left before, with a packet that
+        still waits for its turn, were left by the client."""
         self.hub.inbound.forget(connection.sid)
+        for name in [name for name in self._sio.manager.get_namespaces() if name not in connection.asked]:
+            self._sio._handle_disconnect(connection.sid, name, self._sio.reason.CLIENT_DISCONNECT)
         self._sio._handle_eio_disconnect(connection.sid, reason)
         self.left(connection)
 
@@ -130,7 +132,7 @@ class Dispatch:
         self.hub.admission.left(viewer.sid)
         session = self.hub.lifecycle.goodbye(viewer.sid)
         if session is not None:
-            self._run_hooks("disconnect", session)
+            self.hub.run_hooks("disconnect", session)
 
     def close_unjoined(self, engine: Engine) -> None:
         """Close transports that were opened a while ago and have joined no namespace: refused ones, and idle ones."""
@@ -168,6 +170,7 @@ class Dispatch:
             self._turn_away(connection, ROOT, sid, {"message": "the server failed to connect you"})
             return
         self._sio.manager.connect(sid, ROOT)
+        let_in(connection)
         if connection.closed:  # it went while it was being admitted
             self.closed(connection, self._sio.reason.TRANSPORT_CLOSE)
             return
@@ -208,6 +211,7 @@ class Dispatch:
             self._turn_away(connection, name, sid, told)
             return
         sio.manager.connect(sid, name)
+        let_in(connection)
         if connection.closed:  # it went while it was being admitted
             self.closed(connection, sio.reason.TRANSPORT_CLOSE)
             return
@@ -233,7 +237,7 @@ class Dispatch:
         admission.admitted(welcome.session, identity)
         try:
             admission.confirm(identity, environ)
-            self._run_hooks("connect", welcome.session, environ, auth)
+            self.hub.run_hooks("connect", welcome.session, environ, auth)
         except Exception:
             self.hub.connections.registry.leave_all(welcome.session)
             self.hub.connections.forget(sid)
@@ -254,10 +258,6 @@ class Dispatch:
         _forget_asking(connection, name)
         self._sio.manager.disconnect(sid, name, ignore_queue=True)
 
-    def _run_hooks(self, name: str, session: Session, *args: object) -> None:
-        for hook in self._hooks[name]:
-            hook(session, *args)
-
     # -- events
 
     def _event(self, connection: Connection, packet: Packet) -> None:
@@ -272,7 +272,7 @@ class Dispatch:
             return
         self._sio._handle_event(connection.sid, packet.namespace, packet.id, packet.data)
 
-    def _ours(self, connection: Connection, packet: Packet, handler: EventHandler, session: Session) -> None:
+    def _ours(self, connection: Connection, packet: Packet, handler: Event, session: Session) -> None:
         session.received += 1
         call = Call(session, self.hub)
         try:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import logging
 import time
+from enum import StrEnum
 from functools import partial
 from typing import TYPE_CHECKING, Any, Final, Protocol
 
@@ -27,11 +28,27 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-CLOSED, PONG, MESSAGE = (ord(digit) for digit in "134")
+CLOSED, PONG, MESSAGE = b"1", b"3", ord("4")  # the first two carry nothing
+BROKEN: Final = frozenset({CloseCode.PROTOCOL_ERROR, CloseCode.INVALID_DATA, CloseCode.TOO_BIG})
 
 SLOW_GRACE: Final = 15.0  # seconds in which a client that was cut off may read that it was
 INBOX_PAUSE: Final = 0.01  # seconds between looks at a full inbox, while a POST waits
 LINGER: Final = 5.0  # seconds a closed polling session still answers its last poll
+
+
+class Ending(StrEnum):
+    """Why a connection has ended, as Flask-SocketIO's disconnect handlers get it (python-engineio's names)."""
+
+    CLIENT = "client disconnect"
+    SERVER = "server disconnect"
+    PING_TIMEOUT = "ping timeout"
+    TRANSPORT_CLOSE = "transport close"
+    TRANSPORT_ERROR = "transport error"
+
+
+# What the server ends itself is SERVER, but for these.
+ENDINGS: Final = {CloseCode.PING_TIMEOUT: Ending.PING_TIMEOUT, CloseCode.SLOW_CLIENT: Ending.TRANSPORT_ERROR,
+                  **dict.fromkeys(BROKEN, Ending.TRANSPORT_ERROR)}
 
 
 class Viewer(Protocol):
@@ -46,14 +63,13 @@ class Viewer(Protocol):
 class Connection:
     """One transport session.  Satisfies `wsapp.core.session.Peer` and what python-socketio asks of a socket."""
 
-    __slots__ = ("__weakref__", "_inbox", "_poll", "_session",
-                 "asked", "attachments", "awaiting_pong", "closed", "connected", "direct", "engine", "held",
-                 "pinged_at", "posting", "probe", "sid", "viewer", "ws")
+    __slots__ = ("__weakref__", "_inbox", "_poll", "_session", "asked", "attachments", "awaiting_pong", "closed",
+                 "connected", "direct", "engine", "held", "max_message", "pinged_at", "posting", "probe", "sid",
+                 "viewer", "ws")
 
     def __init__(self, engine: Engine, sid: str) -> None:
         self.engine, self.sid = engine, sid
-        self.closed = False
-        self.connected = True
+        self.closed, self.connected = False, True
         self.ws: WebSocket | None = None
         self.viewer: Viewer | None = None
         self.attachments: Any = None
@@ -61,7 +77,7 @@ class Connection:
         self.held: list[Frame] | None = None  # while CONNECT is not yet answered
         self.direct: Outbox | None = None  # the way past `push`: a WebSocket that is not held
         self.pinged_at, self.awaiting_pong = 0.0, False
-        self.posting = False
+        self.posting, self.max_message = False, min(engine.options.first_message, engine.options.max_message)
         self._poll: PollQueue | None = None
         self.probe: Probe | None = None
         self._inbox: Inbox | None = None
@@ -143,7 +159,7 @@ class Connection:
         if self.closed:
             return
         self.engine.closes(code)
-        self._end(reason)
+        self._end(ENDINGS.get(CloseCode(code), Ending.SERVER))
         if self.ws is not None:
             self.ws.close(code, reason)
         elif self._poll is not None:
@@ -152,12 +168,11 @@ class Connection:
         if self.probe is not None:
             self.probe.ws.close(code, reason)
 
-    def _gone(self, reason: str, code: int, told: str = "") -> None:
+    def _gone(self, ending: Ending, code: int, told: str = "") -> None:
         """The client has left, or is taken to have: no GET is answered any more."""
-        self._end(reason)
-        for ws in (self.ws, self.probe.ws if self.probe is not None else None):
-            if ws is not None:
-                ws.close(code, told)
+        self._end(ending)
+        for ws in self.websockets():
+            ws.close(code, told)
         self.engine.forget(self)
 
     def broke(self, code: int, reason: str) -> None:
@@ -165,7 +180,7 @@ class Connection:
         self.close(code, reason)
         self.engine.forget(self)
 
-    def _end(self, reason: str) -> None:
+    def _end(self, ending: Ending) -> None:
         """The books are closed first, whatever becomes of the bytes."""
         self.closed, self.connected = True, False
         self._route(None)
@@ -173,7 +188,7 @@ class Connection:
             self.engine.forget(self)
         else:
             self._poll.ready.set()
-        self.engine.ended(self, reason)
+        self.engine.ended(self, ending)
 
     # -- heartbeat
 
@@ -193,7 +208,7 @@ class Connection:
 
     def timed_out(self) -> None:
         if not self.closed:
-            self._gone("ping timeout", CloseCode.PING_TIMEOUT, "ping timeout")
+            self._gone(Ending.PING_TIMEOUT, CloseCode.PING_TIMEOUT, "ping timeout")
 
     # -- WebSocket
 
@@ -205,14 +220,17 @@ class Connection:
     def make_websocket(self, sock: Any, on_message: Any, on_closed: Any, squeeze: Squeeze | None) -> WebSocket:
         """A WebSocket with the engine's limits."""
         options = self.engine.options
-        return WebSocket(sock, on_message, on_closed, max_message=options.max_message, max_bytes=options.outbox_bytes,
+        return WebSocket(sock, on_message, on_closed, max_message=self.max_message, max_bytes=options.outbox_bytes,
                          max_age=options.outbox_age, on_full=self._slow, squeeze=squeeze)
+
+    def websockets(self) -> list[WebSocket]:
+        return [ws for ws in (self.ws, self.probe.ws if self.probe is not None else None) if ws is not None]
 
     def _slow(self) -> None:
         """The client does not read: it is cut off, and told so if it reads again (it may come back and resume)."""
         if not self.closed:
             self.engine.hooks.count("slowCut")
-            self._end("transport error")
+            self._end(Ending.TRANSPORT_ERROR)
             if self.ws is not None:
                 self.ws.cut(CloseCode.SLOW_CLIENT, "the client does not read: come back", SLOW_GRACE)
 
@@ -222,9 +240,9 @@ class Connection:
         except PacketError as error:
             self.close(CloseCode.PROTOCOL_ERROR, str(error))
 
-    def _transport_closed(self, reason: str) -> None:
+    def _transport_closed(self, _reason: str) -> None:
         if not self.closed:
-            self._end(reason)
+            self._end(Ending.TRANSPORT_CLOSE)
 
     # -- upgrade
 
@@ -278,7 +296,7 @@ class Connection:
         if not self.closed and self.ws is None:
             if self._poll is not None:
                 self._poll.cancel()
-            self._gone("transport close", CloseCode.PROTOCOL_ERROR, "the poll was cancelled")
+            self._gone(Ending.TRANSPORT_CLOSE, CloseCode.PROTOCOL_ERROR, "the poll was cancelled")
 
     def post(self, body: bytes) -> None:
         """The packets of a POST.  Raises PacketError; the connection is closed then, and none of them was taken
@@ -307,9 +325,9 @@ class Connection:
         kind = payload[0] if payload else -1
         if kind == MESSAGE:
             self._enqueue(self.engine.read(self, payload[1:].decode()), len(payload))
-        elif kind == PONG:
+        elif payload == PONG:
             self._pong()
-        elif kind == CLOSED:
+        elif payload == CLOSED:
             self._client_left()
         else:
             raise PacketError(f"not a packet of a client: {payload[:20]!r}")
@@ -322,7 +340,7 @@ class Connection:
                 self.viewer.ponged(now)
 
     def _client_left(self) -> None:
-        self._gone("client namespace disconnect" if self.viewer is None else "transport close", CloseCode.NORMAL)
+        self._gone(Ending.CLIENT, CloseCode.NORMAL)
 
     def _enqueue(self, item: Any, size: int) -> None:
         if item is None:
@@ -335,10 +353,17 @@ class Connection:
         """Read no more for now; False where there is nothing to be read (a POST waits by itself)."""
         if self.ws is None:
             return False
-        self.ws.outbox.pause()
+        self.ws.pause()
         return True
 
     def resume(self) -> None:
         """Read on."""
         if self.ws is not None:
-            self.ws.outbox.resume()
+            self.ws.resume()
+
+
+def let_in(connection: Connection) -> None:
+    """A CONNECT was accepted: from now on messages may be as large as the settings say."""
+    connection.max_message = connection.engine.options.max_message
+    for ws in connection.websockets():
+        ws.allow(connection.max_message)

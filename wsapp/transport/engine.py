@@ -21,7 +21,7 @@ import engineio
 from wsapp.core.events import strict_dumps
 from wsapp.core.limited_log import LimitedLog
 from wsapp.errors import CloseCode, WsappError
-from wsapp.transport.connection import Connection
+from wsapp.transport.connection import BROKEN, Connection, Ending
 from wsapp.transport.deflate import deflate, negotiate
 from wsapp.transport.departure import Departure
 from wsapp.transport.frames import Frame, Squeeze
@@ -46,8 +46,8 @@ StartResponse = Callable[..., Any]
 COMPRESS_FROM: Final = 1024  # bytes
 CONTENT: Final = ("Content-Type", "text/plain; charset=UTF-8")
 UNAVAILABLE: Final = "503 Service Unavailable"
+ONCE_A_MINUTE: Final = 1 / 60
 BEARER: Final = 'Bearer realm="wsapp", error="invalid_token"'  # RFC 6750 section 3
-BROKEN: Final = frozenset({CloseCode.PROTOCOL_ERROR, CloseCode.INVALID_DATA, CloseCode.TOO_BIG})
 TOKEN_LENGTH: Final = 8  # characters of a sid that name its worker
 
 
@@ -79,6 +79,7 @@ class EngineOptions:
     ping_timeout: float = 20.0
     upgrade_timeout: float = 10.0
     max_message: int = 1_000_000
+    first_message: int = 65_536  # largest until a CONNECT was accepted
     max_packets: int = 5000
     max_connections: int = 1000
     outbox_bytes: int = 4_000_000
@@ -119,7 +120,7 @@ class Engine(engineio.Server):  # type: ignore[misc]  # engineio has no types
                                    lambda name: self.hooks.count(name))
         self.token = secrets.token_hex(TOKEN_LENGTH // 2)
         self.draining = False
-        self._lines = LimitedLog(log)
+        self._lines, self._fullness = LimitedLog(log), LimitedLog(log, rate=ONCE_A_MINUTE, burst=1)
         self.sockets: dict[str, Connection] = {}
         self.heartbeat = Heartbeat(options.ping_interval, options.ping_timeout)
 
@@ -166,11 +167,11 @@ class Engine(engineio.Server):  # type: ignore[misc]  # engineio has no types
         except Exception:
             log.exception("a message of %s could not be handled", connection.sid)
 
-    def ended(self, connection: Connection, reason: str) -> None:
+    def ended(self, connection: Connection, ending: Ending) -> None:
         """A connection is over; may be called from the hub, so nothing in it may block."""
         if connection.ws is not None:
             self.closes(connection.ws.failed)
-        self.hooks.closed(connection, reason)
+        self.hooks.closed(connection, ending)
 
     def closes(self, code: int) -> None:
         """Count connections that are ended because of what their clients sent."""
@@ -251,6 +252,8 @@ class Engine(engineio.Server):  # type: ignore[misc]  # engineio has no types
             raise Refused(Refusal.FORBIDDEN, "the server is restarting", UNAVAILABLE, [("Retry-After", "1")])
         if len(self.sockets) >= self.options.max_connections:
             self.hooks.count("connectionsRefused")
+            self._fullness.warning("", "refused a client: the worker is full: %d connections (MAX_CONNECTIONS)",
+                                   self.options.max_connections)
             raise Refused(Refusal.FORBIDDEN, f"the worker is full: {self.options.max_connections} connections",
                           UNAVAILABLE, [("Retry-After", "5")])
         try:
@@ -354,9 +357,9 @@ class Engine(engineio.Server):  # type: ignore[misc]  # engineio has no types
         if "HTTP_TRANSFER_ENCODING" in environ or not (length.isascii() and length.isdigit()):
             raise Refused(Refusal.BAD_REQUEST, "a POST needs a Content-Length", "411 Length Required",
                           [("Connection", "close")])
-        if int(length) > self.options.max_message:
+        if int(length) > connection.max_message:
             connection.broke(CloseCode.TOO_BIG, "the payload is too large")
-            raise Refused(Refusal.BAD_REQUEST, f"a payload may have {self.options.max_message} bytes",
+            raise Refused(Refusal.BAD_REQUEST, f"a payload may have {connection.max_message} bytes",
                           "413 Content Too Large", [("Connection", "close")])
         if connection.posting:
             connection.broke(CloseCode.PROTOCOL_ERROR, "two POSTs at once")

@@ -75,6 +75,7 @@ class Service(Protocol):
     def polled(self) -> bool: ...
 
     def start(self) -> None: ...
+    def announce(self, addresses: list[Any], scheme: str) -> None: ...
     def connection_count(self) -> int: ...
     def drain(self, timeout: float | None = None) -> None: ...
     def shutdown(self) -> None: ...
@@ -261,7 +262,7 @@ class Handler(TimedWrites, PyWSGIHandler):  # type: ignore[misc]  # gunicorn has
         return environ
 
     def run_application(self) -> Any:
-        if wants_websocket(self.environ) and not self.environ["PATH_INFO"].startswith(self.server.own_paths):
+        if wants_websocket(self.environ) and not self._is_own():
             try:
                 invite(self, self.server.guests)
             except HandshakeError as error:
@@ -270,6 +271,10 @@ class Handler(TimedWrites, PyWSGIHandler):  # type: ignore[misc]  # gunicorn has
         if self.close_connection and self.socket is not None and self._unread() > 0:
             self._hang_up()
         return answered
+
+    def _is_own(self) -> bool:
+        """Whether the request is for one of the services, which may be mounted below a path."""
+        return any(path in self.environ["PATH_INFO"] for path in self.server.own_paths)
 
     def _hang_up(self) -> None:
         """The answer is out before the body was read, and is the last one: say so by TCP, and read on for a moment
@@ -349,7 +354,7 @@ def _start(hosted: list[Service]) -> None:
     try:
         for service in hosted:
             service.start()
-    except PartitionMismatch as error:
+    except (PartitionMismatch, SettingsError) as error:
         log.critical("the server ends: %s", error)
         sys.exit(Arbiter.WORKER_BOOT_ERROR)
 
@@ -408,6 +413,8 @@ class Worker(GeventPyWSGIWorker):  # type: ignore[misc]  # gunicorn has no types
             self._balance.is_ahead(0)  # from here on the others count on this one
         for service in hosted:
             log.info("wsapp worker %s is up: %s", service.token, service.store)
+            if self.age == 1:  # the first worker of the server says it for all
+                service.announce([sock.getsockname() for sock in self.sockets], "https" if self.cfg.is_ssl else "http")
         while self.alive:
             self.notify()
             for handoff in handoffs:
