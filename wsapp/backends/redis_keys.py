@@ -63,11 +63,6 @@ class RedisKeys:
         return f"{self.prefix}{{{self.partition}}}:"
 
     @property
-    def clock(self) -> str:
-        """STRING: the last id given, as a decimal number."""
-        return f"{self.base}clock"
-
-    @property
     def generation(self) -> str:
         """HASH `token`, `run`: which server's life the epochs belong to; `partitions`: of how many this is one."""
         return f"{self.base}generation"
@@ -161,7 +156,7 @@ class PublishKeys:
 
     def __init__(self, keys: RedisKeys) -> None:
         self._keys = keys
-        self._common: tuple[Argument, ...] = (keys.clock.encode(), keys.generation.encode())
+        self._common: tuple[Argument, ...] = (keys.generation.encode(),)
         self._rooms: dict[str, tuple[Argument, ...]] = {}
 
     def of(self, draft: Draft) -> list[Argument]:

@@ -80,7 +80,6 @@ class RedisLive:
         self._away, self._reason = True, "the live connection was not started"
         self._asked_at: float | None = None
         self._heard, self._silent = 0.0, ""
-        self.last = b""  # the record that came last
         self.lost: Callable[[], None] = _nothing
 
     def start(self, boot: str, on_record: Callable[[str, bytes], None], on_gap: Callable[[], None],
@@ -287,9 +286,8 @@ class RedisLive:
             if type(message) is not list or message[0] != kind or (room := rooms.get(message[1])) is None:
                 self._unsettled.append(message)
                 continue
-            self.last = record = message[2]
             try:
-                on_record(room, record)
+                on_record(room, message[2])
             except Exception:
                 log.exception("a record of %s was not delivered", room)
 
