@@ -137,7 +137,7 @@ class RedisBackend:
         self.critical: CriticalStore = RedisCritical(self._pool, limits)
         self.cluster: Cluster = RedisCluster(self._pool)
         self.revocations: Revocations = RedisRevocations(self._pool)
-        self.bus: Bus = RedisBus(self._pool, channel)
+        self.bus: Bus = RedisBus(self._pool)
         self.api_keys: ApiKeys = RedisApiKeys(self._pool)
         self.presence: Presence = (PartitionedPresence(self._pool, lambda _room: self._pool)
                                    if self._line.keys.sharded else RedisPresence(self._pool))

@@ -33,12 +33,13 @@
   const wanted = new Set();
   const joined = new Map(); // room -> "yes" | "asked" | "refused"
 
+  // A name from the address ends up in a command to copy: control characters would steer the terminal that it is pasted into.
+  const ROOM = /^(agent|task|project):[^\u0000-\u001f\u007f-\u009f]+$/;
+  const decoded = (part) => { try { return decodeURIComponent(part).trim(); } catch { return ""; } };
+
   function roomsOfAddress() {
     const parts = location.hash.slice(1).split("&").filter((part) => !part.startsWith("token="));
-    const rooms = parts.join("&").split(",").map((part) => {
-      try { return decodeURIComponent(part).trim(); } catch { return ""; }
-    });
-    return rooms.filter((room) => /^(agent|task|project):./.test(room));
+    return parts.join("&").split(",").map(decoded).filter((room) => ROOM.test(room));
   }
 
   function writeAddress() {
@@ -53,7 +54,7 @@
     for (const room of [...wanted]) if (!next.has(room)) leave(room);
     for (const room of next) wanted.add(room);
     writeAddress(); // without the token: an address is copied, shown and kept
-    if (given) useToken(decodeURIComponent(given.slice("token=".length)));
+    if (given) takeOffered(decoded(given.slice("token=".length)));
     ask();
   }
 
@@ -341,6 +342,16 @@
         socket.disconnect().connect();
       } else askForToken(`refused: ${answer.error.message} (${answer.error.code})`, "error");
     });
+  }
+
+  // A link may not make somebody else of this tab without being asked: what is done here would be done in that name.
+  function takeOffered(given) {
+    if (!given) notice("the token in the link cannot be read", "error");
+    else if (!token) useToken(given);
+    else if (given !== token) {
+      askForToken(`A link brings a token of ${holder(given)}; this tab has one of ${holder(token)}. Use the link's?`);
+      byId("token").value = given;
+    }
   }
 
   byId("identity-open").addEventListener("click", () => {
