@@ -440,7 +440,6 @@ def _engine_options(settings: Settings) -> EngineOptions:
     return EngineOptions(
         ping_interval=settings.ping_interval, ping_timeout=settings.ping_timeout, max_message=settings.max_message,
         first_message=max(FIRST_MESSAGE, ROOM_POSITION * settings.max_rooms), inbox_bytes=settings.inbox_bytes,
-        max_connections=settings.max_connections,
         outbox_bytes=settings.outbox_bytes, outbox_age=settings.outbox_age, deflate=settings.deflate,
         deflate_threshold=settings.deflate_threshold, deflate_level=settings.deflate_level,
         transports=settings.transports, upgrades=settings.allow_upgrades and "websocket" in settings.transports)
@@ -457,8 +456,8 @@ def _guests(settings: Settings, engine: Engine) -> GuestOptions:
 
 def _gate(hub: Hub) -> Gate:
     settings = hub.settings
-    options = GateOptions(settings.max_connections_per_address, settings.max_handshakes_per_sec,
-                          settings.trusted_proxies)
+    options = GateOptions(settings.max_connections, settings.max_connections_per_address,
+                          settings.max_handshakes_per_sec, settings.trusted_proxies)
     return Gate(options, hub.admission.judge_handshake, hub.metrics.count)
 
 

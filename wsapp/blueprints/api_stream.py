@@ -17,10 +17,10 @@ from wsapp.errors import ErrorCode, PayloadError, RequestError
 from wsapp.runtime.operations import session_name
 from wsapp.runtime.stream import open_stream, read_id
 from wsapp.schemas import MAX_MS, parse_room
+from wsapp.transport.gate import Full
 
 api_stream = Blueprint("stream", __name__)
 
-FULL_RETRY: Final = "5"  # seconds
 _KNOWN: Final = {"rooms", "room", "since", "token", "presence"}
 _ACKNOWLEDGEMENT: Final = Acknowledgement()
 
@@ -34,10 +34,13 @@ def stream() -> Response:
     since, presence = _since(rooms), _presence()
     if request.method == "HEAD":
         return Response(content_type="text/event-stream")
-    _require_room_for_one(server)
+    if server.engine.draining:
+        raise Problem(503, ErrorCode.DRAINING, "the server is restarting", {"Retry-After": "1"})
     try:
         opened = open_stream(server.hub, server.engine, request.environ, _auth(server.settings.token_sources), rooms,
                              since, presence)
+    except Full as error:
+        raise Problem(503, ErrorCode.LIMIT, str(error), {"Retry-After": str(error.retry_after)}) from error
     except ConnectionRefusedError as error:
         raise Problem(403, ErrorCode.FORBIDDEN, str(error) or "the connection was refused") from error
     response = Response(opened.lines(), content_type="text/event-stream; charset=utf-8")
@@ -131,15 +134,6 @@ def _presence() -> bool:
     if given not in ("true", "false"):
         raise PayloadError("presence must be true or false", {"presence": ["must be true or false"]})
     return given == "true"
-
-
-def _require_room_for_one(server: Any) -> None:
-    if server.engine.draining:
-        raise Problem(503, ErrorCode.DRAINING, "the server is restarting", {"Retry-After": "1"})
-    limit = server.settings.max_connections
-    if server.connections.get_connection_count() >= limit:
-        server.metrics.count("connectionsRefused")
-        raise Problem(503, ErrorCode.LIMIT, f"the worker is full: {limit} connections", {"Retry-After": FULL_RETRY})
 
 
 def _rooms(limit: int) -> list[str]:

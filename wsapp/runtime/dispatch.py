@@ -112,6 +112,7 @@ class Dispatch:
             self._sio._handle_disconnect(connection.sid, packet.namespace, self._sio.reason.CLIENT_DISCONNECT)
             if packet.namespace == ROOT:
                 self.left(connection)
+            connection.engine.gate.parted(connection.sid, self._sio.environ.get(connection.sid, {}))
         elif packet.kind in (Kind.ACK, Kind.BINARY_ACK):
             self._sio._handle_ack(connection.sid, packet.namespace, packet.id, packet.data)
         else:

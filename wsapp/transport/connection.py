@@ -364,6 +364,7 @@ class Connection:
 
 def let_in(connection: Connection) -> None:
     """A CONNECT was accepted: from now on messages may be as large as the settings say."""
+    connection.engine.gate.settled(connection.sid)
     connection.max_message = connection.engine.options.max_message
     for ws in connection.websockets():
         ws.allow(connection.max_message)
