@@ -23,6 +23,7 @@ from urllib.parse import unquote, urlsplit, urlunsplit
 from wsapp.core.api_keys import ApiKey, parse_key
 from wsapp.core.catch_up import Pace
 from wsapp.core.critical import RetryPolicy
+from wsapp.core.events import KINDS
 from wsapp.core.origin import parse_host, parse_origin
 from wsapp.core.partitions import MOST_PARTITIONS
 from wsapp.core.patterns import matches
@@ -33,7 +34,6 @@ from wsapp.public_keys import load_public_key
 
 MAX_RATE: Final = 1e6  # frames per second of one user
 MIN_SECRET: Final = 32  # bytes of an HS256 key: no shorter than the hash (RFC 7518 section 3.2)
-_KINDS: Final = ("agent", "task", "project")
 LONGEST_UNIX: Final = 5 + 107  # characters of unix: and of a path (sockaddr_un, unix(7))
 MIN_DIFFERENT: Final = 8  # characters of a secret
 EVERYWHERE: Final = "0.0.0.0"  # noqa: S104  # where production listens
@@ -171,7 +171,7 @@ def _patterns(value: object, spec: Spec) -> tuple[str, ...]:
     patterns = _list(value, spec)
     for pattern in patterns:
         kind, colon, _ = pattern.partition(":")
-        if not any(matches(kind, known) for known in _KINDS) or not (colon or pattern.endswith("*")):
+        if not any(matches(kind, known) for known in KINDS) or not (colon or pattern.endswith("*")):
             raise ValueError(f"has a pattern that no room fits: {pattern}; like agent:*,project:7 or *")
     return patterns
 
@@ -582,10 +582,10 @@ def require_decision(settings: Settings) -> None:
     if settings.jwt_public_key_file is not None:
         load_public_key(settings.jwt_public_key_file)
     if settings.jwt_jwks is not None:
-        _require_set(settings.jwt_jwks)
+        _require_readable_set(settings.jwt_jwks)
 
 
-def _require_set(place: str) -> None:
+def _require_readable_set(place: str) -> None:
     """A key set in a file has to be there; one behind a URL may come later."""
     if place.startswith(("https://", "http://")):
         if not urlsplit(place).hostname:

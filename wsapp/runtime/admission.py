@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import Any, Final
 from urllib.parse import parse_qs
 
-from wsapp.auth import NOBODY, Authenticator, Identity, TokenRefused, revocation
+from wsapp.auth import NOBODY, Authenticator, Identity, TokenRefused, bearer, revocation
 from wsapp.core.connections import ConnectionManager
 from wsapp.core.events import packet
 from wsapp.core.ports import Revocations
@@ -86,10 +86,10 @@ class Admission:
         """Who asks over plain HTTP: a bearer token, or one in the query where the settings allow it there.  Raises
         TokenRefused; NOBODY where no tokens are asked for."""
         if self._host.identify is not None:
-            return self._hooked({"token": _bearer(environ)}, environ)
+            return self._hooked({"token": bearer(environ.get("HTTP_AUTHORIZATION"))}, environ)
         if self._authenticator is None:
             return NOBODY
-        token = _bearer(environ)
+        token = bearer(environ.get("HTTP_AUTHORIZATION"))
         try:
             return self._judged(self._offered(environ) if token is None else token)
         except TokenRefused as error:
@@ -132,7 +132,7 @@ class Admission:
 
     def _offered(self, environ: dict[str, Any]) -> str | None:
         sources = self._settings.token_sources
-        token = _bearer(environ) if "header" in sources else None
+        token = bearer(environ.get("HTTP_AUTHORIZATION")) if "header" in sources else None
         if token is None and "query" in sources:
             token = (parse_qs(environ.get("QUERY_STRING", "")).get("token") or [None])[0]
         return token
@@ -333,12 +333,6 @@ class Admission:
                    (*held.entries.values(), revocation("session", held.session.id))]
         for entry, at, until in self._known.look_again(entries):
             self.revoked(entry, at, until)
-
-
-def _bearer(environ: Mapping[str, Any]) -> str | None:
-    """The token of `Authorization: Bearer` (RFC 6750 section 2.1)."""
-    scheme, _, token = environ.get("HTTP_AUTHORIZATION", "").partition(" ")
-    return token.strip() if scheme.lower() == "bearer" else None
 
 
 def _asked_session(auth: Any) -> dict[str, str]:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import logging
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any, Final
 
 from socketio.exceptions import ConnectionRefusedError as Refusal
@@ -18,7 +18,7 @@ from wsapp.core.events import packet as event_packet
 from wsapp.core.packets import BadPacket, Kind, Packet, ReservedName, decode
 from wsapp.core.session import Session
 from wsapp.errors import CloseCode, ErrorCode, PayloadError, RequestError, WsappError
-from wsapp.runtime.event_blueprint import Call, EventHandler
+from wsapp.runtime.event_blueprint import Call, Event
 from wsapp.runtime.hub import Hub
 from wsapp.runtime.inbound import Verdict
 from wsapp.transport.connection import Connection, let_in
@@ -32,14 +32,12 @@ ROOT: Final = "/"
 ROOT_ONLY: Final = (ROOT,)  # one tuple for everybody
 EMITTED: Final = re.compile(rb"4[25](?:\d+-)?(?:(/[^,]*),)?")
 
-Hooks = Mapping[str, list[Callable[..., object]]]
-
 
 class Dispatch:
     """One per server.  `sio` is python-socketio's server, `handlers` our events by name."""
 
-    def __init__(self, hub: Hub, sio: Any, handlers: Mapping[str, EventHandler], hooks: Hooks) -> None:
-        self.hub, self._sio, self._handlers, self._hooks = hub, sio, handlers, hooks
+    def __init__(self, hub: Hub, sio: Any, handlers: Mapping[str, Event]) -> None:
+        self.hub, self._sio, self._handlers = hub, sio, handlers
 
     # -- the engine's hooks
 
@@ -135,7 +133,7 @@ class Dispatch:
         self.hub.admission.left(viewer.sid)
         session = self.hub.lifecycle.goodbye(viewer.sid)
         if session is not None:
-            self._run_hooks("disconnect", session)
+            self.hub.run_hooks("disconnect", session)
 
     def close_unjoined(self, engine: Engine) -> None:
         """Close transports that were opened a while ago and have joined no namespace: refused ones, and idle ones."""
@@ -240,7 +238,7 @@ class Dispatch:
         admission.admitted(welcome.session, identity)
         try:
             admission.confirm(identity, environ)
-            self._run_hooks("connect", welcome.session, environ, auth)
+            self.hub.run_hooks("connect", welcome.session, environ, auth)
         except Exception:
             self.hub.connections.registry.leave_all(welcome.session)
             self.hub.connections.forget(sid)
@@ -261,10 +259,6 @@ class Dispatch:
         _forget_asking(connection, name)
         self._sio.manager.disconnect(sid, name, ignore_queue=True)
 
-    def _run_hooks(self, name: str, session: Session, *args: object) -> None:
-        for hook in self._hooks[name]:
-            hook(session, *args)
-
     # -- events
 
     def _event(self, connection: Connection, packet: Packet) -> None:
@@ -279,7 +273,7 @@ class Dispatch:
             return
         self._sio._handle_event(connection.sid, packet.namespace, packet.id, packet.data)
 
-    def _ours(self, connection: Connection, packet: Packet, handler: EventHandler, session: Session) -> None:
+    def _ours(self, connection: Connection, packet: Packet, handler: Event, session: Session) -> None:
         session.received += 1
         call = Call(session, self.hub)
         try:
