@@ -17,9 +17,8 @@ from wsapp.blueprints.sessions import acknowledgement, refusal
 from wsapp.core.events import Position
 from wsapp.errors import ErrorCode, PayloadError, RequestError
 from wsapp.runtime.operations import session_name
-from wsapp.runtime.stream import open_stream, read_id
+from wsapp.runtime.stream import WorkerFull, open_stream, read_id
 from wsapp.schemas import MAX_MS, parse_room
-from wsapp.transport.gate import Full
 
 api_stream = Blueprint("stream", __name__)
 
@@ -41,7 +40,7 @@ def stream() -> Response:
     try:
         opened = open_stream(server.hub, server.engine, request.environ, _auth(server.settings.token_sources), rooms,
                              since, presence)
-    except Full as error:
+    except WorkerFull as error:
         raise Problem(503, ErrorCode.LIMIT, str(error), {"Retry-After": str(error.retry_after)}) from error
     except ConnectionRefusedError as error:
         raise Problem(403, ErrorCode.FORBIDDEN, str(error) or "the connection was refused") from error

@@ -289,14 +289,22 @@ class Stream:
             hub.run_hooks("disconnect", session)
 
 
+class WorkerFull(RequestError):
+    """All places are taken; `retry_after` in seconds."""
+
+    def __init__(self, full: Full) -> None:
+        super().__init__(ErrorCode.LIMIT, str(full))
+        self.retry_after = full.retry_after
+
+
 def open_stream(hub: Hub, engine: Engine, environ: dict[str, Any], auth: dict[str, Any], rooms: Sequence[str],
                 since: Mapping[str, Position | None], presence: bool = False) -> Stream:
     """Admit a client and put it into its rooms; `presence`: it wants to know who else is there.  Raises RequestError,
     TokenRefused, ConnectionRefusedError of a hook, and BrokerUnavailable."""
     try:
         engine.admit(environ)
-    except Full:
-        raise
+    except Full as error:
+        raise WorkerFull(error) from error
     except TooMany as error:
         raise RequestError(ErrorCode.RATE_LIMITED, str(error)) from error
     identity = hub.admission.identify(auth, environ)
