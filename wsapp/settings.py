@@ -202,6 +202,13 @@ def _prefix(value: object, spec: Spec) -> str:
     return "" if value == "/" else _path(value, spec).rstrip("/")
 
 
+def _namespaces(value: object, spec: Spec) -> tuple[str, ...]:
+    names = _list(value, spec)
+    if not all(re.fullmatch(r"/[^,?\s]{1,255}", name) for name in names):
+        raise ValueError("is not a list of namespaces such as /admin; the namespace / always needs a token")
+    return names
+
+
 def _hosts(value: object, spec: Spec) -> tuple[str, ...]:
     return tuple(dict.fromkeys(_host(text) for text in _list(value, spec)))
 
@@ -403,6 +410,8 @@ class Settings:
     allowed_hosts: tuple[str, ...] = _setting((), "WSAPP_ALLOWED_HOSTS", "", _hosts,
                                               "comma list of Host names served, like app.example,*.app.example; unset: "
                                               "any, but none that may be rebound to this machine")
+    open_namespaces: tuple[str, ...] = _setting((), "WSAPP_OPEN_NAMESPACES", "", _namespaces,
+                                                "comma list of the host app's namespaces that need no token")
     host_origin_check: bool = _setting(True, "WSAPP_HOST_ORIGIN_CHECK", "", _switch,
                                        "Origin and Host are judged for WebSockets of the host app's own routes, too")
     trusted_proxies: int = _count(0, "WSAPP_TRUSTED_PROXIES", "proxies", "in front, each adding to X-Forwarded-For",

@@ -104,12 +104,14 @@ class Dispatch:
     def _route(self, connection: Connection, packet: Packet) -> None:
         if packet.kind is Kind.CONNECT:
             self._connect(connection, packet)
-        elif self._sio.manager.sid_from_eio_sid(connection.sid, packet.namespace) is None:
+        elif (sid := self._sio.manager.sid_from_eio_sid(connection.sid, packet.namespace)) is None:
             raise BadPacket(f"not connected to {packet.namespace}")
         elif packet.kind is Kind.DISCONNECT:
             self._sio._handle_disconnect(connection.sid, packet.namespace, self._sio.reason.CLIENT_DISCONNECT)
             if packet.namespace == ROOT:
                 self.left(connection)
+            else:
+                self.hub.admission.left(sid)
             connection.engine.gate.parted(connection.sid, self._sio.environ.get(connection.sid, {}))
         elif packet.kind in (Kind.ACK, Kind.BINARY_ACK):
             self._sio._handle_ack(connection.sid, packet.namespace, packet.id, packet.data)
@@ -120,6 +122,7 @@ class Dispatch:
         """A connection has ended, for whatever reason.  Namespaces that the client had left before, with a packet that
         still waits for its turn, were left by the client."""
         self.hub.inbound.forget(connection.sid)
+        self.hub.admission.connection_closed(connection.sid)
         for name in [name for name in self._sio.manager.get_namespaces() if name not in connection.asked]:
             self._sio._handle_disconnect(connection.sid, name, self._sio.reason.CLIENT_DISCONNECT)
         self._sio._handle_eio_disconnect(connection.sid, reason)
@@ -201,14 +204,20 @@ class Dispatch:
             raise BadPacket("already connected")
         connection.hold()
         told: object = {"message": "Connection refused by server"}
+        environ = sio.environ.get(connection.sid, {})
         try:
-            welcome = self._greet(name, sid, sio.environ.get(connection.sid, {}), auth)
+            if name not in self.hub.settings.open_namespaces:
+                self.hub.admission.admit_elsewhere(connection, sid, connection.viewer, auth, environ)
+            welcome = self._greet(name, sid, environ, auth)
+        except WsappError as error:
+            welcome, told = False, {"message": str(error), "data": error.told()}
         except (Refusal, ConnectionRefusedError) as error:
             welcome, told = False, getattr(error, "error_args", None) or told
         except Exception:
             log.exception("a connect handler of %s failed; %s is turned away", name, sid)
             welcome, told = False, {"message": "the server failed to connect you"}
         if welcome is False:
+            self.hub.admission.left(sid)
             self._turn_away(connection, name, sid, told)
             return
         sio.manager.connect(sid, name)
