@@ -20,7 +20,7 @@ from werkzeug.exceptions import HTTPException, RequestEntityTooLarge
 from wsapp.auth import bearer
 from wsapp.blueprints.security_headers import guarded
 from wsapp.core.api_keys import ApiKey
-from wsapp.core.events import strict_dumps, strict_loads
+from wsapp.core.events import dumps_spliced, strict_dumps, strict_loads
 from wsapp.errors import ErrorCode, PayloadError, WsappError
 
 log = logging.getLogger(__name__)
@@ -70,7 +70,8 @@ def the_server() -> Any:
 
 def answer(told: object, status: int = 200) -> Response:
     """JSON that nobody may keep."""
-    response = Response(strict_dumps(told).encode(), status, content_type="application/json")
+    body = dumps_spliced(told) if isinstance(told, Mapping) else strict_dumps(told).encode()
+    response = Response(body, status, content_type="application/json")
     response.headers["Cache-Control"] = "private, no-store"
     return response
 

@@ -1,6 +1,7 @@
 """How much a client may say: packets per second of a session, and of all sessions of a user together.
 
-Large packets count as several: what a packet costs to read grows with its bytes.
+Large packets count as several, and so do those that make the server read, write or answer much: what a packet costs
+grows with the bytes.
 """
 
 from __future__ import annotations
@@ -54,6 +55,16 @@ class Inbound:
         if _admits(meter.packets, count, now) and (user_id is None or _admits(self._user(user_id, now), count, now)):
             return Verdict.TAKE
         return Verdict.REFUSE if meter.refusals.admit(now) else Verdict.CLOSE
+
+    def charge(self, sid: str, user_id: str | None, size: int) -> None:
+        """What a packet made the server read, write or answer was `size` bytes: as if as many had come.  The packets
+        after it wait for that."""
+        now, count = self._clock(), size // PIECE
+        meter = self._meters.get(sid)
+        if count and meter is not None:
+            meter.packets.spend(count, now)
+            if user_id is not None:
+                self._user(user_id, now).spend(count, now)
 
     def admit_request(self, user_id: str) -> bool:
         """Judge a request of a user that came by no connection of its own."""
