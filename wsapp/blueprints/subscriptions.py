@@ -245,8 +245,10 @@ def _free(_size: int) -> None:
 
 
 def read_history(hub: Hub, request: History, charge: Callable[[int], None] = _free) -> HistoryPage:
-    """A page, by one read that many clients share; `charge` is told how many bytes were read for it.  Raises RequestError (`not_found`) when the history of the
-    requested epoch is gone, and BrokerUnavailable."""
+    """A page, by one read that many clients share; `charge` is told how many bytes were read for it.
+
+    Raises RequestError (`not_found`) when the history of the requested epoch is gone, and BrokerUnavailable.
+    """
     backwards = request.since is None
     page = hub.delivery.reads.read([HistoryQuery(
         request.room, request.before if backwards else request.since, request.limit, backwards)])[0]
