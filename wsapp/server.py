@@ -474,7 +474,22 @@ _DROPPED = frozenset({"wsapp.handler", "wsgi.input", "wsgi.errors", "wsgi.file_w
                       "gunicorn.sock", "wsgi.input_terminated"})
 
 
+# Not `sys.intern`: what clients make up would stay for ever (Python 3.12.0 to 3.12.5 never free an interned string).
+_shared: dict[str, str] = {}
+MOST_SHARED = 4096
+
+
 def slim(environ: Mapping[str, Any]) -> dict[str, Any]:
-    """What of a handshake's environ is kept as long as its connection: no streams, names and values shared."""
-    return {sys.intern(name): sys.intern(value) if type(value) is str and len(value) < 200 else value
+    """What of a handshake's environ is kept as long as its connection: no streams, names and short values shared."""
+    return {share(name): share(value) if type(value) is str and len(value) < 200 else value
             for name, value in environ.items() if name not in _DROPPED}
+
+
+def share(text: str) -> str:
+    """An equal string that others have too: of the first `MOST_SHARED` ones."""
+    known = _shared.get(text)
+    if known is not None:
+        return known
+    if len(_shared) < MOST_SHARED:
+        _shared[text] = text
+    return text

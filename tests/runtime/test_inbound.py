@@ -98,3 +98,9 @@ def test_a_users_sessions_share_the_cost() -> None:
     inbound.charge("s", "ann", 20 * PIECE)
     assert inbound.admit("t", "ann") is Verdict.REFUSE
     assert inbound.admit("t", "bob") is Verdict.TAKE
+
+
+def test_a_request_may_cost_more_than_one_packet() -> None:
+    inbound = Inbound(0, 1, Clock())
+    assert [inbound.admit_request("of 10.0.0.1", 4 * PIECE) for _ in range(3)] == [True, True, False]
+    assert inbound.admit_request("of 10.0.0.2", 4 * PIECE)

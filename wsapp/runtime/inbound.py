@@ -66,9 +66,11 @@ class Inbound:
             if user_id is not None:
                 self._user(user_id, now).spend(count, now)
 
-    def admit_request(self, user_id: str) -> bool:
-        """Judge a request of a user that came by no connection of its own."""
-        return self._user(user_id, self._clock()).admit(self._clock())
+    def admit_request(self, user_id: str, size: int = 0) -> bool:
+        """Judge a request of a user, or of an address without one, that came by no connection of its own and costs as
+        much as `size` bytes."""
+        now = self._clock()
+        return _admits(self._user(user_id, now), 1 + size // PIECE, now)
 
     def _user(self, user_id: str, now: float) -> Bucket:
         bucket = self._users.get(user_id)

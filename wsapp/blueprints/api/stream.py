@@ -24,6 +24,7 @@ from wsapp.schemas import MAX_MS, Strict, Text, parse_room
 api_stream = ApiBlueprint("stream", __name__)
 
 _KNOWN: Final = {"rooms", "room", "since", "token", "presence"}
+LOOKUP: Final = 400_000  # bytes that all workers being asked for a session id costs as much as
 WITHOUT_OPTIONS: Final = {"provide_automatic_options": False}
 PARAMETERS: Final[tuple[Json, ...]] = (
     {"name": "rooms", "in": "query", "schema": {"type": "string"}, "description": "comma list of rooms"},
@@ -131,6 +132,9 @@ def _anonymous(server: Any, session_id: str | None) -> str:
     """Who has no name is known by the secret of the stream, on whichever worker that is."""
     if session_id is None:
         raise Problem(401, ErrorCode.UNAUTHORIZED, "whose acknowledgement? Give the sessionId of the stream's session")
+    if not server.hub.inbound.admit_request(f"of {server.hub.admission.address(request.environ)}", LOOKUP):
+        server.metrics.count("inboundRefused")
+        raise RequestError(ErrorCode.RATE_LIMITED, "more acknowledgements without a token than an address may send")
     found = server.api.calls.ask("user", {"session": session_name(session_id)})
     user = next((told for told in found.values if told), None)
     if user is None:
