@@ -166,6 +166,8 @@ class SocketServer(Broadcasts, Hosted, Served, Acknowledged):
         self.store = "Redis" if self._backend.shared else "memory, one worker"
         self.metrics = Metrics()
         self.request_timed_out = partial(self.metrics.count, "requestsTimedOut")
+        self.count_refusal = self.metrics.count
+        self.max_connections, self.trusted_proxies = settings.max_connections, settings.trusted_proxies
         self.max_tls_handshakes = settings.max_tls_handshakes_per_sec
         self.tls_handshake_refused = partial(self.metrics.count, "tlsHandshakesRefused")
         self.write_timeout, self.dawdler_cut_off = settings.outbox_age, partial(self.metrics.count, "answersUnread")

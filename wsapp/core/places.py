@@ -62,6 +62,10 @@ class Places(Generic[K]):
         """How many of an address can lose their places."""
         return len(self._idle.get(address, ()))
 
+    def at_work(self) -> int:
+        """How many cannot lose their places."""
+        return len(self._address) - sum(map(len, self._idle.values()))
+
     def address_of(self, key: K) -> str:
         """"" for one without a place."""
         return self._address.get(key, "")

@@ -57,11 +57,11 @@ class GateOptions:
 def client_address(environ: Environ, proxies: int) -> str:
     """Where a request comes from, as far as `proxies` trusted ones can tell; "" for a Unix socket."""
     told = told_by(environ.get("HTTP_X_FORWARDED_FOR", ""), proxies)
-    return _normal(told or environ.get("REMOTE_ADDR", "") or "")
+    return normal_address(told or environ.get("REMOTE_ADDR", "") or "")
 
 
 @lru_cache(4096)
-def _normal(text: str) -> str:
+def normal_address(text: str) -> str:
     """One spelling per address, without a port; an IPv6 address stands for its network."""
     bare = text[1:].partition("]")[0] if text.startswith("[") else text
     bare = bare.partition(":")[0] if bare.count(":") == 1 else bare
