@@ -64,6 +64,7 @@ from wsapp.transport.engine import Engine, EngineOptions, Hooks
 from wsapp.transport.frames import Frame
 from wsapp.transport.gate import Gate, GateOptions
 from wsapp.transport.guest import GuestOptions
+from wsapp.transport.live_reading import read_in_hub
 from wsapp.transport.mount import Mounted
 from wsapp.transport.origins import Origins
 
@@ -162,7 +163,7 @@ class SocketServer(Broadcasts, Hosted, Served, Acknowledged):
     def _compose(self, settings: Settings) -> None:
         self._backend = open_backend(settings.redis_url, settings.limits, channel=settings.channel,
                                      prefix=settings.key_prefix, timeout=settings.broker_timeout,
-                                     partitions=settings.partitions)
+                                     partitions=settings.partitions, reading=read_in_hub)
         self.store = "Redis" if self._backend.shared else "memory, one worker"
         self.metrics = Metrics()
         self.request_timed_out = partial(self.metrics.count, "requestsTimedOut")
@@ -473,7 +474,22 @@ _DROPPED = frozenset({"wsapp.handler", "wsgi.input", "wsgi.errors", "wsgi.file_w
                       "gunicorn.sock", "wsgi.input_terminated"})
 
 
+# Not `sys.intern`: what clients make up would stay for ever (Python 3.12.0 to 3.12.5 never free an interned string).
+_shared: dict[str, str] = {}
+MOST_SHARED = 4096
+
+
 def slim(environ: Mapping[str, Any]) -> dict[str, Any]:
-    """What of a handshake's environ is kept as long as its connection: no streams, names and values shared."""
-    return {sys.intern(name): sys.intern(value) if type(value) is str and len(value) < 200 else value
+    """What of a handshake's environ is kept as long as its connection: no streams, names and short values shared."""
+    return {share(name): share(value) if type(value) is str and len(value) < 200 else value
             for name, value in environ.items() if name not in _DROPPED}
+
+
+def share(text: str) -> str:
+    """An equal string that others have too: of the first `MOST_SHARED` ones."""
+    known = _shared.get(text)
+    if known is not None:
+        return known
+    if len(_shared) < MOST_SHARED:
+        _shared[text] = text
+    return text

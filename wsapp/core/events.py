@@ -12,6 +12,7 @@ The *text* is the Socket.IO packet (protocol v5, section "Packet encoding") insi
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import IntEnum, StrEnum
 from typing import Any, Final, NamedTuple
@@ -111,6 +112,17 @@ def _refuse_constant(name: str) -> Any:
     raise ValueError(f"{name} is not JSON")
 
 
+class JsonText(bytes):
+    """JSON that is written already; `dumps_spliced` takes it as it is."""
+
+
+def dumps_spliced(value: Mapping[str, object]) -> bytes:
+    """As `strict_dumps`, of an object whose values may be JsonText, and in bytes.  Raises PayloadError."""
+    parts = [strict_dumps(name).encode() + b":" + (
+        given if isinstance(given, JsonText) else strict_dumps(given).encode()) for name, given in value.items()]
+    return b"{" + b",".join(parts) + b"}"
+
+
 def strict_loads(text: str | bytes) -> Any:
     """Parse JSON of RFC 8259, refusing `NaN` and `Infinity`.  Raises ValueError, also when it is nested deeper than the
     parser's stack."""
@@ -201,17 +213,21 @@ _LANES: Final = {lane.value: lane for lane in Lane}
 
 def parse_record(record: bytes) -> Publication:
     """Read a record.  Raises ValueError on anything that `Publication.record` would not write."""
-    end = record.index(b"\n")
-    fields = record[:end].decode().split("\t")
-    places = fields[7:]
-    if not places or len(places) % 3 or fields[4] not in _LANES:
-        raise ValueError(f"a record of {len(fields)} fields")
-    flags = fields[3].partition("~")[0]  # before publishers made the ids an origin stood behind a tilde
-    flags = "" if flags == "-" else flags
-    return Publication(
-        fields[0], int(fields[1]), int(fields[2]), flags, _LANES[fields[4]], fields[5], fields[6],
-        tuple(Placed(places[i], int(places[i + 1]), places[i + 2]) for i in range(0, len(places), 3)),
-        record[end + 1:])
+    head, newline, body = record.partition(b"\n")
+    if not newline:
+        raise ValueError("a record without a header")
+    fields = head.decode().split("\t")
+    count = len(fields)
+    if count < 10 or (count - 7) % 3 or fields[4] not in _LANES:
+        raise ValueError(f"a record of {count} fields")
+    id, ts, priority, flags, lane, entity, event, room, seq, epoch, *others = fields
+    places: tuple[Placed, ...] = (Placed(room, int(seq), epoch),)
+    if others:
+        places += tuple(Placed(others[i], int(others[i + 1]), others[i + 2]) for i in range(0, len(others), 3))
+    if "~" in flags:  # before publishers made the ids an origin stood behind a tilde
+        flags = flags.partition("~")[0]
+    return Publication(id, int(ts), int(priority), "" if flags == "-" else flags, _LANES[lane], entity, event, places,
+                       body)
 
 
 def packet(event: str, *args: object) -> bytes:

@@ -116,8 +116,9 @@ class Connection:
         elif ws is not None:
             ws.send(frame)
         elif self._poll is not None and not self.closed:
+            waited = self._poll.bytes  # before this one: a client gets its answer, however large that is
             self._poll.put(frame.text)
-            if self._poll.bytes > self.engine.options.outbox_bytes:
+            if waited > self.engine.options.outbox_bytes:
                 gevent.get_hub().loop.run_callback(self.close, CloseCode.SLOW_CLIENT, "the client does not poll")
 
     def hold(self) -> None:
