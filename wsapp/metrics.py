@@ -18,7 +18,10 @@ REFUSALS: Final = ("connectionsRefused", "handshakesRefused", "tlsHandshakesRefu
 # What became of clients that do not read as fast as they are sent, one name for each step down.
 LADDER: Final = ("slowJoined", "slowDeferred", "slowSnapshots", "slowCut")
 
-NAMED: Final = (*REFUSALS, *LADDER)  # counted by name
+# Requests of sessions whose worker is on another host.
+FORWARDING: Final = ("forwarded", "forwardsFailed", "forwardsRefused")
+
+NAMED: Final = (*REFUSALS, *LADDER, *FORWARDING)  # counted by name
 
 SUMMED: Final = (*NAMED, "totalConnections", "activeConnections", "messagesSent", "messagesReceived",
                  "eventsDelivered", "eventsDeferred", "eventsShed", "latencySum", "latencyCount", "publishes",

@@ -34,6 +34,7 @@ from wsapp.emitter import Call, Publisher
 from wsapp.errors import BrokerUnavailable, PartitionMismatch
 from wsapp.metrics import Metrics, summed, with_average
 from wsapp.runtime.accounting import AccountedFanout
+from wsapp.runtime.addresses import Addresses
 from wsapp.runtime.admission import TICK, Admission
 from wsapp.runtime.canary import ROOM as CANARY_ROOM
 from wsapp.runtime.critical import CriticalDelivery
@@ -61,6 +62,8 @@ from wsapp.transport.engine import Engine, EngineOptions, Hooks
 from wsapp.transport.frames import Frame
 from wsapp.transport.gate import Gate, GateOptions
 from wsapp.transport.guest import GuestOptions
+from wsapp.transport.hosts.forwarder import ForwardingOptions
+from wsapp.transport.hosts.route import Listening, Routes
 from wsapp.transport.origins import Origins
 
 log = logging.getLogger(__name__)
@@ -68,6 +71,7 @@ log = logging.getLogger(__name__)
 PUBLISH_PATIENCE = 0.03  # seconds a publish waits for Redis before it goes to the outbox
 IDLE_CHECK = 0.5  # seconds between looks for transports that join nothing
 VACANCY_CHECK = 1.0  # seconds between looks for rooms that nobody is in any more
+ANSWER_MARGIN = 10.0  # seconds beyond a poll's longest wait in which a forwarded request is answered
 LEASE_BEATS = 3.0  # a lease outlives this many beats
 
 
@@ -157,6 +161,10 @@ class SocketServer(Broadcasts, Hosted, Acknowledged):
                                      partitions=settings.partitions)
         self.store = "Redis" if self._backend.shared else "memory, one worker"
         self.metrics = Metrics()
+        self.count_forwarding = self.metrics.count
+        self._addresses = Addresses(self._backend.cluster, settings)
+        self.forwarding = ForwardingOptions(settings.max_connections, settings.ping_interval + settings.ping_timeout
+                                            + ANSWER_MARGIN, settings.outbox_age)
         self.request_timed_out = partial(self.metrics.count, "requestsTimedOut")
         self.max_tls_handshakes = settings.max_tls_handshakes_per_sec
         self.tls_handshake_refused = partial(self.metrics.count, "tlsHandshakesRefused")
@@ -255,12 +263,19 @@ class SocketServer(Broadcasts, Hosted, Acknowledged):
         """Names this worker in every sid."""
         return self.engine.token
 
-    def start(self) -> None:
-        """Begin to work in this process: called by the worker before it accepts, after any fork."""
+    @property
+    def routes(self) -> Routes | None:
+        """Where the workers of other hosts are; None when no other host can share this server's sessions."""
+        return self._addresses if self._backend.shared and self._addresses.active else None
+
+    def start(self, listening: Listening = Listening()) -> None:  # noqa: B008  # it is immutable
+        """Begin to work in this process: called by the worker before it accepts, after any fork.  Other hosts reach
+        the server where it is `listening`."""
         if self._started:
             return
         require_partitions(self._backend)
         self._started = True
+        self._addresses.start(listening)
         self.engine.renew_token()
         self.connections.boot = self.token
         self.api.start(self.token)
@@ -305,7 +320,9 @@ class SocketServer(Broadcasts, Hosted, Acknowledged):
 
     def _beat(self) -> None:
         try:
-            self._backend.cluster.beat(self.token, self._facts(), self.settings.heartbeat * LEASE_BEATS)
+            self._backend.cluster.beat(self.token, {**self._facts(), **self._addresses.fact()},
+                                       self.settings.heartbeat * LEASE_BEATS)
+            self._addresses.renew()
             self.hub.presence.beat(self.settings.heartbeat * LEASE_BEATS)
         except BrokerUnavailable as error:
             self._outlet.lost(error)

@@ -80,6 +80,11 @@ class RedisKeys:
         return f"{self.base}workers"
 
     @property
+    def secret(self) -> str:
+        """STRING: what a worker proves by that it forwards a request, and is no client."""
+        return f"{self.base}secret"
+
+    @property
     def api_keys(self) -> str:
         """HASH: keys of the server API by name, each as JSON `{scopes, digest, created}`."""
         return f"{self.base}api-keys"

@@ -139,7 +139,8 @@ class Connection:
         return self._poll.bytes if self._poll is not None else 0
 
     def close(self, code: int, reason: str) -> None:
-        """End the connection; a WebSocket client is told `code`, a polling one gets a close packet."""
+        """End the connection; a WebSocket client is told `code`.  A polling one gets what waits, then its session id is
+        unknown: that brings every client back, while python-engineio stays away after a CLOSE packet."""
         if self.closed:
             return
         self.engine.closes(code)
@@ -147,7 +148,6 @@ class Connection:
         if self.ws is not None:
             self.ws.close(code, reason)
         elif self._poll is not None:
-            self._poll.close()
             gevent.spawn_later(LINGER, self.engine.forget, self)
         if self.probe is not None:
             self.probe.ws.close(code, reason)
@@ -161,7 +161,10 @@ class Connection:
         self.engine.forget(self)
 
     def broke(self, code: int, reason: str) -> None:
-        """As `close`, for a client that broke the protocol: only a poll that is under way is still answered."""
+        """As `close`, for a client that broke the protocol: only a poll that is under way is still answered, with a
+        CLOSE packet."""
+        if self._poll is not None and not self.closed:
+            self._poll.end(CLOSE)
         self.close(code, reason)
         self.engine.forget(self)
 
@@ -256,22 +259,22 @@ class Connection:
         return [hello.payload]
 
     def poll(self, timeout: float) -> list[bytes]:
-        """The packets for a GET: waits for the first.  Raises PacketError when another GET is under way, and when the
-        PONG is overdue."""
+        """The packets for a GET: waits for the first.  None of them when the session has ended.  Raises PacketError
+        when another GET is under way, and when the PONG is overdue."""
         if self.awaiting_pong and time.monotonic() >= self.pinged_at + self.engine.options.ping_timeout:
             self.timed_out()  # the wheel's next tick would have said so
             raise PacketError("no PONG came in time")
         queue = self._poll
-        if queue is None or self.probe is not None and not (queue.packets or queue.closing):
+        if queue is None or self.probe is not None and not (queue.packets or self.closed):
             return [NOOP]
         if queue.polling and not queue.cancelled:
             self.broke(CloseCode.PROTOCOL_ERROR, "two polls at once")
             raise PacketError("two polls at once")
         queue.wait(timeout)
-        packets = queue.take() or [NOOP]
-        if self.closed and not queue.closing:
+        packets = queue.take()
+        if self.closed and not queue.packets:
             self.engine.forget(self)
-        return packets
+        return packets if packets or self.closed else [NOOP]
 
     def poll_cancelled(self) -> None:
         """The client hung up on its GET: what is put into the answer would be lost, so the session ends."""
@@ -322,6 +325,8 @@ class Connection:
                 self.viewer.ponged(now)
 
     def _client_left(self) -> None:
+        if self._poll is not None:
+            self._poll.end()
         self._gone("client namespace disconnect" if self.viewer is None else "transport close", CloseCode.NORMAL)
 
     def _enqueue(self, item: Any, size: int) -> None:

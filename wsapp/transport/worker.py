@@ -37,6 +37,8 @@ from wsapp.transport.handoff import (
     peek_request_line,
     request_reader,
 )
+from wsapp.transport.hosts.forwarder import Forwarder, ForwardingOptions
+from wsapp.transport.hosts.route import Listening, Routes, certificate_of, client_context
 from wsapp.transport.request_head import BadHead, Head, check_request_line, judge_fields, read_fields
 from wsapp.transport.timed_writes import WRITE_TIMEOUT, TimedWrites
 from wsapp.transport.tunnel import TlsFront
@@ -72,7 +74,10 @@ class Service(Protocol):
     @property
     def polled(self) -> bool: ...
 
-    def start(self) -> None: ...
+    @property
+    def routes(self) -> Routes | None: ...
+
+    def start(self, listening: Listening) -> None: ...
     def connection_count(self) -> int: ...
     def drain(self, timeout: float | None = None) -> None: ...
     def shutdown(self) -> None: ...
@@ -246,6 +251,8 @@ class Handler(TimedWrites, PyWSGIHandler):  # type: ignore[misc]  # gunicorn has
         return environ
 
     def run_application(self) -> Any:
+        if self.server.forwarder is not None:
+            self.application = self.server.forwarder.application(self)
         if wants_websocket(self.environ) and not self.environ["PATH_INFO"].startswith(self.server.own_paths):
             try:
                 invite(self, self.server.guests)
@@ -277,6 +284,7 @@ class Server(PyWSGIServer):  # type: ignore[misc]  # gunicorn has no types
     """The listening side of one worker."""
 
     handoff: Passes | None = None
+    forwarder: Forwarder | None = None
     tls: TlsFront | None = None
     own_paths: tuple[str, ...] = ()
     request_timeout = REQUEST_TIMEOUT
@@ -328,11 +336,13 @@ class Server(PyWSGIServer):  # type: ignore[misc]  # gunicorn has no types
             sock.close()
 
 
-def _start(hosted: list[Service]) -> None:
-    """Start the services.  What no worker could ever do ends the server, as one worker that does not boot does."""
+def _start(hosted: list[Service], listening: Listening) -> None:
+    """Start the services of a server that listens there.
+
+    What no worker could ever do ends the server, as one worker that does not boot does."""
     try:
         for service in hosted:
-            service.start()
+            service.start(listening)
     except PartitionMismatch as error:
         log.critical("the server ends: %s", error)
         sys.exit(Arbiter.WORKER_BOOT_ERROR)
@@ -371,11 +381,12 @@ class Worker(GeventPyWSGIWorker):  # type: ignore[misc]  # gunicorn has no types
         hosted = services()
         if self.cfg.workers > 1:
             self._balance = Balance(directory_for(os.getppid()), self.age)
-        _start(hosted)
+        _start(hosted, self._listening())
         rate = max((getattr(service, "max_tls_handshakes", 0.0) for service in hosted), default=0.0)
         self._handshakes = Bucket(rate, max(1.0, 2 * rate))  # all come back at once when a worker is replaced
         servers = [self._server(sock, hosted) for sock in self.sockets]
         handoffs = self._handoffs(servers, hosted)
+        forwarder = self._forwarder(servers, hosted)
         _tune_collector()
         for server in servers:
             server.start()
@@ -385,8 +396,12 @@ class Worker(GeventPyWSGIWorker):  # type: ignore[misc]  # gunicorn has no types
             log.info("wsapp worker %s is up: %s", service.token, service.store)
         while self.alive:
             self.notify()
+            if forwarder is not None:
+                forwarder.tend()
             self._wake.wait(1.0)
         self._stop(servers, hosted)
+        if forwarder is not None:
+            forwarder.close()
         if self._balance is not None:
             self._balance.close()
         for handoff in handoffs:
@@ -436,6 +451,23 @@ class Worker(GeventPyWSGIWorker):  # type: ignore[misc]  # gunicorn has no types
             several = SeveralHandoffs(made)
             for server in servers:
                 server.handoff = several
+        return made
+
+    def _listening(self) -> Listening:
+        addresses = tuple(sock.getsockname()[:2] for sock in self.sockets if sock.family != stdlib_socket.AF_UNIX)
+        return Listening(addresses, (certificate_of(ssl_context(self.cfg)),) if self.cfg.is_ssl else ())
+
+    def _forwarder(self, servers: list[Server], hosted: list[Service]) -> Forwarder | None:
+        """For requests of other hosts' sessions, where there may be other hosts."""
+        routes = [found for service in hosted if (found := _first([service], "routes", None)) is not None]
+        if not routes:
+            return None
+        count = _first(hosted, "count_forwarding", lambda _name: None)
+        context = client_context(self.cfg.certfile, self.cfg.keyfile) if self.cfg.is_ssl else client_context()
+        made = Forwarder(routes, [service.token for service in hosted], servers[0].own_paths,
+                         _first(hosted, "forwarding", ForwardingOptions()), count, context)
+        for server in servers:
+            server.forwarder = made
         return made
 
     def _stop(self, servers: list[Server], hosted: list[Service]) -> None:
