@@ -2,8 +2,6 @@
 
 
 class Default:
-    DEBUG = False
-    TESTING = False
     MAX_CONTENT_LENGTH = 1_000_000  # bytes of an HTTP request's body
     SESSION_COOKIE_HTTPONLY = True
     SESSION_COOKIE_SAMESITE = "Lax"

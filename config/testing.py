@@ -5,8 +5,6 @@ from config.default import Default
 
 class Testing(Default):
     TESTING = True
-    WSAPP_LOG_LEVEL = "warning"
-    WSAPP_BIND = "127.0.0.1"
     PING_INTERVAL = 1000  # ms
     PING_TIMEOUT = 1000  # ms
     WSAPP_SWEEP_INTERVAL = 0.5  # s

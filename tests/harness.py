@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple, Self
 
 import psutil
 import pytest
+from prometheus_client.parser import text_string_to_metric_families
 
 from tests.valkey import Valkey, free_port
 
@@ -76,15 +77,18 @@ def wait_until(condition: Callable[[], Any], what: str, timeout: float = DEADLIN
 
 
 class Server:
-    """One gunicorn with `workers` workers.  Without `redis_url` it gets a Valkey of its own in `valkey`; with
-    an empty one it is left to start its private one.  `ca` signed its certificate, if it speaks TLS.  `place` is
-    what its command begins with, like `ip netns exec`; `host` is where it then listens."""
+    """One gunicorn with `workers` workers.  Without `redis_url` it gets a Valkey of its own in `valkey`; with an
+    empty one it is left to start its private one.  `ca` signed its certificate, if it speaks TLS.  It listens at
+    `bind` too.  `place` is what its command begins with, like `ip netns exec`; `host` is where it then listens."""
 
     live: ClassVar[list[Server]] = []
 
     def __init__(self, workers: int = 2, redis_url: str | None = None, env: Mapping[str, str] | None = None,
                  app: str = "app:app", port: int | None = None, ca: Path | None = None,
-                 config: str = "gunicorn.conf.py", host: str = "127.0.0.1", place: Sequence[str] = ()) -> None:
+                 config: str = "gunicorn.conf.py", bind: str | None = None, ready_at: str = "/readyz",
+                 host: str = "127.0.0.1", place: Sequence[str] = ()) -> None:
+        self.ready_at = ready_at
+        self.bind = bind
         self.workers, self.app, self.ca, self.config = workers, app, ca, config
         self.host, self.place = host, list(place)
         self.port = port or free_port()
@@ -151,11 +155,15 @@ class Server:
         with self.log.open("ab") as log:
             self._log_start = log.tell()
             self._process = subprocess.Popen(
-                [*self.place, sys.executable, "-m", "gunicorn", "-c", self.config, self.app], cwd=ROOT, env=env,
+                [*self.place, sys.executable, "-m", "gunicorn", "-c", self.config, *self._binds(), self.app],
+                cwd=ROOT, env=env,
                 stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True)
         if wait:
             wait_until(self._started, f"{self.app} ready on {self.port}", START_DEADLINE)
         return self
+
+    def _binds(self) -> list[str]:
+        return [] if self.bind is None else ["-b", f"127.0.0.1:{self.port}", "-b", self.bind]
 
     def _started(self) -> bool:
         code = self.process.poll()
@@ -176,10 +184,17 @@ class Server:
         return http(self.url + path, json.dumps(value).encode(), timeout=timeout,
                     headers={"Content-Type": "application/json"}, ca=self.ca)
 
+    def metric(self, name: str) -> float:
+        """The sum of a metric over the workers and labels of one answer of /metrics."""
+        families = text_string_to_metric_families(self.get("/metrics").text)
+        found = [sample.value for family in families for sample in family.samples if sample.name == name]
+        assert found, f"no metric {name}"
+        return sum(found)
+
     def ready(self) -> bool:
         """Whether /readyz says 200."""
         try:
-            return self.get("/readyz", timeout=5).status == 200
+            return self.get(self.ready_at, timeout=5).status == 200
         except OSError:
             return False
 

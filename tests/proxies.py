@@ -61,10 +61,9 @@ def replaced(text: str, pairs: dict[str, str]) -> str:
 def _nginx(folder: Path, port: int, upstream: int, signed: Signed, extra: dict[str, str]) -> list[str]:
     example = (EXAMPLES / "nginx.conf").read_text()
     (folder / "wsapp.conf").write_text(replaced(example, {
-        **extra,
         "server 127.0.0.1:3001;": f"server 127.0.0.1:{upstream};", "listen 443 ssl;": f"listen 127.0.0.1:{port} ssl;",
         f"/etc/ssl/{NAME}.pem": str(signed.certificate), f"/etc/ssl/{NAME}.key": str(signed.key),
-        f"server_name {NAME};": "server_name localhost 127.0.0.1;"}))
+        f"server_name {NAME};": "server_name localhost 127.0.0.1;", **extra}))
     user = "user root;" if os.getuid() == 0 else ""  # its workers must get at the folder
     (folder / "nginx.conf").write_text(NGINX.format(folder=folder, user=user))
     return ["-c", str(folder / "nginx.conf"), "-p", str(folder), "-e", str(folder / "log")]

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import re
-
-from wsapp.metrics import NAMED, SUMMED, Metrics, prometheus, summed, with_average
+from wsapp.metrics import FIGURES, LATENCY_BOUNDS, NAMED, SUMMED, Kind, Metrics, summed, with_average
 
 
 def test_a_fresh_worker_counts_zero() -> None:
@@ -15,13 +13,32 @@ def test_a_fresh_worker_counts_zero() -> None:
 
 def test_each_counter_has_its_own_name() -> None:
     metrics = Metrics()
-    plain = [name for name in Metrics.__slots__ if name != "_named"]
+    plain = [name for name in Metrics.__slots__ if name not in ("_named", "latency_buckets")]
     for number, name in enumerate(plain, 1):
         setattr(metrics, name, number)
-    for number, name in enumerate(NAMED, len(plain) + 1):
+    for number, figure in enumerate(NAMED, len(plain) + 1):
         for _ in range(number):
-            metrics.count(name)
-    assert sorted(metrics.facts().values()) == list(range(1, len(plain) + len(NAMED) + 1))
+            metrics.count(figure.key)
+    facts = metrics.facts()
+    assert sorted(value for key, value in facts.items() if key != "latencyCount") == list(
+        range(1, len(plain) + len(NAMED) + 1))
+
+
+def test_a_latency_is_counted_in_one_bucket_for_each_delivery() -> None:
+    metrics = Metrics()
+    for latency_ms, deliveries in ((0.5, 1), (0.6, 2), (9_999.0, 3), (60_000.0, 4)):
+        metrics.took(latency_ms, deliveries)
+    assert metrics.latency_buckets == [1, 2, *[0] * (len(LATENCY_BOUNDS) - 3), 3, 4]
+    assert metrics.facts()["latencyCount"] == 10
+    assert metrics.facts()["latencySum"] == 0.5 + 1.2 + 3 * 9_999.0 + 4 * 60_000.0
+
+
+def test_every_figure_has_one_key_one_name_and_a_text() -> None:
+    assert len({one.key for one in FIGURES}) == len({one.name for one in FIGURES}) == len(FIGURES)
+    assert all(one.help.endswith(".") and one.name.isidentifier() and one.name.islower() for one in FIGURES)
+    assert not any(one.name.endswith("_total") for one in FIGURES)
+    assert {one.key for one in FIGURES if one.kind is Kind.COUNTER} >= {one.key for one in NAMED}
+    assert next(one for one in FIGURES if one.key == "usersRefused").metric == "wsapp_users_refused_total"
 
 
 def test_the_average_is_over_all_deliveries() -> None:
@@ -43,16 +60,3 @@ def test_workers_are_added_up_and_the_average_is_weighted() -> None:
 def test_no_worker_and_nonsense_of_another_version() -> None:
     assert summed([])["workers"] == 0
     assert summed([{"messagesSent": "many"}, {"messagesSent": 1}])["messagesSent"] == 1
-
-
-def test_the_text_for_prometheus() -> None:
-    text = prometheus({"messagesSent": 3, "averageLatency": 1.5, "activeConnections": 2, "mode": "live", "ready": True})
-    assert text == ("# TYPE wsapp_messages_sent counter\nwsapp_messages_sent 3\n"
-                    "# TYPE wsapp_average_latency gauge\nwsapp_average_latency 1.5\n"
-                    "# TYPE wsapp_active_connections gauge\nwsapp_active_connections 2\n")
-
-
-def test_every_name_is_one_that_prometheus_takes() -> None:
-    lines = prometheus(summed([Metrics().facts()])).splitlines()
-    assert lines
-    assert all(re.fullmatch(r"# TYPE [a-z_]+ (counter|gauge)|[a-z_]+ [0-9.]+", line) for line in lines)

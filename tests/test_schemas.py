@@ -81,6 +81,22 @@ def test_several_faults_are_told_at_once() -> None:
         "agentId", "thought", "timestamp", "delta"}
 
 
+@pytest.mark.parametrize("wrong", ["*", "team-*", "a*b"])
+def test_a_pattern_is_no_room(wrong: str) -> None:
+    calls: list[Any] = [
+        lambda: schemas.load_request("subscribe-agent", wrong),
+        lambda: schemas.load_request("subscribe-task", {"id": wrong}),
+        lambda: schemas.load_request("history", {"room": f"agent:{wrong}"}),
+        lambda: schemas.parse_room(f"project:{wrong}"),
+        lambda: thought(agentId=wrong),
+        lambda: task(taskId=wrong),
+        lambda: schemas.project_draft(wrong, "deployed", now_ms=NOW),
+    ]
+    for call in calls:
+        with pytest.raises(PayloadError, match="only grants of rights take: name each room"):
+            call()
+
+
 @pytest.mark.parametrize("wrong", [-1, 2**53, float("nan"), float("inf"), "1", True])
 def test_timestamps(wrong: object) -> None:
     assert fields_of(thought, timestamp=wrong) == {"timestamp"}
@@ -184,7 +200,7 @@ TEXT = st.text(st.characters(exclude_categories=["Cs"]), max_size=20)
 JSON = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | TEXT,
     lambda inner: st.lists(inner, max_size=3) | st.dictionaries(TEXT, inner, max_size=3), max_leaves=8)
-IDS = st.text(st.characters(exclude_categories=["Cs", "Cc"]), min_size=1, max_size=200).filter(
+IDS = st.text(st.characters(exclude_categories=["Cs", "Cc"], exclude_characters="*"), min_size=1, max_size=200).filter(
     lambda text: not text.isspace())
 
 

@@ -135,7 +135,7 @@ def test_a_host_keeps_its_own_front_page_and_routes(started: list[SocketServer])
     app_client = app.test_client()
     assert app_client.get("/").text == "mine"
     assert app_client.get("/healthz").status_code == 200
-    assert app_client.get("/live/app.js").status_code == 404
+    assert app_client.get("/live").mimetype == "text/html"
 
 
 def test_without_one_it_gets_the_live_page(started: list[SocketServer]) -> None:

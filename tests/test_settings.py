@@ -49,6 +49,37 @@ def test_units_differ_by_spelling() -> None:
     assert "0.05 to 600 s" in refused(ping_interval=25_000)
 
 
+def test_keywords_are_the_names_in_lower_case() -> None:
+    for name, spec in SPECS.items():
+        assert spec.env.lower() in (name, f"wsapp_{name}")
+    settings = load_settings({}, {"websocket_cors_origin": "*", "wsapp_bind": "::1", "wsapp_flush_interval": 0.25})
+    assert settings.websocket_cors_origin == ("*",) and settings.bind == "::1" and settings.flush_interval == 0.25
+    assert load_settings({}, {"bind": "::1"}).bind == "::1"
+    assert "given twice" in refused(bind="::1", wsapp_bind="::1")
+
+
+@pytest.mark.parametrize(("given", "read"), [
+    ("socket.io", "/socket.io/"), ("/a/socket.io", "/a/socket.io/"), ("/socket.io/", "/socket.io/")])
+def test_paths(given: str, read: str) -> None:
+    assert load_settings({}, {"socket_path": given}).socket_path == read
+
+
+@pytest.mark.parametrize("wrong", ["/", "a//b", "../x", "/a?b", "a b", "/.x", 7])
+def test_no_paths(wrong: object) -> None:
+    assert "is not a path" in refused(wsapp_socket_path=wrong)
+
+
+def test_only_production_listens_on_all_addresses_by_itself() -> None:
+    assert load_settings({}).bind == load_settings({"WSAPP_ENV": "testing"}).bind == "127.0.0.1"
+    assert load_settings({"WSAPP_ENV": "production"}).bind == "0.0.0.0"
+    assert load_settings({"WSAPP_ENV": "production", "WSAPP_BIND": "::1"}).bind == "::1"
+
+
+@pytest.mark.parametrize(("given", "read"), [("/", ""), ("live", "/live"), ("/a/b/", "/a/b"), ("", "")])
+def test_prefixes(given: str, read: str) -> None:
+    assert load_settings({"WSAPP_PREFIX": given}).prefix == read
+
+
 def test_nothing_given_is_not_given() -> None:
     settings = load_settings({"REDIS_URL": "", "MAX_CONNECTIONS": " "}, {"max_connections": None})
     assert (settings.redis_url, settings.max_connections) == (None, 1000)
@@ -81,6 +112,7 @@ def test_config_of_others_is_left_alone() -> None:
     ({"WSAPP_PARTITIONS": "0"}, "out of range (1 to 64 partitions)"),
     ({"REDIS_URL": "rediss://h/0?ssl_ca_certs=/no/such%20ca.pem"}, "ssl_ca_certs=/no/such ca.pem: No such file"),
     ({"WEBSOCKET_CORS_ORIGIN": "example.com"}, "not an origin"),
+    ({"WSAPP_TRANSPORTS": "polling,sse"}, "is not a list of polling, websocket"),
     ({"WEBSOCKET_CORS_ORIGIN": "https://a.example/path"}, "not an origin"),
     ({"WEBSOCKET_CORS_ORIGIN": "*,https://a.example"}, "beside other origins"),
     ({"WSAPP_ACTIVE_WITHIN": "700"}, "WSAPP_STALE_AFTER=600"),
@@ -100,6 +132,8 @@ def test_what_is_wrong_is_told_in_one_line(environ: dict[str, str], told: str) -
 
 def test_unknown_argument_and_config() -> None:
     assert "did you mean max_connections?" in refused(max_conections=1)
+    assert "did you mean websocket_cors_origin?" in refused(cors_origins="*")
+    assert "did you mean wsapp_max_rooms?" in refused(max_room=1)
     assert "app.config" in refused(WSAPP_HISTORY_SIZ=1)
     assert "MAX_CONNECTIONS=True" in refused(MAX_CONNECTIONS=True)
 
@@ -124,7 +158,7 @@ def test_redis_urls(given: str, kept: str) -> None:
 
 def test_origins() -> None:
     def origins(value: object) -> tuple[str, ...]:
-        return load_settings({}, {"WEBSOCKET_CORS_ORIGIN": value}).cors_origins
+        return load_settings({}, {"WEBSOCKET_CORS_ORIGIN": value}).websocket_cors_origin
     assert origins("https://A.example/, http://localhost:3000,,https://a.example") == (
         "https://a.example", "http://localhost:3000")
     assert origins(["https://a.example"]) == ("https://a.example",)

@@ -16,13 +16,13 @@ import urllib.error
 import urllib.request
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
-from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any, Final, NamedTuple
 
 import jwt
 from jwt.exceptions import InvalidKeyError
 
+from wsapp.core.patterns import matches
 from wsapp.core.throttle import MIN_RATE
 from wsapp.errors import ErrorCode, RequestError, SettingsError
 from wsapp.public_keys import algorithm_of, load_public_key
@@ -65,7 +65,7 @@ class Identity:
 
     def allows(self, action: str, room: str) -> bool:
         """Whether `read`, `publish` or `presence` is granted in a room."""
-        return self.grants is None or any(action in actions and fnmatchcase(room, pattern)
+        return self.grants is None or any(action in actions and matches(pattern, room)
                                           for pattern, actions in self.grants)
 
     def revocable(self) -> dict[str, str]:

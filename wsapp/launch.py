@@ -86,7 +86,9 @@ def worker_count(environ: Mapping[str, str] | None = None) -> int:
 
 
 def bind_address(settings: Settings) -> str:
-    """`host:port` as gunicorn wants it, an IPv6 host in brackets."""
+    """`host:port` as gunicorn wants it, an IPv6 host in brackets; or `unix:/path`."""
+    if settings.bind.startswith("unix:"):
+        return settings.bind
     host = f"[{settings.bind}]" if ":" in settings.bind else settings.bind
     return f"{host}:{settings.websocket_port}"
 
@@ -137,14 +139,13 @@ def on_reload(arbiter: Any) -> None:
 
 
 def when_ready(arbiter: Any) -> None:
-    """gunicorn hook: the port is ours; say where the page is, and let `wsapp run` find the private Valkey by it."""
-    scheme = "https" if arbiter.cfg.is_ssl else "http"
+    """gunicorn hook: the port is ours; let `wsapp run` find the private Valkey by it."""
     addresses = [listener.sock.getsockname() for listener in arbiter.LISTENERS]
     for address in addresses:
         if isinstance(address, tuple):
-            host = "localhost" if address[0] in ("0.0.0.0", "::", "127.0.0.1", "::1") else address[0]  # noqa: S104
             _publish(arbiter, address[1])
-            arbiter.log.info("wsapp: the page is at %s://%s:%s/ (Ctrl-C ends the server)", scheme, host, address[1])
+        else:
+            arbiter.log.info("wsapp: listening on the Unix socket %s, for a proxy on this machine", address)
 
 
 def _publish(arbiter: Any, port: int) -> None:

@@ -49,6 +49,7 @@ DEFAULT_MAX_EVENT: Final = 256_000
 
 # Header fields are separated by tabs and ended by a newline; lone surrogates have no UTF-8.
 NAME_PATTERN: Final = r"^[^\x00-\x1f\x7f-\x9f]*[^\s\x00-\x1f\x7f-\x9f][^\x00-\x1f\x7f-\x9f]*$"
+ROOM_ID_PATTERN: Final = NAME_PATTERN.replace("[^", "[^*")
 _FORBIDDEN: Final = re.compile("[\x00-\x1f\x7f-\x9f\ud800-\udfff]")
 _SNAKE: Final = {"agent_id": "agentId", "task_id": "taskId", "project_id": "projectId", "thought_id": "thoughtId"}
 
@@ -63,6 +64,15 @@ def _name_problem(value: object, limit: int = MAX_ID) -> str | None:
     if _FORBIDDEN.search(value):
         return "must not contain control characters"
     return None
+
+
+def _room_id_problem(value: object) -> str | None:
+    """`*` stands for any id where rights are granted, so it stands for itself nowhere: rights could not name such an
+    id, and a subscription to `agent:*` would wait for a room that does not exist."""
+    problem = _name_problem(value)
+    if problem is None and "*" in str(value):
+        return "must not contain '*', which only grants of rights take: name each room"
+    return problem
 
 
 def check_id(value: object, field: str = "id") -> str:
@@ -80,7 +90,7 @@ def room_name(kind: str, id: object) -> str:
     """`agent:coder` of `agent` and `coder`.  Raises PayloadError on an unknown kind or a bad id."""
     if kind not in KINDS:
         raise PayloadError(f"{kind!r} is no kind of room: {', '.join(KINDS)}", {"kind": [f"one of {KINDS}"]})
-    return f"{kind}:{check_id(id)}"
+    return f"{kind}:{_room_id(id, 'id')}"
 
 
 def parse_room(name: object) -> tuple[str, str]:
@@ -89,23 +99,41 @@ def parse_room(name: object) -> tuple[str, str]:
     if not colon or kind not in KINDS:
         problem = f"{name!r} is no room: agent:<id>, task:<id> or project:<id>"
         raise PayloadError(problem, {"room": [problem]})
-    return kind, check_id(id, "room")
+    return kind, _room_id(id, "room")
+
+
+def _room_id(value: object, field: str) -> str:
+    id = check_id(value, field)
+    problem = _room_id_problem(id)
+    if problem:
+        raise PayloadError(f"{field} {problem}", {field: [problem]})
+    return id
 
 
 class Name(fields.Field[str]):
     """A name (`check_id`)."""
 
+    pattern = NAME_PATTERN
+    problem: Callable[[object], str | None] = staticmethod(_name_problem)
+
     def json_schema(self) -> dict[str, Any]:
         """What it takes, in the words of JSON Schema."""
-        return {"type": ["string", "integer"], "minLength": 1, "maxLength": MAX_ID, "pattern": NAME_PATTERN}
+        return {"type": ["string", "integer"], "minLength": 1, "maxLength": MAX_ID, "pattern": self.pattern}
 
     def _deserialize(self, value: Any, attr: str | None, data: Any, **_: Any) -> str:
         if isinstance(value, int) and not isinstance(value, bool):
             value = str(value)
-        problem = _name_problem(value)
+        problem = self.problem(value)
         if problem:
             raise ValidationError(problem)
         return str(value)
+
+
+class RoomId(Name):
+    """The id in the name of a room: no `*` in it."""
+
+    pattern = ROOM_ID_PATTERN
+    problem = staticmethod(_room_id_problem)
 
 
 class Text(fields.Field[str]):
@@ -148,7 +176,7 @@ class Percent(Number):
 
     def json_schema(self) -> dict[str, Any]:
         """What it takes, in the words of JSON Schema."""
-        return {**super().json_schema(), "not": {"exclusiveMinimum": 0, "exclusiveMaximum": 1}}
+        return {**super().json_schema(), "not": {"type": "number", "exclusiveMinimum": 0, "exclusiveMaximum": 1}}
 
     def _deserialize(self, value: Any, attr: str | None, data: Any, **more: Any) -> int | float:
         percent: int | float = super()._deserialize(value, attr, data, **more)
@@ -195,7 +223,7 @@ class AgentThoughtSchema(Schema):
     class Meta:
         unknown = INCLUDE
 
-    agentId = Name(required=True)
+    agentId = RoomId(required=True)
     thought = Text(required=True)
     timestamp = Number(0, MAX_MS, whole=True)
     taskId = Name(allow_none=True)
@@ -210,7 +238,7 @@ class TaskUpdateSchema(Schema):
     class Meta:
         unknown = INCLUDE
 
-    taskId = Name(required=True)
+    taskId = RoomId(required=True)
     status = Choice(STATUSES, required=True)
     progress = Percent(allow_none=True)
     message = Text(allow_none=True)
@@ -382,7 +410,7 @@ def project_draft(project_id: object, event: str, data: object = None, *, now_ms
                   max_bytes: int = DEFAULT_MAX_EVENT, **options: Any) -> Draft:
     """An event under its own name for the room `project:{project_id}` and those of `also_to`; `data` is any JSON.
     Options and errors as in `thought_draft`."""
-    room = f"project:{check_id(project_id, 'project_id')}"
+    room = f"project:{_room_id(project_id, 'project_id')}"
     name = check_event(event)
     return _draft(name, room, data, Lane.LOG, name, now_ms, max_bytes, _known_options(options))
 
@@ -460,7 +488,7 @@ class _SubscribeSchema(Schema):
     class Meta:
         unknown = RAISE
 
-    id = Name(required=True)
+    id = RoomId(required=True)
     since = fields.Raw(allow_none=True)
     presence = Flag()
 

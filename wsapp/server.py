@@ -13,12 +13,11 @@ from typing import Any
 from flask import Flask
 from flask_socketio import SocketIO
 
+from wsapp import __version__
 from wsapp.auth import open_authenticator
 from wsapp.backends import open_backend
 from wsapp.blueprints.acknowledgements import acknowledgements
-from wsapp.blueprints.api import api
-from wsapp.blueprints.health import health
-from wsapp.blueprints.pages import pages
+from wsapp.blueprints.mounting import mount, mount_page
 from wsapp.blueprints.sessions import sessions
 from wsapp.blueprints.subscriptions import subscriptions
 from wsapp.blueprints.tokens import tokens
@@ -32,10 +31,11 @@ from wsapp.core.registry import Registry
 from wsapp.core.throttle import EventThrottler
 from wsapp.emitter import Call, Publisher
 from wsapp.errors import BrokerUnavailable, PartitionMismatch
-from wsapp.metrics import Metrics, summed, with_average
+from wsapp.metrics import Metrics
 from wsapp.runtime.accounting import AccountedFanout
 from wsapp.runtime.addresses import Addresses
 from wsapp.runtime.admission import TICK, Admission
+from wsapp.runtime.announcement import announce
 from wsapp.runtime.canary import ROOM as CANARY_ROOM
 from wsapp.runtime.critical import CriticalDelivery
 from wsapp.runtime.delivery import Delivery
@@ -43,6 +43,7 @@ from wsapp.runtime.dispatch import Dispatch, close_all
 from wsapp.runtime.drain import VERB, Drain
 from wsapp.runtime.event_blueprint import EventBlueprint, EventHandler
 from wsapp.runtime.fanout import Fanout
+from wsapp.runtime.figures import Figures
 from wsapp.runtime.greenlets import Greenlets
 from wsapp.runtime.hosting import Hosted
 from wsapp.runtime.hub import Hub
@@ -58,12 +59,13 @@ from wsapp.runtime.spread import AccountedSpreadFanout, SpreadFanout
 from wsapp.runtime.watch import Watch
 from wsapp.schemas import parse_room
 from wsapp.settings import Settings, load_settings
+from wsapp.stock.options import split_options
 from wsapp.transport.engine import Engine, EngineOptions, Hooks
 from wsapp.transport.frames import Frame
 from wsapp.transport.gate import Gate, GateOptions
 from wsapp.transport.guest import GuestOptions
-from wsapp.transport.hosts.forwarder import ForwardingOptions
 from wsapp.transport.hosts.route import Listening, Routes
+from wsapp.transport.mount import Mounted
 from wsapp.transport.origins import Origins
 
 log = logging.getLogger(__name__)
@@ -71,7 +73,6 @@ log = logging.getLogger(__name__)
 PUBLISH_PATIENCE = 0.03  # seconds a publish waits for Redis before it goes to the outbox
 IDLE_CHECK = 0.5  # seconds between looks for transports that join nothing
 VACANCY_CHECK = 1.0  # seconds between looks for rooms that nobody is in any more
-ANSWER_MARGIN = 10.0  # seconds beyond a poll's longest wait in which a forwarded request is answered
 LEASE_BEATS = 3.0  # a lease outlives this many beats
 
 
@@ -112,12 +113,11 @@ class SocketServer(Broadcasts, Hosted, Acknowledged):
 
         server = SocketServer(app)            # or SocketServer() and server.init_app(app)
 
-    Settings come from keyword arguments (lower-case names), `app.config` and the environment, in this order.
+    Settings come from keyword arguments (names in lower case), `app.config` and the environment, in this order.
+    Flask-SocketIO's options are keyword arguments, too (see `wsapp.stock.options`).
     `server.socketio` is the Flask-SocketIO object, before and after `init_app`.  Served by gunicorn with
     `worker_class = "wsapp.transport.worker.Worker"`.
     """
-
-    path_prefix = "/socket.io/"
 
     def __init__(self, app: Flask | None = None, **settings: Any) -> None:
         super().__init__()
@@ -139,7 +139,9 @@ class SocketServer(Broadcasts, Hosted, Acknowledged):
         if self._app is not None:
             raise RuntimeError("this SocketServer has an app already: make one SocketServer per app")
         _require_our_worker()
-        self.settings = load_settings(os.environ, {**app.config, **self._given, **settings})
+        arguments, self._stock_options = split_options({**self._given, **settings})
+        self.settings = load_settings(os.environ, {**app.config, **arguments})
+        self.path_prefix = self.settings.socket_path
         self._app, self.request_timeout = app, self.settings.request_timeout
         self.guests = GuestOptions(self.settings.host_max_message, self.settings.outbox_age, self.settings.deflate,
                                    self.settings.deflate_level)
@@ -148,8 +150,9 @@ class SocketServer(Broadcasts, Hosted, Acknowledged):
         app.extensions["wsapp"] = self
         for blueprint in self._blueprints:
             self._register(blueprint)
-        app.register_blueprint(health)
-        app.register_blueprint(api)
+        mount(app, self.settings.prefix)
+        app.wsgi_app = Mounted(app.wsgi_app, os.environ.get("SCRIPT_NAME", ""),  # type: ignore[method-assign]
+                               self.settings.trusted_proxies)
         from wsapp.transport.worker import register  # gunicorn is needed only where something is served
         register(self)
 
@@ -163,8 +166,6 @@ class SocketServer(Broadcasts, Hosted, Acknowledged):
         self.metrics = Metrics()
         self.count_forwarding = self.metrics.count
         self._addresses = Addresses(self._backend.cluster, settings)
-        self.forwarding = ForwardingOptions(settings.max_connections, settings.ping_interval + settings.ping_timeout
-                                            + ANSWER_MARGIN, settings.outbox_age)
         self.request_timed_out = partial(self.metrics.count, "requestsTimedOut")
         self.max_tls_handshakes = settings.max_tls_handshakes_per_sec
         self.tls_handshake_refused = partial(self.metrics.count, "tlsHandshakesRefused")
@@ -206,22 +207,19 @@ class SocketServer(Broadcasts, Hosted, Acknowledged):
         self._critical.may_read = lambda session, room: self.hub.admission.allows(session, "read", room)
         self.api = ServerApi(settings, self._backend, self.connections, self.hub.presence)
         self._attach_socketio(settings)
+        self.figures = Figures(self._backend, self.connections, self._outlet, self._watch, self.metrics,
+                               self.api.calls, lambda: self.engine.draining, __version__)
 
     def _attach_socketio(self, settings: Settings) -> None:
         self._manager = ClusterManager(settings.channel)
         self._manager.members, self._manager.left = self._members, self._left
         self.socketio.init_app(self._app, client_manager=self._manager, async_mode="gevent", cors_allowed_origins=[],
-                               monitor_clients=False, json=StrictJson)
+                               monitor_clients=False, json=StrictJson, path=settings.socket_path.strip("/"),
+                               **self._stock_options)
         sio = self.socketio.server
         self._dispatch = Dispatch(self.hub, sio, self._handlers, self._hooks)
-        options = EngineOptions(
-            ping_interval=settings.ping_interval, ping_timeout=settings.ping_timeout,
-            max_message=settings.max_message, inbox_bytes=settings.inbox_bytes,
-            max_connections=settings.max_connections, outbox_bytes=settings.outbox_bytes,
-            outbox_age=settings.outbox_age, deflate=settings.deflate,
-            deflate_threshold=settings.deflate_threshold, deflate_level=settings.deflate_level)
         hooks = Hooks(self._opened, self._dispatch.read, self._dispatch.handle, self._closed, self.metrics.count)
-        self.engine = sio.eio = Engine(options, _origins(settings), hooks, _gate(self.hub))
+        self.engine = sio.eio = Engine(_engine_options(settings), _origins(settings), hooks, _gate(self.hub))
         self._fanout.squeeze = self.engine.squeeze
         self._drain = Drain(settings, self._lifecycle, self.engine,
                             lambda: close_all(list(self.engine.sockets.values())))
@@ -270,16 +268,18 @@ class SocketServer(Broadcasts, Hosted, Acknowledged):
 
     def start(self, listening: Listening = Listening()) -> None:  # noqa: B008  # it is immutable
         """Begin to work in this process: called by the worker before it accepts, after any fork.  Other hosts reach
-        the server where it is `listening`."""
+        the server where it is `listening`.  Raises SettingsError when a route of the application has the path of one
+        of ours."""
         if self._started:
             return
+        assert self._app is not None
         require_partitions(self._backend)
         self._started = True
         self._addresses.start(listening)
         self.engine.renew_token()
         self.connections.boot = self.token
         self.api.start(self.token)
-        self._offer_page()
+        self._page = mount_page(self._app, self.settings.prefix)
         self.socketio.server.manager_initialized = True
         self._greenlets.adopt(self._manager.start(self._backend.bus))
         self._backend.start(self.token, self._delivery.on_record, self._on_gap, self._manager.on_bus,
@@ -300,10 +300,10 @@ class SocketServer(Broadcasts, Hosted, Acknowledged):
         self._beat()
         self._watch.start(self.token, self._greenlets)
 
-    def _offer_page(self) -> None:
-        assert self._app is not None
-        if not any(rule.rule == "/" for rule in self._app.url_map.iter_rules()):
-            self._app.register_blueprint(pages)
+    def announce(self, addresses: list[Any], scheme: str) -> None:
+        """Log where the page is, and that anybody may watch if nobody has decided it; `addresses` of our sockets."""
+        page = os.environ.get("SCRIPT_NAME", "").rstrip("/") + self._page
+        announce(self.settings, self._host.identify is not None, page, addresses, scheme)
 
     def _on_gap(self) -> None:
         self._delivery.on_gap()
@@ -320,7 +320,7 @@ class SocketServer(Broadcasts, Hosted, Acknowledged):
 
     def _beat(self) -> None:
         try:
-            self._backend.cluster.beat(self.token, {**self._facts(), **self._addresses.fact()},
+            self._backend.cluster.beat(self.token, {**self.figures.own(), **self._addresses.fact()},
                                        self.settings.heartbeat * LEASE_BEATS)
             self._addresses.renew()
             self.hub.presence.beat(self.settings.heartbeat * LEASE_BEATS)
@@ -401,13 +401,6 @@ class SocketServer(Broadcasts, Hosted, Acknowledged):
                  if self.connections.is_connection_active(session.sid)]
         return [snapshot for snapshot in taken if snapshot is not None]
 
-    def _facts(self) -> dict[str, float]:
-        connections = self.connections
-        return {"totalConnections": connections.total, "activeConnections": connections.get_connection_count(),
-                "peakConnections": connections.peak, "users": connections.get_user_count(),
-                "queuedEvents": self.throttler.get_queue_depth(), "queuedPublishes": self._outlet.waiting(),
-                **self.metrics.facts(), **self._watch.facts()}
-
     def explain(self, session_id: str, id: str) -> dict[str, object]:
         """What became of the event `id` for a session of this worker: `{id, fate, room, seq, why}`; see
         `wsapp.core.ledger.Fate`.  Raises RuntimeError unless WSAPP_LEDGER is on."""
@@ -422,12 +415,7 @@ class SocketServer(Broadcasts, Hosted, Acknowledged):
         At the top level and under `worker` for this worker, under `cluster` summed over all (None when Redis is
         away); the others' numbers are as old as their last beat.
         """
-        own = with_average(self._facts())
-        try:
-            others = {boot: facts for boot, facts in self._backend.cluster.workers().items() if boot != self.token}
-        except BrokerUnavailable:
-            return {**own, "worker": own, "cluster": None}
-        return {**own, "worker": own, "cluster": summed([*others.values(), own])}
+        return self.figures.everywhere()
 
 
 def _fanout(backend: Backend, ledger: Ledger | None, *parts: Any) -> Fanout:
@@ -459,8 +447,17 @@ def require_partitions(backend: Backend) -> None:
         log.warning("whether the partitions are right is seen when Redis is there: %s", error)
 
 
+def _engine_options(settings: Settings) -> EngineOptions:
+    return EngineOptions(
+        ping_interval=settings.ping_interval, ping_timeout=settings.ping_timeout, max_message=settings.max_message,
+        inbox_bytes=settings.inbox_bytes, max_connections=settings.max_connections,
+        outbox_bytes=settings.outbox_bytes, outbox_age=settings.outbox_age, deflate=settings.deflate,
+        deflate_threshold=settings.deflate_threshold, deflate_level=settings.deflate_level,
+        transports=settings.transports, upgrades=settings.allow_upgrades and "websocket" in settings.transports)
+
+
 def _origins(settings: Settings) -> Origins:
-    return Origins(settings.cors_origins, settings.allowed_hosts, settings.trusted_proxies)
+    return Origins(settings.websocket_cors_origin, settings.allowed_hosts, settings.trusted_proxies)
 
 
 def _gate(hub: Hub) -> Gate:

@@ -1,9 +1,10 @@
 """Every setting of wsapp, read once.
 
 The fields of `Settings` are the one table: name, environment name, unit at the edge, parser, range, default and
-help stand together.  Precedence: keyword argument > `app.config` > environment > default.  Units: an UPPER_CASE
-name (environment, `app.config`) has the unit its row says, milliseconds for some; a lower_case keyword argument
-is the field itself, whose durations are always SECONDS: `PING_INTERVAL=25000` is `ping_interval=25.0`.
+help stand together.  Precedence: keyword argument > `app.config` > environment > default.  A keyword argument is the
+environment name in lower case (`wsapp_bind`, `websocket_port`), with or without `wsapp_`.  Units: an UPPER_CASE name
+(environment, `app.config`) has the unit its row says, milliseconds for some; the durations of keyword arguments are
+always SECONDS: `PING_INTERVAL=25000` is `ping_interval=25.0`.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ import json
 import math
 import re
 from collections.abc import Callable, Iterable, Mapping
-from fnmatch import fnmatchcase
+from ipaddress import IPv6Address
 from pathlib import Path
 from typing import Any, Final, NamedTuple
 from urllib.parse import unquote, urlsplit, urlunsplit
@@ -24,6 +25,7 @@ from wsapp.core.catch_up import Pace
 from wsapp.core.critical import RetryPolicy
 from wsapp.core.forwarding import split_address
 from wsapp.core.partitions import MOST_PARTITIONS
+from wsapp.core.patterns import matches
 from wsapp.core.ports import Limits
 from wsapp.core.throttle import MIN_RATE
 from wsapp.errors import SettingsError
@@ -32,7 +34,9 @@ from wsapp.public_keys import load_public_key
 MAX_RATE: Final = 1e6  # frames per second of one user
 MIN_SECRET: Final = 32  # bytes of an HS256 key: no shorter than the hash (RFC 7518 section 3.2)
 _KINDS: Final = ("agent", "task", "project")
+LONGEST_UNIX: Final = 5 + 107  # characters of unix: and of a path (sockaddr_un, unix(7))
 MIN_DIFFERENT: Final = 8  # characters of a secret
+EVERYWHERE: Final = "0.0.0.0"  # noqa: S104  # where production listens
 OWN_PREFIX: Final = "WSAPP_"
 _TRUE: Final = frozenset({"1", "true", "yes", "on"})
 _FALSE: Final = frozenset({"0", "false", "no", "off"})
@@ -41,6 +45,7 @@ _SCHEMES: Final = ("redis", "rediss", "unix")
 _SENTINELS: Final = re.compile(r"rediss?\+sentinel://(?:[^/?]*@)?[^/?@]+/[^?/]+(?:/[^?/]+)?/?(?:\?.*)?")
 _CLUSTER: Final = re.compile(r"rediss?\+cluster://(?:[^/?]*@)?[^/?@]+(?:/0?)?(?:\?.*)?")
 _FILES: Final = re.compile(r"[?&](ssl_ca_certs|ssl_certfile|ssl_keyfile)=([^&]*)")
+_SEGMENT: Final = re.compile(r"[A-Za-z0-9_~-][A-Za-z0-9._~-]*")  # of a path
 _UNPRINTABLE: Final = re.compile(r"[\x00-\x20\x7f-\x9f]")
 
 
@@ -110,6 +115,26 @@ def _text(value: object, spec: Spec) -> str:
     return value
 
 
+def _bind(value: object, spec: Spec) -> str:
+    """A host without its port, an IPv6 address without its brackets, or `unix:/path`."""
+    try:
+        text = _text(value, spec)
+    except ValueError:
+        text = ""
+    if text.startswith("unix:/") and len(text) <= LONGEST_UNIX:
+        return text
+    bare = text[1:-1] if text.startswith("[") and text.endswith("]") else text
+    if ":" in bare or bare != text:
+        try:
+            return str(IPv6Address(bare))
+        except ValueError:
+            bare = ""
+    if not re.fullmatch(r"[A-Za-z0-9._-]+", bare):
+        raise ValueError("is not an address or name such as 127.0.0.1, ::1 or localhost (the port is WEBSOCKET_PORT), "
+                         "nor unix:/run/wsapp/http.sock")
+    return bare
+
+
 def _level(value: object, _spec: Spec) -> str:
     word = str(value).strip().lower()
     if word not in _LEVELS:
@@ -157,7 +182,7 @@ def _patterns(value: object, spec: Spec) -> tuple[str, ...]:
     patterns = _list(value, spec)
     for pattern in patterns:
         kind, colon, _ = pattern.partition(":")
-        if not any(fnmatchcase(known, kind) for known in _KINDS) or not (colon or pattern.endswith("*")):
+        if not any(matches(kind, known) for known in _KINDS) or not (colon or pattern.endswith("*")):
             raise ValueError(f"has a pattern that no room fits: {pattern}; like agent:*,project:7 or *")
     return patterns
 
@@ -167,6 +192,25 @@ def _sources(value: object, spec: Spec) -> tuple[str, ...]:
     if not sources or not set(sources) <= {"auth", "header", "query"}:
         raise ValueError("is not a list of auth, header, query")
     return sources
+
+
+def _transports(value: object, spec: Spec) -> tuple[str, ...]:
+    transports = _list(value, spec)
+    if not transports or not set(transports) <= {"polling", "websocket"}:
+        raise ValueError("is not a list of polling, websocket")
+    return transports
+
+
+def _path(value: object, _spec: Spec) -> str:
+    """`/a/b/` of `a/b`, `/a/b` or `/a/b/`; "/" of nothing else."""
+    parts = value.strip("/").split("/") if isinstance(value, str) else [""]
+    if not all(_SEGMENT.fullmatch(part) for part in parts):
+        raise ValueError("is not a path such as /live or socket.io")
+    return f"/{'/'.join(parts)}/"
+
+
+def _prefix(value: object, spec: Spec) -> str:
+    return "" if value == "/" else _path(value, spec).rstrip("/")
 
 
 def _hosts(value: object, spec: Spec) -> tuple[str, ...]:
@@ -252,8 +296,17 @@ class Settings:
     redis_url: str | None = _setting(None, "REDIS_URL", "", _url, secret=True,
                                      help="the shared Redis or Valkey; unset: a private one is started")
     websocket_port: int = _count(3001, "WEBSOCKET_PORT", "", "port to listen on; 0 takes any free one", 0, 65535)
-    cors_origins: tuple[str, ...] = _setting((), "WEBSOCKET_CORS_ORIGIN", "", _origins,
-                                             "comma list of allowed origins, or *; unset: same origin only")
+    websocket_cors_origin: tuple[str, ...] = _setting(
+        (), "WEBSOCKET_CORS_ORIGIN", "", _origins,
+        "comma list of origins allowed beside the server's own, or * for any; unset: its own only")
+    prefix: str = _setting("", "WSAPP_PREFIX", "", _prefix,
+                           "before the paths of the page, /api/v1, /healthz, /readyz and /metrics, like /wsapp")
+    socket_path: str = _setting("/socket.io/", "WSAPP_SOCKET_PATH", "", _path,
+                                "where Socket.IO clients connect: their option `path`")
+    transports: tuple[str, ...] = _setting(("polling", "websocket"), "WSAPP_TRANSPORTS", "", _transports,
+                                           "that clients may use: comma list of polling, websocket")
+    allow_upgrades: bool = _setting(True, "WSAPP_ALLOW_UPGRADES", "", _switch,
+                                    "off: a client that begins with polling stays with it")
     max_connections: int = _count(1000, "MAX_CONNECTIONS", "connections", "per worker; more get a 503", 1, 1e6)
     ping_interval: float = _millis(25.0, "PING_INTERVAL", "between two PINGs to a client", 50, 600_000)
     ping_timeout: float = _millis(20.0, "PING_TIMEOUT", "wait for a PONG before the client is dead", 50, 600_000)
@@ -321,7 +374,8 @@ class Settings:
     deflate: bool = _setting(False, "WSAPP_DEFLATE", "", _switch, "permessage-deflate: on or off")
     deflate_threshold: int = _count(1024, "WSAPP_DEFLATE_THRESHOLD", "bytes", "smaller frames stay plain", 0, 2**30)
     deflate_level: int = _count(1, "WSAPP_DEFLATE_LEVEL", "", "zlib level", 1, 9)
-    bind: str = _setting("0.0.0.0", "WSAPP_BIND", "", _text, "address to listen on", high=255)  # noqa: S104
+    bind: str = _setting("127.0.0.1", "WSAPP_BIND", "", _bind, high=255, help=
+                         "address, name or unix:/path to listen on; unset: this machine only, or all in production")
     advertise: str | None = _setting(None, "WSAPP_ADVERTISE", "", _advertised,
                                      "host or host:port at which other hosts reach this one, or off; unset: the "
                                      "interface that reaches Redis", high=255)
@@ -412,13 +466,18 @@ SPECS: Final[Mapping[str, Spec]] = {
     field.name: field.metadata["spec"] for field in dataclasses.fields(Settings) if "spec" in field.metadata
 }
 _BY_ENV: Final = {spec.env: name for name, spec in SPECS.items()}
+_BY_KEYWORD: Final = {**{spec.env.lower(): name for name, spec in SPECS.items()}, **{name: name for name in SPECS}}
+
+
+def _bare(name: str) -> str:
+    return name.removeprefix(OWN_PREFIX).removeprefix(OWN_PREFIX.lower())
 
 
 def nearest(name: str, known: Iterable[str]) -> str:
     """`; did you mean X?` for the known name that is most like `name`, or nothing."""
     # Without the prefix, which would make every own name look like every other.
-    bare = {each.removeprefix(OWN_PREFIX): each for each in known}
-    close = difflib.get_close_matches(name.removeprefix(OWN_PREFIX), bare, n=1, cutoff=0.6)
+    bare = {_bare(each): each for each in known}
+    close = difflib.get_close_matches(_bare(name), bare, n=1, cutoff=0.6)
     return f"; did you mean {bare[close[0]]}?" if close else "; `wsapp config` lists all"
 
 
@@ -448,12 +507,17 @@ def _refuse_unknown(names: Iterable[str], where: str) -> None:
 
 
 def _arguments(overrides: Mapping[str, object]) -> dict[str, object]:
-    """The lower-case part of the overrides.  An UPPER_CASE name is Flask's unless it is ours."""
-    given = {name: value for name, value in overrides.items() if not name.isupper()}
-    for name in given:
-        if name not in SPECS:
-            raise SettingsError(f"{name} is no setting{nearest(name, SPECS)}")
-    return given
+    """The lower-case part of the overrides, by field.  An UPPER_CASE name is Flask's unless it is ours."""
+    arguments: dict[str, object] = {}
+    for name, value in overrides.items():
+        if name.isupper():
+            continue
+        if name not in _BY_KEYWORD:
+            raise SettingsError(f"{name} is no setting{nearest(name, (spec.env.lower() for spec in SPECS.values()))}")
+        if _BY_KEYWORD[name] in arguments:
+            raise SettingsError(f"{name} is given twice: with and without {OWN_PREFIX.lower()}")
+        arguments[_BY_KEYWORD[name]] = value
+    return arguments
 
 
 def _cross_check(settings: Settings) -> None:
@@ -467,7 +531,7 @@ def _cross_check(settings: Settings) -> None:
 
 def load_settings(environ: Mapping[str, str], overrides: Mapping[str, object] | None = None) -> Settings:
     """Read all settings.  `overrides` may mix `app.config` (UPPER_CASE names, units as in the environment; names
-    that are not ours are left alone) and keyword arguments (lower_case field names, durations in seconds).
+    that are not ours are left alone) and keyword arguments (lower_case, durations in seconds).
 
     None and the empty string count as not given.  Raises SettingsError, one line with the fix in it, on a wrong
     value and on any unknown `WSAPP_*` or lower-case name.
@@ -484,6 +548,8 @@ def load_settings(environ: Mapping[str, str], overrides: Mapping[str, object] | 
             if not _unset(mapping.get(name)):
                 values[field], sources[field] = _parsed(spec, name, mapping[name]), source
                 break
+    if "bind" not in values and values.get("env") == "production":
+        values["bind"] = EVERYWHERE
     if "redis_url" not in values and "embedded_url" in values:
         values["redis_url"], sources["redis_url"] = values["embedded_url"], "embedded"
     settings = Settings(**values, sources=sources)

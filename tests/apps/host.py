@@ -8,11 +8,13 @@ from typing import Any
 
 from flask import Flask, jsonify, request
 from flask.typing import ResponseReturnValue
+from flask_socketio import disconnect
 
 from wsapp import SocketServer
 
 server = SocketServer()
 calls: list[str] = []
+reasons: list[str] = []
 
 
 @server.socketio.on("host-echo")
@@ -21,13 +23,25 @@ def host_echo(data: Any) -> dict[str, Any]:
     return {"echo": data, "pid": os.getpid()}
 
 
+@server.socketio.on("host-disconnect")
+def host_disconnect() -> None:
+    disconnect()
+
+
+@server.socketio.on("disconnect")
+def gone(reason: str) -> None:
+    reasons.append(reason)
+
+
 @server.on_connect
 def connected(*_: Any) -> None:
     calls.append("connect")
 
 
 @server.on_subscribe
-def subscribed(*_: Any) -> None:
+def subscribed(_session: Any, room: str) -> None:
+    if room == "agent:slow":
+        server.socketio.sleep(0.5)  # the client's further packets wait
     calls.append("subscribe")
 
 
@@ -50,6 +64,10 @@ def create_app() -> Flask:
     @app.get("/calls")
     def told_calls() -> ResponseReturnValue:
         return jsonify(calls)
+
+    @app.get("/reasons")
+    def told_reasons() -> ResponseReturnValue:
+        return jsonify(reasons)
 
     @app.get("/pid")
     def pid() -> ResponseReturnValue:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import json
+from io import BytesIO
 
 import pytest
 
@@ -40,7 +41,9 @@ def test_each_scope_is_by_itself(place: Place) -> None:
 @pytest.mark.parametrize(("more", "status"), [
     ({"data": "{}", "content_type": "text/plain"}, 415), ({"data": "", "content_type": "application/json"}, 400),
     ({"data": '{"a":Infinity}', "content_type": "application/json"}, 400), ({"json": []}, 422),
-    ({"data": b" " * 4_000_001, "content_type": "application/json"}, 413)])
+    ({"data": b" " * 4_000_001, "content_type": "application/json"}, 413),
+    ({"input_stream": BytesIO(b" " * 4_000_001), "content_type": "application/json",
+      "environ_overrides": {"wsgi.input_terminated": True}}, 413)])
 def test_bodies(place: Place, more: dict[str, object], status: int) -> None:
     reply = ApiClient(place).send("POST", "/publish", **more)
     told = reply.get_json()

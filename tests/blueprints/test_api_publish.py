@@ -40,6 +40,18 @@ def test_an_idempotency_key_publishes_once(place: Place, quoted: bool) -> None:
     assert api.post("/publish", thought(key="other"), headers=header).get_json()["duplicate"] is False
 
 
+def test_an_idempotency_key_is_of_the_api_key_that_uses_it(place: Place) -> None:
+    """Another integration that counts its requests as well gets the receipt of its own event, not of a stranger's."""
+    header = {"Idempotency-Key": "1"}
+    ours, theirs = ApiClient(place), ApiClient(place, "publish")
+    first = ours.post("/publish", thought(), headers=header).get_json()
+    other = theirs.post("/publish", thought(), headers=header).get_json()
+    assert other["duplicate"] is False
+    assert other["id"] != first["id"]
+    again = theirs.post("/publish", thought(key="1"), headers={}).get_json()
+    assert (again["id"], again["duplicate"]) == (other["id"], True)
+
+
 @pytest.mark.parametrize("key", ["", '"', '""', "a b", "k" * 191, "ü"])
 def test_wrong_keys(place: Place, key: str) -> None:
     reply = ApiClient(place).post("/publish", thought(), headers={"Idempotency-Key": key})

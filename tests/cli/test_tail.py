@@ -98,6 +98,13 @@ def test_the_server_is_lost_and_begins_anew() -> None:
         assert process.returncode == 130
 
 
+def test_a_pattern_is_refused(wsapp: Shell) -> None:
+    done = wsapp("tail", "agent:*", "--count", "1")
+    assert done.returncode == 1
+    assert "must not contain '*'" in done.stderr
+    assert "name each room" in done.stderr
+
+
 def test_a_reader_that_goes_away(wsapp: Shell, emitter: Emitter) -> None:
     process = wsapp.start("tail", "agent:coder", "--last", "0")
     assert process.stdout is not None

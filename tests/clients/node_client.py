@@ -116,6 +116,10 @@ class NodeClient(Recorder):
         answer = self._ask("emit", timeout, event=event, args=args)["args"]
         return answer[0] if answer else None
 
+    def emit(self, event: str, *args: Any) -> None:
+        """Emit and wait for nothing."""
+        self._node.tell(self, "emit", call=next(self._calls), event=event, args=args)
+
     def transport(self) -> str:
         return str(self._ask("stats", DEADLINE)["transport"])
 

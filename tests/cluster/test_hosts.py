@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+import os
+import re
+import subprocess
+import sys
+
 import psutil
 import pytest
 from flask_socketio import SocketIO
 
 from tests.clients.fleet import Fleet, fresh, publish, spread
-from tests.harness import Server, wait_until
+from tests.harness import OURS, ROOT, Server, http, wait_until
+from tests.valkey import free_port
 
 pytestmark = [pytest.mark.cluster, pytest.mark.node]
 
@@ -86,3 +92,68 @@ def test_without_redis_url_all_workers_share_a_private_valkey(fleet: Fleet) -> N
         assert len(private) == 1
         assert server.terminate() == 0
         wait_until(lambda: not psutil.pid_exists(private[0]), "the private Valkey is gone")
+
+
+@pytest.mark.parametrize("transport", ["websocket", "polling"])
+def test_disconnect_handlers_get_the_reasons_of_stock(fleet: Fleet, transport: str) -> None:
+    """Also when the client's packet still waits for its turn while the transport ends."""
+    with Server(1, app="tests.apps.host:app", env={"WSAPP_DRAIN_TIMEOUT": "2"}) as server:
+        told: list[str] = []
+
+        def end(how: str, why: str) -> None:
+            client = fleet.npm(server, transport, reconnection=False)
+            if how == "close late":
+                client.emit("subscribe-agent", "slow")
+            if how == "host":
+                client.emit("host-disconnect")
+            elif how == "drop":
+                client.drop()
+            elif how == "cut":
+                client.cut()
+            else:
+                client.close()
+            told.append(why)
+            wait_until(lambda: server.get("/reasons").json() == told, f"{how}: {told}")
+
+        end("close", "client disconnect")
+        end("close late", "client disconnect")
+        end("host", "server disconnect")
+        # By engine.close() a polling client says that it leaves; a WebSocket just closes.
+        end("drop", "transport close" if transport == "websocket" else "client disconnect")
+        if transport == "websocket":
+            end("cut", "transport close")
+
+
+def test_a_host_with_our_routes_is_told_the_prefix_at_boot() -> None:
+    clean = {name: value for name, value in os.environ.items() if not name.startswith(OURS)}
+    done = subprocess.run([sys.executable, "-m", "gunicorn", "-c", "gunicorn.conf.py", "tests.apps.own_routes:app"],
+                          cwd=ROOT, timeout=60, capture_output=True, text=True, check=False,
+                          env={**clean, "REDIS_URL": "redis://127.0.0.1:1", "WEBSOCKET_PORT": str(free_port())})
+    assert done.returncode != 0
+    assert "a route /healthz (health), and so has wsapp: move wsapp's routes with WSAPP_PREFIX=/wsapp" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+@pytest.mark.parametrize("mounted", [False, True])
+def test_below_a_prefix_and_below_a_path(fleet: Fleet, mounted: bool) -> None:
+    """All of ours moves, the page's URL in the log is right, and sockets work below SCRIPT_NAME."""
+    script = "/app" if mounted else ""
+    env = {"WSAPP_PREFIX": "/wsapp", "SCRIPT_NAME": script, "WSAPP_SOCKET_PATH": "live/sockets"}
+    with Server(2, app="tests.apps.own_routes:app", env=env, ready_at=f"{script}/wsapp/readyz") as server:
+        assert server.get(f"{script}/").text == server.get(f"{script}/healthz").text == "mine"
+        page = re.search(r"the page is at (\S+)", server.log_tail())
+        assert page
+        assert page[1] == f"http://localhost:{server.port}{script}/wsapp/"
+        assert "wsapp" in http(page[1]).text
+        for transport in ("websocket", "polling", "upgrade"):
+            client = fleet.npm(server, transport, path=f"{script}/live/sockets")
+            assert client.request("subscribe-agent", "a")["ok"] is True
+        moved = http(f"{server.url}{script}/away", headers={"X-Forwarded-Prefix": "/evil"})
+        assert moved.text == "mine"  # nobody's word
+
+
+def test_a_proxy_says_below_which_path_it_serves() -> None:
+    env = {"WSAPP_TRUSTED_PROXIES": "1", "WSAPP_PREFIX": "/wsapp"}
+    with Server(1, app="tests.apps.own_routes:app", env=env, ready_at="/wsapp/readyz") as server:
+        told = http(f"{server.url}/wsapp/api/v1/openapi.json", headers={"X-Forwarded-Prefix": "/outside"}).json()
+        assert told["servers"] == [{"url": "/outside/wsapp/api/v1"}]

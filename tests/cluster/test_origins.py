@@ -93,3 +93,13 @@ def test_any_origin_is_without_credentials(fleet: Fleet) -> None:
         assert answer.headers["access-control-allow-origin"] == "*"
         assert "access-control-allow-credentials" not in answer.headers
         assert upgraded(server, EVIL) == 101
+
+
+def test_a_front_end_of_its_own_does_not_lock_out_the_servers_own_pages(fleet: Fleet) -> None:
+    """websocket-client, under python-socketio, sends the origin of the URL; a browser that of the live page."""
+    with Server(1, env={"WEBSOCKET_CORS_ORIGIN": "http://localhost:5173"}) as server:
+        for transport in ("websocket", "polling"):
+            assert fleet.python(server, transport).request("subscribe-agent", "a")["ok"] is True
+        assert upgraded(server, server.url) == 101
+        assert upgraded(server, "http://localhost:5173") == 101
+        assert upgraded(server, "http://localhost:5174") == 403

@@ -106,6 +106,21 @@ def test_the_common_nginx_line_that_says_upgrade_to_everything(start: Start, ser
     assert all("ok" in told for told in answers)
 
 
+def test_two_workers_on_a_unix_socket(start: Start, tmp_path: Path, fleet: Fleet) -> None:
+    """No client has an address there but the one that the proxy tells."""
+    at = tmp_path / "http.sock"
+    with Server(workers=2, env={**ENV, "WSAPP_MAX_CONNECTIONS_PER_ADDRESS": "0"}, bind=f"unix:{at}") as own:
+        proxy = start("nginx", own, {"server 127.0.0.1:3001;": f"server unix:{at};"})
+        agent, front = fresh("agent"), as_server(proxy)
+        clients = fleet.many(front, "npm", "polling", 6)
+        fleet.each(clients, lambda client: client.subscribe("agent", agent))
+        ids = publish(own, agent, 5)
+        for client in clients:
+            client.wait_ids(ids)
+            assert not client.all("disconnect") and not client.all("connect_error")
+        assert "Traceback" not in own.log_tail(10_000)
+
+
 def test_a_stream_comes_line_by_line(proxy: Proxy, server: Server) -> None:
     agent = fresh("line")
     context = ssl.create_default_context(cafile=proxy.ca)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import http.client
 import json
-import re
 import socket
 import time
 from collections.abc import Iterator
@@ -172,7 +171,7 @@ def test_silence_is_filled_with_comments_and_the_end_is_noticed() -> None:
         stream.first()
         assert b":" in stream.reply.readline()
         stream.close()
-        wait_until(lambda: b"wsapp_active_connections 0" in server.get("/metrics").body, "the stream is forgotten")
+        wait_until(lambda: server.metric("wsapp_connections") == 0, "the stream is forgotten")
 
 
 def test_a_drain_tells_when_to_come_back() -> None:
@@ -209,7 +208,7 @@ def test_who_does_not_read_is_cut_off_and_costs_others_nothing() -> None:
                     server.emitter.broadcast_agent_thought({"agentId": agent, "thought": "x" * 50_000, "n": number})
                     [told] = other.take(1)
                     assert told.data["n"] == number
-                wait_until(lambda: b"wsapp_active_connections 1\n" in server.get("/metrics").body, "cut off")
+                wait_until(lambda: server.metric("wsapp_connections") == 1, "cut off")
         deaf.close()
 
 
@@ -356,28 +355,22 @@ def test_answers_that_are_not_read_are_cut_off() -> None:
     with Server(1, env=env) as server, Sse(server, f"agent:{agent}") as reader, flat(server, 60e6):
         reader.first()
         socks = [_unread(server, f"/api/v1/stream?rooms=agent:{agent}")]
-        wait_until(lambda: b"wsapp_active_connections 2\n" in server.get("/metrics").body, "two streams")
+        wait_until(lambda: server.metric("wsapp_connections") == 2, "two streams")
         for number in range(80):
             server.emitter.broadcast_agent_thought({"agentId": agent, "thought": "x" * 100_000, "n": number})
             assert reader.take(1)[0].data["n"] == number
-        wait_until(lambda: b"wsapp_active_connections 1\n" in server.get("/metrics").body, "the deaf one is gone")
-        before = _answers_unread(server)
+        wait_until(lambda: server.metric("wsapp_connections") == 1, "the deaf one is gone")
+        before = server.metric("wsapp_answers_unread_total")
 
         def ask_again() -> bool:  # Redis need not be quick enough each time
             socks.append(_unread(server, f"/api/v1/rooms/agent:{agent}/history?limit=80"))
-            return _answers_unread(server) > before
+            return server.metric("wsapp_answers_unread_total") > before
 
         wait_until(ask_again, "the history, too", step=1.5)
         publish(server, agent, 1)
         assert reader.take(1)[0].data["thought"] == "thought 0"
         for sock in socks:
             sock.close()
-
-
-def _answers_unread(server: Server) -> int:
-    found = re.search(rb"^wsapp_answers_unread (\d+)$", server.get("/metrics").body, re.MULTILINE)
-    assert found is not None
-    return int(found[1])
 
 
 def test_full_workers_refuse() -> None:

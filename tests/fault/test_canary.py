@@ -22,8 +22,7 @@ def reason(server: Server) -> str:
 
 
 def lost(server: Server) -> float:
-    line = next(line for line in server.get("/metrics").text.splitlines() if line.startswith("wsapp_canary_lost "))
-    return float(line.split()[1])
+    return server.metric("wsapp_canary_probes_lost_total")
 
 
 def test_a_dead_subscription_is_noticed_and_told(fleet: Fleet) -> None:

@@ -109,6 +109,38 @@ def test_rooms_that_a_refresh_takes_away(place: Place, caplog: pytest.LogCapture
         f"denied: user='ann' sid={session.sid} action=read room='agent:b': not granted"]
 
 
+def test_presence_that_a_refresh_takes_away(place: Place) -> None:
+    session = place.come(rooms={"agent:*": ["read", "presence"]})
+    place.world.join(session, {"agent:a": None, "agent:b": None}).release()
+    session.watching = frozenset({"agent:a", "agent:b"})
+    told = place.admission.refresh(session, place.token(rooms={"agent:a": ["read", "presence"], "agent:b": ["read"]}))
+    assert (told["lost"], told["presenceLost"]) == ([], ["agent:b"])
+    assert session.watching == {"agent:a"}
+
+
+@pytest.mark.parametrize(("first", "chosen", "then", "rate"), [
+    (50.0, 50.0, None, 10.0), (50.0, 50.0, 20.0, 20.0), (50.0, 2.0, None, 2.0), (50.0, 30.0, 20.0, 20.0),
+    (None, 10.0, 50.0, 50.0), (None, 2.0, 50.0, 2.0)])
+def test_the_rate_of_a_token_ends_with_it(place: Place, first: float | None, chosen: float, then: float | None,
+                                          rate: float) -> None:
+    session = place.come(rate=first)
+    place.world.throttler.user("ann", chosen)
+    place.admission.refresh(session, place.token(rate=then))
+    assert session.queue.rate == rate
+
+
+def test_a_token_that_was_issued_by_a_clock_ahead_is_revoked_too() -> None:
+    """It was issued before the revocation, though its iat says otherwise."""
+    place = Place(jwt_leeway=5.0)
+    session = place.come(iat=place.now + 4)
+    old = {"token": place.token(iat=place.now + 4, lasts=3600)}
+    place.admission.revoke(user="ann")
+    assert closed(session) == [4501]
+    place.now += 60
+    assert place.refused(old) is ErrorCode.TOKEN_REVOKED
+    assert place.admission.identify({"token": place.token()}, {}).user_id == "ann"
+
+
 def test_patterns_or_the_hosts_authorizer(place: Place) -> None:
     session = place.come(rooms={"agent:a": ["read"]})
     assert place.admission.allows(session, "read", "agent:a")

@@ -87,6 +87,18 @@ def test_a_dead_workers_users_leave_with_its_lease(world: World, kept: Kept) -> 
     assert kept.told(ann) == [([], ["far"], 1)]
 
 
+def test_who_may_see_others_no_more_is_told_nothing(world: World, kept: Kept) -> None:
+    """A newer token took presence away, not the room."""
+    ann, bob = world.client(ROOM, user="ann"), world.client(ROOM, user="bob")
+    for session in (ann, bob):
+        kept.keeper.subscribe(session, ROOM)
+    kept.told(ann)
+    ann.watching = frozenset()
+    world.client(ROOM, user="eve")
+    assert kept.told(ann) == []
+    assert kept.keeper._asking[ROOM] == {bob}
+
+
 def test_who_leaves_asks_no_more(world: World, kept: Kept) -> None:
     ann = world.client(ROOM, user="ann")
     kept.keeper.subscribe(ann, ROOM)

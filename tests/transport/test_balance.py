@@ -61,3 +61,18 @@ def test_a_drained_one_is_ahead_of_all_who_take_clients(tmp_path: Path) -> None:
     colleague(tmp_path, 2, os.getppid(), DRAINED)
     assert not balance.is_ahead(DRAINED), "when all are drained each answers itself"
     balance.close()
+
+
+def test_a_page_that_was_removed_is_shared_again(tmp_path: Path) -> None:
+    directory = tmp_path / "w"
+    directory.mkdir(mode=0o700)
+    first, second = Balance(directory, 1), Balance(directory, 2)
+    (directory / "load").unlink()
+    directory.rmdir()
+    first.heal()
+    second.heal()
+    colleague(directory, 3, os.getppid(), 1)
+    assert first.is_ahead(2) and second.is_ahead(2)
+    for balance in (first, second):
+        balance.heal()
+        balance.close()

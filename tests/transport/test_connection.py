@@ -208,14 +208,14 @@ def test_the_client_leaves(inside: Inside, goodbye: bytes) -> None:
 def test_close_is_told_once_and_the_books_are_closed_first(inside: Inside) -> None:
     connection, client = inside.websocket()
     connection.close(1012, "restart")
-    assert (connection.closed, connection.connected, inside.ended) == (True, False, ["restart"])
+    assert (connection.closed, connection.connected, inside.ended) == (True, False, ["server disconnect"])
     connection.close(1000, "again")
     connection.timed_out()
     connection.push(Frame(b"4late"))
     got(client, encode_close(1012, "restart"))
     client.send(sent(CLOSE))
     until(lambda: connection.ws is not None and connection.ws.outbox.closed)
-    assert inside.ended == ["restart"]
+    assert inside.ended == ["server disconnect"]
     assert client.recv(10) == b""
 
 
@@ -465,7 +465,7 @@ def test_closing_in_the_middle_of_an_upgrade_ends_both(inside: Inside) -> None:
     client.send(sent(TEXT, b"2probe") + sent(TEXT, b"5") + sent(CLOSE))
     until(lambda: connection.probe is None)
     assert not connection.upgraded
-    assert inside.ended == ["restart"]
+    assert inside.ended == ["server disconnect"]
 
 
 # -- what a polling client may not do, or may do in any order

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import os
+import shutil
 import socket
-import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -14,7 +13,7 @@ import gevent.socket
 import pytest
 
 from wsapp.transport import handoff as handoff_module
-from wsapp.transport.handoff import Handoff, directory_for, has_buffered, peek_request_line, request_reader
+from wsapp.transport.handoff import Handoff, has_buffered, request_reader, take_buffered
 
 ONE, TWO = "0000000a", "0000000b"
 REQUEST = b"GET /socket.io/?EIO=4&transport=polling&sid=0000000bAbC-_ HTTP/1.1\r\nHost: x\r\n\r\n"
@@ -41,8 +40,8 @@ class Workers:
         self.one.start()
         self.two.start()
 
-    def serve(self, sock: Any, address: Any) -> None:
-        asked = sock.recv(4096)
+    def serve(self, sock: Any, address: Any, early: bytes) -> None:
+        asked = early or sock.recv(4096)
         self.served.append((asked, address))
         sock.sendall(b"answer to " + asked[:3])
 
@@ -55,16 +54,16 @@ def workers(tmp_path: Path) -> Iterator[Workers]:
     yield made
     made.one.stop()
     made.two.stop()
-    assert not directory.exists()  # the last one out
+    assert not list(directory.iterdir())
 
 
 def test_a_connection_is_served_by_its_owner_with_its_unread_bytes(workers: Workers) -> None:
     ours, client = pair()
     client.sendall(REQUEST)
-    line = peek_request_line(ours, 1.0)
-    assert line == REQUEST.split(b"\n")[0]
+    reader = request_reader(ours)
+    line = reader.readline()
     assert workers.one.owner_of(line) == TWO
-    assert workers.one.give(TWO, ours, ("10.0.0.1", 4321))
+    assert workers.one.give(TWO, ours, ("10.0.0.1", 4321), line + take_buffered(reader))
     ours.close()
     until(lambda: workers.served)
     assert workers.served == [(REQUEST, ("10.0.0.1", 4321))]
@@ -74,7 +73,7 @@ def test_a_connection_is_served_by_its_owner_with_its_unread_bytes(workers: Work
 
 
 @pytest.mark.parametrize(("address", "told"), [
-    (("127.0.0.1", 80), ("127.0.0.1", 80)), (("::1", 80, 0, 0), ("::1", 80)), ("", ()), ((), ()), (None, ())])
+    (("127.0.0.1", 80), ("127.0.0.1", 80)), (("::1", 80, 0, 0), ("::1", 80, 0, 0)), ("", "")])
 def test_the_address_of_the_client_goes_along(workers: Workers, address: Any, told: Any) -> None:
     ours, client = pair()
     client.sendall(b"x")
@@ -136,7 +135,7 @@ def test_an_owner_that_hangs_is_not_waited_for_for_ever(workers: Workers, monkey
         stuck.bind(str(path))
         ours, client = pair()
         given = 0
-        while workers.one.give("aaaaaaaa", ours, ()):
+        while workers.one.give("aaaaaaaa", ours, "", b"x" * 70_000):
             given += 1
         assert given == workers.one.given > 0
     path.unlink()
@@ -154,6 +153,11 @@ def test_an_owner_that_hangs_is_not_waited_for_for_ever(workers: Workers, monkey
     (b"GET /socket.io/?EIO=4&sid=../../etc/x HTTP/1.1", None),
     (b"GET /socket.io/?EIO=4&sid=0000000Bxyz HTTP/1.1", None),
     (b"GET /socket.io/?EIO=4&nosid=0000000bxyz HTTP/1.1", None),
+    (b"GET /socket.io/?next=/x?sid=0000000bxyz HTTP/1.1", None),
+    (b"GET /socket.io/?EIO=4&s%69d=%30000000bxyz HTTP/1.1", TWO),
+    (b"GET /socket.io/?sid=&sid=0000000bxyz HTTP/1.1", TWO),
+    (b"GET /socket.io/?sid=0000000axyz&sid=0000000bxyz HTTP/1.1", None),
+    (b"GET /socket.io/?token=" + b"t" * 60_000 + b"&sid=0000000bxyz HTTP/1.1", TWO),
     (b"", None),
     (b"\xff\x00", None),
 ])
@@ -161,42 +165,41 @@ def test_whose_a_request_is(workers: Workers, line: bytes, owner: str | None) ->
     assert workers.one.owner_of(line) == owner
 
 
-# -- looking without reading
-
-
-def test_peeking_reads_nothing() -> None:
+def test_a_socket_that_somebody_removed_is_made_again(workers: Workers, tmp_path: Path) -> None:
+    shutil.rmtree(tmp_path / "w")
     ours, client = pair()
-    client.sendall(REQUEST)
-    assert peek_request_line(ours, 1.0) == peek_request_line(ours, 1.0)
-    assert ours.recv(4096) == REQUEST
+    assert not workers.one.give(TWO, ours, ("10.0.0.1", 1))
+    workers.one.heal()
+    workers.two.heal()
+    client.sendall(b"x")
+    assert workers.one.give(TWO, ours, ("10.0.0.1", 1))
     ours.close()
+    until(lambda: workers.served)
     client.close()
 
 
-def test_peeking_waits_for_the_whole_line() -> None:
-    ours, client = pair()
-    client.sendall(b"GET /soc")
-    peeking = gevent.spawn(peek_request_line, ours, 5.0)
-    gevent.sleep(0.01)
-    assert not peeking.ready()
-    client.sendall(b"ket.io/ HTTP/1.1\r\n")
-    assert peeking.get(timeout=5) == b"GET /socket.io/ HTTP/1.1\r"
-    ours.close()
-    client.close()
+def test_one_that_cannot_be_made_is_tried_again(workers: Workers, tmp_path: Path,
+                                                caplog: pytest.LogCaptureFixture) -> None:
+    directory = tmp_path / "w"
+    shutil.rmtree(directory)
+    directory.mkdir(mode=0o777)
+    directory.chmod(0o777)
+    workers.two.heal()
+    assert "do not reach this one" in caplog.text
+    directory.chmod(0o700)
+    workers.two.heal()
+    assert (directory / f"{TWO}.sock").exists()
 
 
-def test_peeking_has_an_end() -> None:
+def test_what_was_read_early_comes_first() -> None:
     ours, client = pair()
-    with pytest.raises(TimeoutError):
-        peek_request_line(ours, 0.01)
-    client.sendall(b"GET /")
-    assert peek_request_line(ours, 0.01) == b"GET /"
-    client.sendall(b"x" * 4096)
-    assert len(peek_request_line(ours, 5.0)) == handoff_module.PEEK_SIZE
-    ours.recv(8192)
-    client.close()
-    assert peek_request_line(ours, 5.0) == b""
+    reader = request_reader(ours, b"first\n" + b"x" * 20_000 + b"\nthi")
+    client.sendall(b"rd\n")
+    assert has_buffered(reader)
+    assert [reader.readline(), reader.readline(), reader.readline()] == [b"first\n", b"x" * 20_000 + b"\n", b"third\n"]
+    reader.close()
     ours.close()
+    client.close()
 
 
 def test_a_pipelined_request_is_seen_in_the_buffer_and_the_socket_left_alone() -> None:
@@ -218,44 +221,7 @@ def test_a_pipelined_request_is_seen_in_the_buffer_and_the_socket_left_alone() -
     client.close()
 
 
-# -- the directory
-
-
-@pytest.fixture
-def temporary(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    monkeypatch.setattr(tempfile, "gettempdir", lambda: str(tmp_path))
-    return tmp_path
-
-
-def test_the_directory_is_ours_alone(temporary: Path) -> None:
-    path = directory_for(77)
-    assert path == directory_for(77) == temporary / f"wsapp-{os.getuid()}-77"
-    assert path.stat().st_mode & 0o777 == 0o700
-    assert directory_for(78) != path
-
-
-@pytest.mark.parametrize("mode", [0o701, 0o710, 0o755, 0o777])
-def test_a_loose_one_is_refused(temporary: Path, mode: int) -> None:
-    directory_for(77).chmod(mode)
-    with pytest.raises(PermissionError, match="remove it"):
-        directory_for(77)
-
-
-def test_a_foreign_one_is_refused(temporary: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    stranger = os.getuid() + 1
-    monkeypatch.setattr(os, "getuid", lambda: stranger)
-    with pytest.raises(PermissionError):
-        directory_for(77)
-
-
-def test_a_link_is_refused(temporary: Path) -> None:
-    (temporary / "elsewhere").mkdir(mode=0o700)
-    (temporary / f"wsapp-{os.getuid()}-77").symlink_to(temporary / "elsewhere")
-    with pytest.raises(PermissionError):
-        directory_for(77)
-
-
 def test_stopping_twice_and_before_starting(tmp_path: Path) -> None:
-    never = Handoff(tmp_path, ONE, lambda sock, address: None)
+    never = Handoff(tmp_path, ONE, lambda sock, address, early: None)
     never.stop()
     assert tmp_path.exists()

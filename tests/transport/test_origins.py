@@ -20,6 +20,8 @@ def request(origin: str | None, host: str | None = "app.example", method: str = 
     (["https://a.example"], "https://a.example"), (["https://A.example/"], "https://a.EXAMPLE"),
     (["https://a.example", "http://localhost:3000"], "http://localhost:3000"),
     (["*"], "https://anything.example"), (["*"], "null"),
+    # The server's own pages and Python clients beside the listed front end.
+    (["http://localhost:5173"], "https://app.example"), (["http://localhost:5173"], "http://APP.example"),
 ])
 def test_let_through(allowed: list[str], origin: str | None) -> None:
     Origins(allowed).judge(request(origin))
@@ -27,7 +29,7 @@ def test_let_through(allowed: list[str], origin: str | None) -> None:
 
 @pytest.mark.parametrize(("allowed", "origin"), [
     ([], "https://evil.example"), ([], "https://app.example.evil.example"), ([], "https://app.example:8443"),
-    ([], "null"), ([], ""), (["https://a.example"], "https://app.example"), (["https://a.example"], "http://a.example"),
+    ([], "null"), ([], ""), (["https://app.example"], "http://app.example"), (["https://a.example"], "http://a.example"),
     (["https://a.example"], "https://a.example.evil"), (["https://a.example"], "https://sub.a.example"),
     (["https://a.example"], "null"), (["https://a.example"], ""),
 ])
@@ -78,8 +80,9 @@ def test_a_rebound_name_is_not_the_same_origin(peer: str, host: str, told: bool)
     if told:
         Origins().judge(environ)
     else:
-        with pytest.raises(PermissionError, match="DNS rebinding"):
-            Origins().judge(environ)
+        for origins in (Origins(), Origins(["http://localhost:5173"])):
+            with pytest.raises(PermissionError, match="DNS rebinding"):
+                origins.judge(environ)
     Origins(hosts=[host]).judge(environ)
     Origins(proxies=1).judge(environ)
     Origins().judge({name: value for name, value in environ.items() if name != "HTTP_ORIGIN"})

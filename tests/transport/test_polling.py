@@ -71,7 +71,8 @@ def test_a_get_that_comes_behind_is_awaited_for_a_moment() -> None:
     gevent.sleep(0)
     waits = gevent.spawn(queue.wait, 5)
     posts.get(timeout=5)
-    assert queue.polling
+    waits.get(timeout=5)
+    assert queue.take() == [NOOP]
     waits.kill()
 
 

@@ -54,6 +54,11 @@ class Problem(Exception):
         self.status, self.code, self.headers = status, code, dict(headers or {})
 
 
+def api_url() -> str:
+    """The path of the API in the public URL: below WSAPP_PREFIX, and below the path that a proxy serves us at."""
+    return f"{request.script_root}{the_server().settings.prefix}{PATH}"
+
+
 def the_server() -> Any:
     """The SocketServer of this application."""
     return current_app.extensions["wsapp"]
@@ -115,8 +120,8 @@ def told_fault(error: Exception) -> Response:
 def told_no_route() -> Response | None:
     """Before any request: a path or method below /api/v1 that does not exist gets a problem too, and the host
     application keeps its own error pages."""
-    error = request.routing_exception
-    if error is None or not (request.path + "/").startswith(PATH + "/") or (error.code or 0) < 400:
+    error, below = request.routing_exception, f"{the_server().settings.prefix}{PATH}/"
+    if error is None or not (request.path + "/").startswith(below) or (error.code or 0) < 400:
         return None
     return guarded(told_http_error(error))
 
@@ -189,13 +194,18 @@ def read_body() -> Any:
     """The JSON of the request.  Raises Problem."""
     if request.mimetype != "application/json":
         raise Problem(415, ErrorCode.BAD_REQUEST, "the body must be application/json")
-    limit = request.max_content_length = the_server().settings.api_max_body
+    limit = the_server().settings.api_max_body
+    # One more: werkzeug cuts a body without a length off at its limit and says nothing.
+    request.max_content_length = limit + 1
     try:
-        return strict_loads(request.get_data())
+        body = request.get_data()
+        if len(body) > limit:
+            raise RequestEntityTooLarge
+        return strict_loads(body)
     except RequestEntityTooLarge:
         raise Problem(413, ErrorCode.BAD_REQUEST, f"a body may have {limit} bytes (WSAPP_API_MAX_BODY)",
                       {"Connection": "close"}) from None
-    except (ValueError, RecursionError) as error:
+    except ValueError as error:
         raise Problem(400, ErrorCode.BAD_REQUEST, f"the body is not JSON: {error}") from None
 
 

@@ -15,12 +15,13 @@ from wsapp.blueprints.api_openapi import VERSION, continue_by_id, new_spec
 from wsapp.core.ports import Fate
 from wsapp.core.throttle import MIN_RATE
 from wsapp.errors import CloseCode, ErrorCode
-from wsapp.schemas import KINDS, NAME_PATTERN, STATUSES
+from wsapp.schemas import KINDS, NAME_PATTERN, ROOM_ID_PATTERN, STATUSES
 
 Json = dict[str, Any]
 
 _NAME: Final[Json] = {"type": ["string", "integer"], "minLength": 1, "maxLength": schemas.MAX_ID,
                       "pattern": NAME_PATTERN}
+_ROOM_ID: Final[Json] = {**_NAME, "pattern": ROOM_ID_PATTERN}
 _SEQ: Final[Json] = {"type": "integer", "minimum": 0}
 _COUNT: Final[Json] = {"type": "integer", "minimum": 0}
 _TEXT: Final[Json] = {"type": "string"}
@@ -49,7 +50,7 @@ _EVENT: Final = _object({"event": _TEXT, "data": True, "id": _TEXT, "ts": _COUNT
 _META: Final = _object({"id": _TEXT, "ts": _COUNT, "epoch": _TEXT, "rooms": _map(_SEQ)},
                        {"epochs": _map(_TEXT), "critical": {"const": True}})
 _MEMBERS: Final = _object({"users": _COUNT, "connections": _COUNT, "members": _TEXTS})
-_SUBSCRIBE: Final = {"oneOf": [_NAME, _object({"id": _NAME}, {
+_SUBSCRIBE: Final = {"oneOf": [_ROOM_ID, _object({"id": _ROOM_ID}, {
     "since": {"oneOf": [_SEQ, _ref("Position"), {"type": "null"}]}, "presence": _FLAG})]}
 _BY_ID: Final = {"oneOf": [_NAME, _object({"id": _NAME})]}
 _TOKEN: Final = {"type": "string", "minLength": 1, "maxLength": schemas.MAX_TOKEN}
@@ -92,7 +93,7 @@ REQUESTS: Final[dict[str, tuple[Json, Json]]] = {
     "nack-event": (_BY_ID, _ack({"id": _TEXT, "state": {"enum": [str(Fate.PENDING), str(Fate.DEAD)]},
                                  "attempts": _COUNT})),
     "refresh-token": ({"oneOf": [_TOKEN, _object({"token": _TOKEN})]},
-                      _ack({"expiresInMs": {"type": "integer"}, "lost": _TEXTS})),
+                      _ack({"expiresInMs": {"type": "integer"}, "lost": _TEXTS}, {"presenceLost": _TEXTS})),
 }
 
 # What clients are told beside the events that are published.

@@ -7,7 +7,7 @@ from typing import Any
 
 from flask import Blueprint, Response, request
 
-from wsapp.blueprints.api_access import answer
+from wsapp.blueprints.api_access import answer, api_url
 
 api_documents = Blueprint("documents", __name__)
 
@@ -17,7 +17,7 @@ def openapi_document() -> Response:
     """OpenAPI 3.1 of the HTTP API."""
     # apispec is loaded when somebody asks: no worker needs it to serve.
     from wsapp.blueprints.api_openapi import openapi
-    return _document(openapi())
+    return _document({**openapi(), "servers": [{"url": api_url()}]})
 
 
 @api_documents.get("/asyncapi.json")

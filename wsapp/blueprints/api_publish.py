@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import hashlib
 import re
 from typing import Any
 
-from flask import Blueprint, Response, request
+from flask import Blueprint, Response, g, request
 
 from wsapp.blueprints.api_access import answer, checked, needs, read_body, the_server
 from wsapp.blueprints.api_schemas import BATCH_KEY, IDEMPOTENCY_KEY, MAX_BATCH, PUBLISH
@@ -58,13 +59,21 @@ def _call(item: Any, key: str, what: str) -> tuple[Any, ...]:
         raise PayloadError(f"{what}: type must be one of {', '.join(map(str, PUBLISH))}",
                            {"type": [f"must be one of {', '.join(map(str, PUBLISH))}"]})
     asked = checked(schema, item, what)
-    options = {"key": asked.get("key", key)}
+    options = {"key": _own_key(asked.get("key", key))}
     options |= {name: asked[name] for name in ("priority", "critical") if name in asked}
     if "alsoTo" in asked:
         options["also_to"] = asked["alsoTo"]
     if kind == "project-event":
         return (kind, asked["projectId"], asked["event"], asked["data"], options)
     return (kind, asked["data"], options)
+
+
+def _own_key(key: str) -> str:
+    """An idempotency key in the name space of the API key that uses it: nobody's request is answered with the receipt
+    of somebody else's event."""
+    if not key:
+        return ""
+    return f"{g.wsapp_api_key.name}:{hashlib.blake2b(key.encode(), digest_size=16).hexdigest()}"
 
 
 def _published(calls: list[tuple[Any, ...]], *, many: bool) -> Response:

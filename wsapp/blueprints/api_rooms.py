@@ -9,7 +9,7 @@ from urllib.parse import quote, urlencode
 
 from flask import Blueprint, Response, request
 
-from wsapp.blueprints.api_access import PATH, answer, needs, query, the_server
+from wsapp.blueprints.api_access import answer, api_url, needs, query, the_server
 from wsapp.blueprints.api_schemas import HistoryQuerySchema, RoomsQuery
 from wsapp.core.events import strict_loads
 from wsapp.core.ports import HistoryPage, HistoryQuery
@@ -79,7 +79,7 @@ def _next(page: HistoryPage, asked: dict[str, Any], backwards: bool) -> str | No
         return None
     kept = {} if backwards or "before" not in asked else {"before": asked["before"]}
     more = {"before" if backwards else "since": last, **kept, "limit": asked["limit"], "epoch": page.head.epoch}
-    return f"{PATH}/rooms/{quote(page.room, safe=':')}/history?{urlencode(more)}"
+    return f"{api_url()}/rooms/{quote(page.room, safe=':')}/history?{urlencode(more)}"
 
 
 @api_rooms.get("/rooms/<path:room>/presence", merge_slashes=False)

@@ -19,6 +19,7 @@ from wsapp.schemas import (
     Choice,
     Flag,
     Name,
+    RoomId,
     TaskUpdateSchema,
     Text,
 )
@@ -113,7 +114,7 @@ class PublishProject(PublishOptions):
     """An event under its own name, to `project:{projectId}`."""
 
     type = Choice(["project-event"], required=True)
-    projectId = Name(required=True)
+    projectId = RoomId(required=True)
     event = Name(required=True, metadata={"not": {"enum": sorted(RESERVED_PROJECT_EVENTS)}})
     data = AnyJson(load_default=None, allow_none=True)
 

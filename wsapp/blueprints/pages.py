@@ -1,8 +1,13 @@
-"""The live page at `/`: rooms, thoughts, task bars and the state of the connection, without a build step."""
+"""The live page: rooms, thoughts, task bars and the state of the connection, without a build step.
+
+All its URLs are relative, so that it works below any path.
+"""
 
 from __future__ import annotations
 
-from flask import Blueprint, Response
+from pathlib import Path
+
+from flask import Blueprint, Response, current_app, request
 
 from wsapp.blueprints.security_headers import guarded_page
 
@@ -10,7 +15,13 @@ pages = Blueprint("wsapp_pages", __name__, static_folder="static", static_url_pa
 pages.after_request(guarded_page)
 
 
-@pages.get("/")
+@pages.get("/live")
 def index() -> Response:
-    """The page itself; everything it loads is under /live/."""
-    return pages.send_static_file("index.html")
+    """The page itself; everything it loads is under live/.  It is told where Socket.IO is."""
+    settings = current_app.extensions["wsapp"].settings
+    sockets = "../" * settings.prefix.count("/") + settings.socket_path.strip("/")
+    page = Path(str(pages.static_folder), "index.html").read_text(encoding="utf-8")
+    response = Response(page.replace('content="socket.io"', f'content="{sockets}"', 1), mimetype="text/html")
+    response.headers["Cache-Control"] = "no-cache"
+    response.add_etag()
+    return response.make_conditional(request)  # type: ignore[return-value]  # it returns itself

@@ -18,7 +18,8 @@ from wsapp.errors import BrokerUnavailable
 
 SCOPES: Final = ("publish", "read", "drain", "admin")
 PREFIX: Final = "wsapp_"  # so that a leaked one can be found by scanners
-TABLE_AGE: Final = 1.0  # seconds until a key that was made or revoked elsewhere is noticed
+TABLE_AGE: Final = 1.0  # seconds until a key that was revoked elsewhere is noticed
+MAX_LOOKUPS: Final = 10  # extra reads for unknown secrets within `TABLE_AGE`
 _NAME: Final = re.compile(r"[A-Za-z0-9._-]{1,64}")
 _DIGEST: Final = re.compile(r"[0-9a-f]{64}")
 
@@ -89,9 +90,11 @@ def parse_key(text: str) -> ApiKey:
 
 
 class KeyTable:
-    """Judges secrets: the keys of the settings, and those that are kept, read at most once a second.
+    """Judges secrets: the keys of the settings, and those that are kept, read once a second while they are in use.
 
-    While Redis is away the keys it last told count.  `clock` gives seconds.
+    A secret that is not among them is looked up at once, because its key may be a new one.  Such lookups are bounded
+    (`MAX_LOOKUPS`), so that guesses cost Redis nothing more.  While Redis is away the keys it last told count.
+    `clock` gives seconds.
     """
 
     def __init__(self, configured: Iterable[ApiKey], store: ApiKeys,
@@ -100,12 +103,16 @@ class KeyTable:
         self._store, self._clock = store, clock
         self._kept: dict[str, ApiKey] = {}
         self._read_at: float | None = None
+        self._lookups = 0  # since `_read_at`
 
     def find(self, secret: str) -> ApiKey | None:
         """The key of a secret; None when it is none.  Raises BrokerUnavailable when the kept ones were never read."""
         digest = digest_of(secret)
-        found = self._configured.get(digest)
-        return found if found is not None else self._stored().get(digest)
+        found = self._configured.get(digest) or self._stored().get(digest)
+        if found is None and self._lookups < MAX_LOOKUPS:
+            self._lookups += 1
+            found = self._read().get(digest)
+        return found
 
     def empty(self) -> bool:
         """Whether there is no key at all.  Raises BrokerUnavailable as `find` does."""
@@ -114,10 +121,14 @@ class KeyTable:
     def _stored(self) -> dict[str, ApiKey]:
         now = self._clock()
         if self._read_at is None or now - self._read_at >= TABLE_AGE:
-            try:
-                self._kept = {key.digest: key for key in self._store.all()}
-            except BrokerUnavailable:
-                if self._read_at is None:
-                    raise
-            self._read_at = now
+            self._read()
+            self._read_at, self._lookups = now, 0
+        return self._kept
+
+    def _read(self) -> dict[str, ApiKey]:
+        try:
+            self._kept = {key.digest: key for key in self._store.all()}
+        except BrokerUnavailable:
+            if self._read_at is None:
+                raise
         return self._kept

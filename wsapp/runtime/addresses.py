@@ -19,7 +19,7 @@ from wsapp.core.forwarding import split_address
 from wsapp.core.ports import Cluster
 from wsapp.errors import BrokerUnavailable
 from wsapp.settings import Settings
-from wsapp.transport.hosts.route import Listening, Route
+from wsapp.transport.hosts.route import ForwardingOptions, Listening, Route
 
 log = logging.getLogger(__name__)
 
@@ -29,6 +29,7 @@ OFF: Final = "off"
 FRESH: Final = 2.0  # seconds for which what was read of a lease is believed
 READ_EVERY: Final = 0.2  # seconds between two readings of all leases, whatever sids clients make up
 SECRET_TTL: Final = 86_400.0  # seconds for which the secret outlives the last worker
+ANSWER_MARGIN: Final = 10.0  # seconds beyond a poll's longest wait in which a forwarded request is answered
 REDIS_PORT: Final = 6379
 ANY: Final = ("0.0.0.0", "::", "")  # noqa: S104  # compared with, never listened on
 
@@ -51,6 +52,13 @@ class Addresses:
     def active(self) -> bool:
         """Whether this worker forwards requests, and takes forwarded ones."""
         return self._settings.advertise != OFF
+
+    @property
+    def options(self) -> ForwardingOptions:
+        """As `Routes.options`."""
+        settings = self._settings
+        return ForwardingOptions(settings.max_connections, settings.ping_interval + settings.ping_timeout
+                                 + ANSWER_MARGIN, settings.outbox_age)
 
     @property
     def secret(self) -> bytes:

@@ -8,8 +8,7 @@ from __future__ import annotations
 import logging
 import math
 import time
-from collections import OrderedDict
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 from urllib.parse import parse_qs
@@ -19,19 +18,16 @@ from wsapp.core.connections import ConnectionManager
 from wsapp.core.events import packet
 from wsapp.core.ports import Revocations
 from wsapp.core.session import Session
-from wsapp.errors import BrokerUnavailable, CloseCode, ErrorCode, RequestError
+from wsapp.errors import CloseCode, ErrorCode, RequestError
 from wsapp.metrics import Metrics
+from wsapp.runtime.known_revocations import KnownRevocations
 from wsapp.settings import Settings, auth_mode
 from wsapp.transport.frames import Frame
 from wsapp.transport.gate import client_address
 
-log = logging.getLogger(__name__)
 audit = logging.getLogger("wsapp.audit")
 
 TICK: Final = 0.5  # seconds between looks at expiring tokens
-BELIEVED: Final = 60.0  # seconds for which a revocation that Redis told of is known without it
-RECHECK: Final = 500  # revocations asked for in one round trip
-REMEMBERED: Final = 10_000  # revocations that a worker knows by itself, for when Redis is away
 IDENTITY: Final = "wsapp.identity"  # in the environ of a handshake whose token was judged before it
 
 Identify = Callable[[Any, dict[str, Any]], "Identity | str | None"]
@@ -68,8 +64,7 @@ class Admission:
         self._host = host or HostHooks()
         self._held: dict[str, Held] = {}
         self._ending: dict[str, Held] = {}  # those whose identity expires
-        self._recent: OrderedDict[str, tuple[float, float]] = OrderedDict()  # at, until
-        self._unchecked = False
+        self._known = KnownRevocations(revocations, settings.jwt_leeway, clock)
 
     # -- who
 
@@ -105,7 +100,7 @@ class Admission:
         """Who connects.  Raises TokenRefused, RequestError (`limit`), and what the host's hook raises."""
         try:
             identity = self._identity(auth, environ)
-            self._refuse_revoked(_asked_session(auth), None)
+            self._known.refuse(_asked_session(auth), None)
         except TokenRefused as error:
             self._refused(error, self.address(environ))
             raise
@@ -124,7 +119,7 @@ class Admission:
         if given is None and isinstance(before, Identity):
             if before.expires <= self._clock():
                 raise TokenRefused(ErrorCode.TOKEN_EXPIRED, "the token has expired")
-            self._refuse_revoked(before.revocable(), before.issued)
+            self._known.refuse(before.revocable(), before.issued)
             return before
         return self._judged(given)
 
@@ -132,7 +127,7 @@ class Admission:
         assert self._host.identify is not None
         found = self._host.identify(auth, environ)
         identity = found if isinstance(found, Identity) else Identity(found)
-        self._refuse_revoked(identity.revocable(), identity.issued)
+        self._known.refuse(identity.revocable(), identity.issued)
         return identity
 
     def _offered(self, environ: dict[str, Any]) -> str | None:
@@ -145,7 +140,7 @@ class Admission:
     def _judged(self, token: object) -> Identity:
         assert self._authenticator is not None
         identity = self._authenticator.judge(token)
-        self._refuse_revoked(identity.revocable(), identity.issued)
+        self._known.refuse(identity.revocable(), identity.issued)
         return identity
 
     def confirm(self, identity: Identity, environ: Mapping[str, Any]) -> None:
@@ -172,13 +167,16 @@ class Admission:
 
     def admitted(self, session: Session, identity: Identity) -> None:
         """A session is connected: from now on its token's end and revocations concern it."""
+        if identity.rate is not None:
+            self._connections.throttler.user(session.user_id, identity.rate)
+        self._hold(session, identity)
+
+    def _hold(self, session: Session, identity: Identity) -> None:
         self.left(session.sid)
         held = self._held[session.sid] = Held(session, identity, identity.revocable())
         if identity.expires < math.inf:
             self._ending[session.sid] = held
-        if identity.rate is not None:
-            self._connections.throttler.user(session.user_id, identity.rate)
-        if any(self._revokes(entry, at, held) for entry, at in self._remembered(self._recent).items()):
+        if any(self._revokes(entry, at, held) for entry, at in self._known.remembered().items()):
             self._end(held, CloseCode.TOKEN_REVOKED, "token_revoked")
 
     def left(self, sid: str) -> None:
@@ -203,7 +201,7 @@ class Admission:
             elif left <= warning and not held.warned:
                 held.warned = True
                 held.session.peer.push(Frame(packet("token-expiring", {"expiresInMs": round(left * 1000)})))
-        if self._unchecked:
+        if self._known.unchecked:
             self._recheck()
 
     def _end(self, held: Held, code: CloseCode, reason: str) -> None:
@@ -255,8 +253,8 @@ class Admission:
         session.peer.push(Frame(packet("unsubscribed", {"room": room, "reason": str(ErrorCode.FORBIDDEN)})))
 
     def refresh(self, session: Session, token: str) -> dict[str, object]:
-        """Go on with a newer token of the same user; rooms it does not allow are left and told.  Told
-        `{expiresInMs, lost}`.  Raises TokenRefused, RequestError."""
+        """Continue with a newer token of the same user: all that the last one granted ends, rooms, presence and rate.
+        The answer: `{expiresInMs, lost, presenceLost?}`.  Raises TokenRefused, RequestError."""
         if self._authenticator is None or self._host.identify is not None:
             raise RequestError(ErrorCode.BAD_REQUEST, "this server was not given a token to refresh")
         try:
@@ -268,13 +266,20 @@ class Admission:
             audit.warning("denied: user=%r sid=%s refreshed with a token of %r", session.user_id, session.sid,
                           identity.user_id)
             raise RequestError(ErrorCode.FORBIDDEN, "the token is not of the user who connected")
-        self.admitted(session, identity)
+        chosen, granted = session.queue.rate, self.rate_of(session)
+        self._hold(session, identity)
+        rate = self.rate_of(session)
+        self._connections.throttler.user(session.user_id, rate if chosen == granted else min(chosen, rate))
         lost = [room for room in list(session.subs) if not self.allows(session, "read", room)]
         for room in lost:
             self._connections.leave_room(session.sid, room)
             self._lost(session, room)
-        session.dirty = session.dirty or bool(lost)
-        return {"expiresInMs": round((identity.expires - self._clock()) * 1000), "lost": lost}
+        unseen = sorted(room for room in session.watching & session.subs.keys()
+                        if not self.allows(session, "presence", room))
+        session.watching -= frozenset(unseen)
+        session.dirty = session.dirty or bool(lost or unseen)
+        told: dict[str, object] = {"expiresInMs": round((identity.expires - self._clock()) * 1000), "lost": lost}
+        return {**told, "presenceLost": unseen} if unseen else told
 
     # -- revocation
 
@@ -307,10 +312,7 @@ class Admission:
 
     def revoked(self, entry: str, at: float, until: float) -> None:
         """Close what is connected here under a revoked name, and remember it."""
-        before = self._recent.pop(entry, (at, until))
-        self._recent[entry] = (max(at, before[0]), max(until, before[1]))
-        while len(self._recent) > REMEMBERED:
-            self._recent.popitem(last=False)
+        self._known.remember(entry, at, until)
         for held in list(self._held.values()):
             if self._revokes(entry, at, held):
                 self._metrics.count("tokensRevoked")
@@ -320,46 +322,17 @@ class Admission:
         kind = entry.partition(":")[0]
         if kind == "session" and entry == revocation(kind, held.session.id):
             return True
-        return held.entries.get(kind) == entry and _covers(kind, at, held.identity.issued)
-
-    def _refuse_revoked(self, entries: Mapping[str, str], issued: float | None) -> None:
-        """Raises TokenRefused.  While Redis is away this worker's memory must do; it asks again later."""
-        if not entries:
-            return
-        known = self._remembered(entries.values())
-        try:
-            known |= self._revocations.revoked(list(entries.values()))
-        except BrokerUnavailable as error:
-            self._unchecked = True
-            log.warning("revocations are checked later: %s", error)
-        if any(entry in known and _covers(kind, known[entry], issued) for kind, entry in entries.items()):
-            raise TokenRefused(ErrorCode.TOKEN_REVOKED, "the token was revoked")
-
-    def _remembered(self, entries: Iterable[str]) -> dict[str, float]:
-        """Which of the entries this worker knows to be revoked still, and as of when."""
-        now = self._clock()
-        found = {entry: self._recent[entry] for entry in entries if entry in self._recent}
-        return {entry: at for entry, (at, until) in found.items() if until > now}
+        return held.entries.get(kind) == entry and self._known.covers(kind, at, held.identity.issued)
 
     def on_gap(self) -> None:
         """Control messages may have been lost: ask about everybody."""
-        self._unchecked = True
+        self._known.unchecked = True
 
     def _recheck(self) -> None:
-        self._unchecked = False
-        entries = list({entry for held in self._held.values() for entry in
-                        (*held.entries.values(), revocation("session", held.session.id))})
-        try:
-            for start in range(0, len(entries), RECHECK):
-                for entry, at in self._revocations.revoked(entries[start:start + RECHECK]).items():
-                    self.revoked(entry, at, self._clock() + BELIEVED)
-        except BrokerUnavailable:
-            self._unchecked = True
-
-
-def _covers(kind: str, at: float, issued: float | None) -> bool:
-    """A user's tokens that were issued after the revocation are new ones."""
-    return kind != "user" or issued is None or issued <= at
+        entries = [entry for held in self._held.values() for entry in
+                   (*held.entries.values(), revocation("session", held.session.id))]
+        for entry, at, until in self._known.look_again(entries):
+            self.revoked(entry, at, until)
 
 
 def _bearer(environ: Mapping[str, Any]) -> str | None:

@@ -117,8 +117,11 @@ class Dispatch:
             self._event(connection, packet)
 
     def closed(self, connection: Connection, reason: str) -> None:
-        """A connection has ended, for whatever reason."""
+        """A connection has ended, for whatever reason.  Namespaces that the client had left before, with a packet that
+        still waits for its turn, were left by the client."""
         self.hub.inbound.forget(connection.sid)
+        for name in [name for name in self._sio.manager.get_namespaces() if name not in connection.asked]:
+            self._sio._handle_disconnect(connection.sid, name, self._sio.reason.CLIENT_DISCONNECT)
         self._sio._handle_eio_disconnect(connection.sid, reason)
         self.left(connection)
 
@@ -158,14 +161,14 @@ class Dispatch:
             welcome = self._admit(connection, sid, packet.data)
         except (Refusal, ConnectionRefusedError) as error:
             told = getattr(error, "error_args", None) or {"message": str(error) or "Connection refused by server"}
-            self._refuse(connection, sid, told)
+            self._turn_away(connection, ROOT, sid, told)
             return
         except WsappError as error:
-            self._refuse(connection, sid, {"message": str(error), "data": error.told()})
+            self._turn_away(connection, ROOT, sid, {"message": str(error), "data": error.told()})
             return
         except Exception:
             log.exception("a connect handler failed; %s is turned away", sid)
-            self._refuse(connection, sid, {"message": "the server failed to connect you"})
+            self._turn_away(connection, ROOT, sid, {"message": "the server failed to connect you"})
             return
         self._sio.manager.connect(sid, ROOT)
         if connection.closed:  # it went while it was being admitted
@@ -173,10 +176,10 @@ class Dispatch:
             return
         session: Session = welcome.session
         if self.hub.settings.recovery:
-            connection.release(Frame(b"40" + strict_dumps({"sid": sid, "pid": session.id}).encode()),
+            connection.release(_packet(b"40", ROOT, {"sid": sid, "pid": session.id}),
                                Frame(event_packet("session", welcome.told)))
         else:
-            connection.release(Frame(b"40" + strict_dumps({"sid": sid}).encode()))
+            connection.release(_packet(b"40", ROOT, {"sid": sid}))
         if welcome.recovery is not None:
             welcome.recovery.release()
         self.hub.presence.returned(session, (
@@ -190,7 +193,7 @@ class Dispatch:
             name in sio.namespaces)
         if not known:
             _forget_asking(connection, name)
-            connection.push(_refusal(name, {"message": "Invalid namespace"}))
+            connection.push(_packet(b"44", name, {"message": "Invalid namespace"}))
             return
         sid = sio.manager.pre_connect(connection.sid, name)
         if sid is None:
@@ -205,16 +208,13 @@ class Dispatch:
             log.exception("a connect handler of %s failed; %s is turned away", name, sid)
             welcome, told = False, {"message": "the server failed to connect you"}
         if welcome is False:
-            connection.held = _without(connection.held or [], name)
-            connection.release(_refusal(name, told))
-            _forget_asking(connection, name)
-            sio.manager.disconnect(sid, name, ignore_queue=True)
+            self._turn_away(connection, name, sid, told)
             return
         sio.manager.connect(sid, name)
         if connection.closed:  # it went while it was being admitted
             self.closed(connection, sio.reason.TRANSPORT_CLOSE)
             return
-        connection.release(Frame(f"40{name},".encode() + strict_dumps({"sid": sid}).encode()))
+        connection.release(_packet(b"40", name, {"sid": sid}))
 
     def _greet(self, name: str, sid: str, environ: Any, auth: Any) -> Any:
         """Call the connect handler; an older one takes no `auth`."""
@@ -245,11 +245,17 @@ class Dispatch:
             raise
         return welcome
 
-    def _refuse(self, connection: Connection, sid: str, told: object) -> None:
-        connection.held = _without(connection.held or [], ROOT)
-        connection.release(Frame(b"44" + strict_dumps(told).encode()))
-        _forget_asking(connection, ROOT)
-        self._sio.manager.disconnect(sid, ROOT, ignore_queue=True)
+    def _turn_away(self, connection: Connection, name: str, sid: str, told: object) -> None:
+        """Answer a refused CONNECT.  With Flask-SocketIO's `always_connect` the client is connected, gets what the
+        handler emitted, and is disconnected."""
+        if self._sio.always_connect:
+            connection.held = [*(connection.held or ()), _packet(b"41", name)]
+            connection.release(_packet(b"40", name, {"sid": sid}))
+        else:
+            connection.held = _without(connection.held or [], name)
+            connection.release(_packet(b"44", name, told))
+        _forget_asking(connection, name)
+        self._sio.manager.disconnect(sid, name, ignore_queue=True)
 
     def _run_hooks(self, name: str, session: Session, *args: object) -> None:
         for hook in self._hooks[name]:
@@ -339,8 +345,9 @@ def _unknown(name: str) -> RequestError:
     return RequestError(ErrorCode.UNKNOWN_EVENT, f"nobody here knows the event {name[:100]!r}")
 
 
-def _refusal(namespace: str, told: object) -> Frame:
-    return Frame(f"44{namespace},".encode() + strict_dumps(told).encode())
+def _packet(kind: bytes, namespace: str, data: object = None) -> Frame:
+    where = b"" if namespace == ROOT else namespace.encode() + b","
+    return Frame(kind + where + (b"" if data is None else strict_dumps(data).encode()))
 
 
 def _failed(error: WsappError) -> dict[str, object]:

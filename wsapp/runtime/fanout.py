@@ -249,8 +249,7 @@ class Fanout:
         if served:
             self.metrics.sent += served
             self.metrics.delivered += served
-            self.metrics.latency_sum += served * max(0.0, time.time() * 1000 - published_ms(publication))
-            self.metrics.latency_count += served
+            self.metrics.took(max(0.0, time.time() * 1000 - published_ms(publication)), served)
 
     def frame(self, publication: Publication, profile: Profile, room: str) -> Frame:
         """The shared frame of a publication for all clients of a profile that get it through a room."""

@@ -63,9 +63,9 @@ class PresenceKeeper:
             first = room not in self._asking
             if first:
                 self._presence.ask(self.boot, room, self.ttl)
+            session.watching |= {room}
+            session.dirty = True
             self._asking.setdefault(room, set()).add(session)
-        session.watching |= {room}
-        session.dirty = True
         if first and room not in self._registry.asked and self.calls is not None:
             self.calls.ask(TRACK, room)  # when it is back, every worker has said whom it has there
         self.track(room)
@@ -168,7 +168,7 @@ class PresenceKeeper:
         asking = self._asking.get(room)
         if asking is None:
             return
-        asking -= {session for session in asking if room not in session.subs}
+        asking -= {session for session in asking if not _wants(session, room)}
         if not asking:
             del self._asking[room]
             self.views.pop(room, None)
@@ -202,7 +202,7 @@ class PresenceKeeper:
                 "left": sorted(before.keys() - now.keys())[:MOST_NAMED], **_counted(now)}
         frame = Frame(packet("presence", told))
         for session in self._asking.get(room, ()):
-            if room in session.subs and session is not newcomer:
+            if _wants(session, room) and session is not newcomer:
                 session.peer.push(frame)
 
     # -- with each beat
@@ -234,6 +234,11 @@ class PresenceKeeper:
         self._said.clear()
         self._moved_rooms |= self._registry.asked
         return self._presence.sync(self.boot, counts, ttl, anew=True) or frozenset()
+
+
+def _wants(session: Session, room: str) -> bool:
+    """Whether a session is in the room and may still see who else is: a newer token may have taken that away."""
+    return room in session.subs and room in session.watching
 
 
 def _differences(before: Mapping[str, int], now: Mapping[str, int]) -> dict[str, int]:

@@ -7,11 +7,16 @@ them map, and one that is ahead of a living colleague waits a moment before it a
 
 from __future__ import annotations
 
+import logging
 import mmap
 import os
 import struct
 from pathlib import Path
 from typing import Final
+
+from wsapp.transport import runtime_directory
+
+log = logging.getLogger(__name__)
 
 SLOTS: Final = 64
 SLOT: Final = struct.Struct("=II")  # pid, connections
@@ -24,12 +29,24 @@ class Balance:
 
     def __init__(self, directory: Path, number: int) -> None:
         self._offset = number % SLOTS * SLOT.size
-        descriptor = os.open(directory / "load", os.O_RDWR | os.O_CREAT, 0o600)
+        self._path = directory / "load"
+        self._inode, self._page = _open(self._path)
+
+    def heal(self) -> None:
+        """Share a page again when the file was removed, or a colleague has made another."""
         try:
-            os.ftruncate(descriptor, SLOTS * SLOT.size)
-            self._page = mmap.mmap(descriptor, SLOTS * SLOT.size)
-        finally:
-            os.close(descriptor)
+            if self._path.stat().st_ino == self._inode:
+                return
+        except FileNotFoundError:
+            log.warning("%s is gone: it is made again", self._path)
+        try:
+            runtime_directory.require(self._path.parent)
+            self._inode, page = _open(self._path)
+        except OSError as error:
+            log.error("the workers do not see each other's connections: %s", error)
+            return
+        self._page.close()
+        self._page = page
 
     def is_ahead(self, connections: int) -> bool:
         """Tell how many connections this worker has; returns whether a living colleague has fewer."""
@@ -48,6 +65,16 @@ class Balance:
         if not self._page.closed:
             SLOT.pack_into(self._page, self._offset, 0, 0)
             self._page.close()
+
+
+def _open(path: Path) -> tuple[int, mmap.mmap]:
+    """The file's identity, and its page."""
+    descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
+    try:
+        os.ftruncate(descriptor, SLOTS * SLOT.size)
+        return os.fstat(descriptor).st_ino, mmap.mmap(descriptor, SLOTS * SLOT.size)
+    finally:
+        os.close(descriptor)
 
 
 def _alive(pid: int) -> bool:

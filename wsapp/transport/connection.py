@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import logging
 import time
+from enum import StrEnum
 from functools import partial
 from typing import TYPE_CHECKING, Any, Final, Protocol
 
@@ -27,11 +28,27 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
+BROKEN: Final = frozenset({CloseCode.PROTOCOL_ERROR, CloseCode.INVALID_DATA, CloseCode.TOO_BIG})
 CLOSED, PONG, MESSAGE = (ord(digit) for digit in "134")
 
 SLOW_GRACE: Final = 15.0  # seconds in which a client that was cut off may read that it was
 INBOX_PAUSE: Final = 0.01  # seconds between looks at a full inbox, while a POST waits
 LINGER: Final = 5.0  # seconds a closed polling session still answers its last poll
+
+
+class Ending(StrEnum):
+    """Why a connection has ended, as Flask-SocketIO's disconnect handlers get it (python-engineio's names)."""
+
+    CLIENT = "client disconnect"
+    SERVER = "server disconnect"
+    PING_TIMEOUT = "ping timeout"
+    TRANSPORT_CLOSE = "transport close"
+    TRANSPORT_ERROR = "transport error"
+
+
+# What the server ends itself is SERVER, but for these.
+ENDINGS: Final = {CloseCode.PING_TIMEOUT: Ending.PING_TIMEOUT, CloseCode.SLOW_CLIENT: Ending.TRANSPORT_ERROR,
+                  **dict.fromkeys(BROKEN, Ending.TRANSPORT_ERROR)}
 
 
 class Viewer(Protocol):
@@ -144,7 +161,7 @@ class Connection:
         if self.closed:
             return
         self.engine.closes(code)
-        self._end(reason)
+        self._end(ENDINGS.get(CloseCode(code), Ending.SERVER))
         if self.ws is not None:
             self.ws.close(code, reason)
         elif self._poll is not None:
@@ -152,9 +169,9 @@ class Connection:
         if self.probe is not None:
             self.probe.ws.close(code, reason)
 
-    def _gone(self, reason: str, code: int, told: str = "") -> None:
+    def _gone(self, ending: Ending, code: int, told: str = "") -> None:
         """The client has left, or is taken to have: no GET is answered any more."""
-        self._end(reason)
+        self._end(ending)
         for ws in (self.ws, self.probe.ws if self.probe is not None else None):
             if ws is not None:
                 ws.close(code, told)
@@ -168,7 +185,7 @@ class Connection:
         self.close(code, reason)
         self.engine.forget(self)
 
-    def _end(self, reason: str) -> None:
+    def _end(self, ending: Ending) -> None:
         """The books are closed first, whatever becomes of the bytes."""
         self.closed, self.connected = True, False
         self._route(None)
@@ -176,7 +193,7 @@ class Connection:
             self.engine.forget(self)
         else:
             self._poll.ready.set()
-        self.engine.ended(self, reason)
+        self.engine.ended(self, ending)
 
     # -- heartbeat
 
@@ -196,7 +213,7 @@ class Connection:
 
     def timed_out(self) -> None:
         if not self.closed:
-            self._gone("ping timeout", CloseCode.PING_TIMEOUT, "ping timeout")
+            self._gone(Ending.PING_TIMEOUT, CloseCode.PING_TIMEOUT, "ping timeout")
 
     # -- WebSocket
 
@@ -215,7 +232,7 @@ class Connection:
         """The client does not read: it is cut off, and told so if it reads again (it may come back and resume)."""
         if not self.closed:
             self.engine.hooks.count("slowCut")
-            self._end("transport error")
+            self._end(Ending.TRANSPORT_ERROR)
             if self.ws is not None:
                 self.ws.cut(CloseCode.SLOW_CLIENT, "the client does not read: come back", SLOW_GRACE)
 
@@ -225,9 +242,9 @@ class Connection:
         except PacketError as error:
             self.close(CloseCode.PROTOCOL_ERROR, str(error))
 
-    def _transport_closed(self, reason: str) -> None:
+    def _transport_closed(self, _reason: str) -> None:
         if not self.closed:
-            self._end(reason)
+            self._end(Ending.TRANSPORT_CLOSE)
 
     # -- upgrade
 
@@ -281,7 +298,7 @@ class Connection:
         if not self.closed and self.ws is None:
             if self._poll is not None:
                 self._poll.cancel()
-            self._gone("transport close", CloseCode.PROTOCOL_ERROR, "the poll was cancelled")
+            self._gone(Ending.TRANSPORT_CLOSE, CloseCode.PROTOCOL_ERROR, "the poll was cancelled")
 
     def post(self, body: bytes) -> None:
         """The packets of a POST.  Raises PacketError; the connection is closed then, and none of them was taken
@@ -313,7 +330,7 @@ class Connection:
         elif kind == PONG:
             self._pong()
         elif kind == CLOSED:
-            self._client_left()
+            self._gone(Ending.CLIENT, CloseCode.NORMAL)
         else:
             raise PacketError(f"not a packet of a client: {payload[:20]!r}")
 
@@ -323,11 +340,6 @@ class Connection:
             self.awaiting_pong = False
             if self.viewer is not None:
                 self.viewer.ponged(now)
-
-    def _client_left(self) -> None:
-        if self._poll is not None:
-            self._poll.end()
-        self._gone("client namespace disconnect" if self.viewer is None else "transport close", CloseCode.NORMAL)
 
     def _enqueue(self, item: Any, size: int) -> None:
         if item is None:

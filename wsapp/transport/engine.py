@@ -21,7 +21,7 @@ import engineio
 from wsapp.core.events import strict_dumps
 from wsapp.core.limited_log import LimitedLog
 from wsapp.errors import CloseCode, WsappError
-from wsapp.transport.connection import Connection
+from wsapp.transport.connection import BROKEN, Connection, Ending
 from wsapp.transport.deflate import deflate, negotiate
 from wsapp.transport.departure import Departure
 from wsapp.transport.frames import Frame, Squeeze
@@ -47,7 +47,6 @@ COMPRESS_FROM: Final = 1024  # bytes
 CONTENT: Final = ("Content-Type", "text/plain; charset=UTF-8")
 UNAVAILABLE: Final = "503 Service Unavailable"
 BEARER: Final = 'Bearer realm="wsapp", error="invalid_token"'  # RFC 6750 section 3
-BROKEN: Final = frozenset({CloseCode.PROTOCOL_ERROR, CloseCode.INVALID_DATA, CloseCode.TOO_BIG})
 TOKEN_LENGTH: Final = 8  # characters of a sid that name its worker
 
 
@@ -87,6 +86,8 @@ class EngineOptions:
     deflate: bool = False
     deflate_threshold: int = 1024
     deflate_level: int = 1
+    transports: tuple[str, ...] = ("polling", "websocket")
+    upgrades: bool = True
 
 
 def _uncounted(_name: str) -> None:
@@ -164,11 +165,11 @@ class Engine(engineio.Server):  # type: ignore[misc]  # engineio has no types
         except Exception:
             log.exception("a message of %s could not be handled", connection.sid)
 
-    def ended(self, connection: Connection, reason: str) -> None:
+    def ended(self, connection: Connection, ending: Ending) -> None:
         """A connection is over; may be called from the hub, so nothing in it may block."""
         if connection.ws is not None:
             self.closes(connection.ws.failed)
-        self.hooks.closed(connection, reason)
+        self.hooks.closed(connection, ending)
 
     def closes(self, code: int) -> None:
         """Count connections that are ended because of what their clients sent."""
@@ -210,6 +211,10 @@ class Engine(engineio.Server):  # type: ignore[misc]  # engineio has no types
             raise self._other_version(environ, _one(query, "EIO"))
         if transport not in ("polling", "websocket"):
             raise Refused(Refusal.UNKNOWN_TRANSPORT, "Transport unknown")
+        upgrade = transport == "websocket" and sid is not None
+        if not self.options.upgrades if upgrade else transport not in self.options.transports:
+            raise Refused(Refusal.UNKNOWN_TRANSPORT, "the server allows no upgrades (WSAPP_ALLOW_UPGRADES)" if upgrade
+                          else f"the server does not serve {transport} (WSAPP_TRANSPORTS)")
         if transport == "websocket":
             return self._websocket(environ, method, sid)
         if sid is None:
@@ -325,7 +330,7 @@ class Engine(engineio.Server):  # type: ignore[misc]  # engineio has no types
                       cors: list[tuple[str, str]]) -> Iterable[bytes]:
         self._admit(environ)
         connection = self._new(environ, self.generate_id())
-        upgrades = ["websocket"] if environ.get("wsapp.handler") is not None else []
+        upgrades = ["websocket"] if self.options.upgrades and environ.get("wsapp.handler") is not None else []
         packets = connection.open_polling(self._hello(connection.sid, upgrades))
         self.heartbeat.add(connection)
         return _payload(packets, environ, start_response, cors)

@@ -26,13 +26,14 @@ LONGEST: Final = 100  # characters of what a client made up
 
 
 class Origins:
-    """`allowed` is a list of origins (`https://app.example`), `*` for any (then without credentials), or empty for the
-    same origin only.  `hosts` are the names served (`app.example`, `*.app.example`), empty for any; `proxies`: how
-    many trusted ones stand in front, whose X-Forwarded-Host is the name that was asked for."""
+    """The server's own origin is always allowed.  `allowed` is a list of further ones (`https://app.example`), or `*`
+    for any (then without credentials).  `hosts` are the names served (`app.example`, `*.app.example`), empty for any;
+    `proxies`: how many trusted ones stand in front, whose X-Forwarded-Host is the requested name."""
 
     def __init__(self, allowed: Sequence[str] = (), hosts: Sequence[str] = (), proxies: int = 0) -> None:
         self._allowed = frozenset(origin.rstrip("/").lower() for origin in allowed)
         self._any = "*" in self._allowed
+        self._named = frozenset(_host_of(origin) for origin in self._allowed)
         self._hosts, self._proxies = tuple(hosts), proxies
 
     def _host(self, environ: Environ) -> str:
@@ -45,9 +46,11 @@ class Origins:
         origin = environ.get("HTTP_ORIGIN")
         if origin is None or self._any:
             return
-        if not self._listed(origin, environ):
+        if origin.lower() in self._allowed:
+            return
+        if not self._is_own(origin, environ):
             raise PermissionError("Forbidden: the page's origin is not in WEBSOCKET_CORS_ORIGIN")
-        if not self._allowed and not self._hosts and self._may_be_rebound(environ):
+        if not self._hosts and self._may_be_rebound(environ):
             raise PermissionError("Forbidden: a page of this name may be a stranger's (DNS rebinding); if it is yours, "
                                   "put the name into WSAPP_ALLOWED_HOSTS")
 
@@ -59,13 +62,12 @@ class Origins:
         if not any(_serves(name, host) for name in self._hosts):
             raise PermissionError("Forbidden: the Host is not in WSAPP_ALLOWED_HOSTS")
 
-    def _listed(self, origin: str, environ: Environ) -> bool:
-        origin = origin.lower()
-        if self._allowed:
-            return origin in self._allowed
-        # The scheme is left out: behind a proxy that ends TLS the page is https and we are http.
+    def _is_own(self, origin: str, environ: Environ) -> bool:
+        """Whether a page of this server asks: the live page, and Python clients, which send the URL's origin."""
+        # The scheme is left out: behind a proxy that ends TLS the page is https and we are http.  Where the list has
+        # this host, with its scheme, the list decides.
         host = self._host(environ)
-        return host != "" and origin.partition("://")[2] == host
+        return host != "" and host not in self._named and _host_of(origin.lower()) == host
 
     def _may_be_rebound(self, environ: Environ) -> bool:
         """Somebody on this machine asks for another name than this machine's: a browser whose DNS was rebound."""
@@ -120,6 +122,10 @@ class Turnstile:
         more, self._left_out = self._left_out, 0
         audit.warning("refused: %s: %s from %r%s", str(error).removeprefix("Forbidden: "), self._origins.told(environ),
                       self._address(environ), f"; {more} more since the last such line" if more else "")
+
+
+def _host_of(origin: str) -> str:
+    return origin.partition("://")[2]
 
 
 def _serves(name: str, host: str) -> bool:

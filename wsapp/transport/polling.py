@@ -77,10 +77,11 @@ class PollQueue:
         self.ready.set()
 
     def await_get(self) -> None:
-        """A GET that was sent beside the POST which closes may come behind it; it is to get its answer too."""
+        """A GET that was sent beside the POST which closes may come behind it; it gets its answer too."""
         deadline = time.monotonic() + CROSSING
         while not (self.polling or self.cancelled) and time.monotonic() < deadline:
             gevent.sleep(CROSSING / 10)
+        self.end()
 
 
 def decode_payload(body: bytes, limit: int) -> list[tuple[bytes, bool]]:

@@ -6,18 +6,22 @@ silently leaves clients on polling, and their SIGTERM cuts every open socket.
 
 from __future__ import annotations
 
+import atexit
 import gc
 import logging
 import math
 import os
+import signal
 import socket as stdlib_socket
 import sys
 import time
 import weakref
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any, Final, Protocol
 
 import gevent
+from gevent import pywsgi
 from gevent.event import Event
 from gevent.pool import Group, Pool
 from gevent.socket import wait_read
@@ -28,16 +32,11 @@ from gunicorn.workers.ggevent import VERSION, GeventPyWSGIWorker, PyWSGIHandler,
 
 from wsapp.core.throttle import Bucket
 from wsapp.errors import PartitionMismatch, SettingsError
+from wsapp.transport import runtime_directory
 from wsapp.transport.balance import DRAINED, STEP_ASIDE, Balance
 from wsapp.transport.guest import GuestOptions, invite, turn_away, wants_websocket
-from wsapp.transport.handoff import (
-    Handoff,
-    directory_for,
-    has_buffered,
-    peek_request_line,
-    request_reader,
-)
-from wsapp.transport.hosts.forwarder import Forwarder, ForwardingOptions
+from wsapp.transport.handoff import MAX_REQUEST_LINE, Handoff, has_buffered, request_reader, take_buffered
+from wsapp.transport.hosts.forwarder import Forwarder
 from wsapp.transport.hosts.route import Listening, Routes, certificate_of, client_context
 from wsapp.transport.request_head import BadHead, Head, check_request_line, judge_fields, read_fields
 from wsapp.transport.timed_writes import WRITE_TIMEOUT, TimedWrites
@@ -60,6 +59,9 @@ LAST_WORDS: Final = 1.0  # seconds after all drains in which TLS connections may
 TUNNEL_LOOK: Final = 0.05  # seconds between looks whether they have
 
 
+pywsgi.MAX_REQUEST_LINE = MAX_REQUEST_LINE + 1  # its own limit, of 8 kB, is answered without a word
+
+
 class Service(Protocol):
     """What a worker starts and drains: a SocketServer."""
 
@@ -78,6 +80,7 @@ class Service(Protocol):
     def routes(self) -> Routes | None: ...
 
     def start(self, listening: Listening) -> None: ...
+    def announce(self, addresses: list[Any], scheme: str) -> None: ...
     def connection_count(self) -> int: ...
     def drain(self, timeout: float | None = None) -> None: ...
     def shutdown(self) -> None: ...
@@ -88,7 +91,7 @@ class Passes(Protocol):
 
     def alone(self) -> bool: ...
     def owner_of(self, request_line: bytes) -> str | None: ...
-    def give(self, owner: str, sock: Any, address: Any) -> bool: ...
+    def give(self, owner: str, sock: Any, address: Any, early: bytes = b"") -> bool: ...
 
 
 _services: weakref.WeakSet[Any] = weakref.WeakSet()
@@ -105,13 +108,14 @@ def services() -> list[Service]:
 
 
 class Handler(TimedWrites, PyWSGIHandler):  # type: ignore[misc]  # gunicorn has no types
-    """One HTTP connection.  Requests for a colleague's session are passed on before a byte of them is read.
+    """One HTTP connection.  Requests for a colleague's session are passed on as soon as their first line is there.
 
     WebSocket requests of wsapp are judged by its engine before they are upgraded; those of the host application's own
     routes find theirs in `environ["wsgi.websocket"]` (see `wsapp.transport.guest`).
     """
 
     socket: Any
+    rfile: Any
     timed_out = False
     _served = _reading_body = False
     _body_began, _body_from = 0.0, 0  # when, and after how many bytes of the connection
@@ -125,9 +129,9 @@ class Handler(TimedWrites, PyWSGIHandler):  # type: ignore[misc]  # gunicorn has
             self._await_request()
             self._reading_body = False
             self._watch(self.server.request_timeout)
-            if self._passed_on():
-                return None
             return super().handle_one_request()
+        except BadHead as error:
+            return self._handle_client_error(error)
         except (OSError, gevent.Timeout):
             return None
         finally:
@@ -178,13 +182,24 @@ class Handler(TimedWrites, PyWSGIHandler):  # type: ignore[misc]  # gunicorn has
             return 0.0 if body.chunk_length == 0 else math.inf
         return float((body.content_length or 0) - body.position)
 
-    def _passed_on(self) -> bool:
+    def read_requestline(self) -> str:
+        """The request's first line; "" at the end of the connection, and of one that is a colleague's now.  Raises
+        BadHead."""
+        line: bytes = self.rfile.readline(MAX_REQUEST_LINE)
+        if len(line) == MAX_REQUEST_LINE:
+            raise BadHead(f"a request line may have {MAX_REQUEST_LINE} bytes", "414 URI Too Long")
+        return "" if self._passed_on(line) else line.decode("latin-1")
+
+    def _passed_on(self, line: bytes) -> bool:
         handoff: Passes | None = self.server.handoff
-        if handoff is None or handoff.alone() or has_buffered(self.rfile):
+        if handoff is None or handoff.alone():
             return False
-        line = peek_request_line(self.socket, self.server.request_timeout)
         owner = handoff.owner_of(line)
-        if owner is None or not handoff.give(owner, self.socket, self.client_address):
+        if owner is None:
+            return False
+        early = take_buffered(self.rfile)
+        if not handoff.give(owner, self.socket, self.client_address, line + early):
+            self.rfile = request_reader(self.socket, early)
             return False
         # Our copy only: shutdown, or the clean-up read of pywsgi, would take it from its new owner.
         self.socket.close()
@@ -240,6 +255,7 @@ class Handler(TimedWrites, PyWSGIHandler):  # type: ignore[misc]  # gunicorn has
     def get_environ(self) -> dict[str, Any]:
         environ: dict[str, Any] = super().get_environ()
         environ["wsapp.handler"] = self
+        self.server.on_request()
         # The head has told where the body ends.  pywsgi leaves that out where Connection or Upgrade name an upgrade,
         # and whoever reads the body then reads into the next request.
         environ["wsgi.input"], environ["wsgi.input_terminated"] = self.wsgi_input, True
@@ -253,7 +269,7 @@ class Handler(TimedWrites, PyWSGIHandler):  # type: ignore[misc]  # gunicorn has
     def run_application(self) -> Any:
         if self.server.forwarder is not None:
             self.application = self.server.forwarder.application(self)
-        if wants_websocket(self.environ) and not self.environ["PATH_INFO"].startswith(self.server.own_paths):
+        if wants_websocket(self.environ) and not self._is_own():
             try:
                 invite(self, self.server.guests)
             except HandshakeError as error:
@@ -262,6 +278,10 @@ class Handler(TimedWrites, PyWSGIHandler):  # type: ignore[misc]  # gunicorn has
         if self.close_connection and self.socket is not None and self._unread() > 0:
             self._hang_up()
         return answered
+
+    def _is_own(self) -> bool:
+        """Whether the request is for one of the services, which may be mounted below a path."""
+        return any(path in self.environ["PATH_INFO"] for path in self.server.own_paths)
 
     def _hang_up(self) -> None:
         """The answer is out before the body was read, and is the last one: say so by TCP, and read on for a moment
@@ -290,6 +310,7 @@ class Server(PyWSGIServer):  # type: ignore[misc]  # gunicorn has no types
     request_timeout = REQUEST_TIMEOUT
     write_timeout = WRITE_TIMEOUT
     guests = GuestOptions()
+    on_request: Callable[[], None] = staticmethod(lambda: None)
     on_timeout: Callable[[], None] = staticmethod(lambda: None)
     on_dawdler: Callable[[], None] = staticmethod(lambda: None)
     balance: Balance | None = None
@@ -319,10 +340,10 @@ class Server(PyWSGIServer):  # type: ignore[misc]  # gunicorn has no types
         self._pause = gevent.get_hub().loop.timer(seconds)
         self._pause.start(self._start_accepting_if_started)
 
-    def adopt(self, sock: Any, address: Any) -> None:
-        """Serve a connection that a colleague accepted."""
+    def adopt(self, sock: Any, address: Any, early: bytes) -> None:
+        """Serve a connection that a colleague accepted, and has read the bytes `early` of."""
         self.adopted.add(gevent.getcurrent())
-        self.handle(sock, address)
+        self.handler_class(sock, address, self, request_reader(sock, early)).handle()
 
     def wrap_socket_and_handle(self, accepted: Any, address: Any) -> None:
         """Serve what is behind a TLS connection; called by gevent where there is a context."""
@@ -343,7 +364,7 @@ def _start(hosted: list[Service], listening: Listening) -> None:
     try:
         for service in hosted:
             service.start(listening)
-    except PartitionMismatch as error:
+    except (PartitionMismatch, SettingsError) as error:
         log.critical("the server ends: %s", error)
         sys.exit(Arbiter.WORKER_BOOT_ERROR)
 
@@ -358,6 +379,15 @@ class Worker(GeventPyWSGIWorker):  # type: ignore[misc]  # gunicorn has no types
 
     server_class = Server
     wsgi_handler = Handler
+    directory = Path()  # what the workers of this master share
+
+    @classmethod
+    def setup(cls) -> None:
+        """Called by gunicorn's master whenever it looks at its worker class, first before it has workers: they inherit
+        what is made here."""
+        if cls.directory == Path():
+            cls.directory = runtime_directory.make()
+            atexit.register(_remove_of, os.getpid(), cls.directory)
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
@@ -380,7 +410,7 @@ class Worker(GeventPyWSGIWorker):  # type: ignore[misc]  # gunicorn has no types
         self._wake = Event()
         hosted = services()
         if self.cfg.workers > 1:
-            self._balance = Balance(directory_for(os.getppid()), self.age)
+            self._balance = Balance(self.directory, self.age)
         _start(hosted, self._listening())
         rate = max((getattr(service, "max_tls_handshakes", 0.0) for service in hosted), default=0.0)
         self._handshakes = Bucket(rate, max(1.0, 2 * rate))  # all come back at once when a worker is replaced
@@ -394,8 +424,14 @@ class Worker(GeventPyWSGIWorker):  # type: ignore[misc]  # gunicorn has no types
             self._balance.is_ahead(0)  # from here on the others count on this one
         for service in hosted:
             log.info("wsapp worker %s is up: %s", service.token, service.store)
+            if self.age == 1:  # the first worker of the server says it for all
+                service.announce([sock.getsockname() for sock in self.sockets], "https" if self.cfg.is_ssl else "http")
         while self.alive:
             self.notify()
+            for handoff in handoffs:
+                handoff.heal()
+            if self._balance is not None:
+                self._balance.heal()
             if forwarder is not None:
                 forwarder.tend()
             self._wake.wait(1.0)
@@ -436,12 +472,19 @@ class Worker(GeventPyWSGIWorker):  # type: ignore[misc]  # gunicorn has no types
         server.on_dawdler = _first(hosted, "dawdler_cut_off", server.on_dawdler)
         server.on_timeout = _first(hosted, "request_timed_out", server.on_timeout)
         server.guests = _first(hosted, "guests", server.guests)
+        server.on_request = self._requested
         server.own_paths = tuple(service.path_prefix for service in hosted)
         return server
 
+    def _requested(self) -> None:
+        """gunicorn's `max_requests`: the worker drains, and its master starts another."""
+        self.nr += 1
+        if self.nr == self.max_requests:
+            log.info("max_requests: after %d requests this worker is replaced", self.nr)
+            self.handle_exit(signal.SIGTERM, None)
+
     def _handoffs(self, servers: list[Server], hosted: list[Service]) -> list[Handoff]:
-        directory = directory_for(os.getppid())
-        made = [Handoff(directory, service.token, servers[0].adopt) for service in hosted]
+        made = [Handoff(self.directory, service.token, servers[0].adopt) for service in hosted]
         for handoff in made:
             handoff.start()
         if len(made) == 1:
@@ -465,7 +508,7 @@ class Worker(GeventPyWSGIWorker):  # type: ignore[misc]  # gunicorn has no types
         count = _first(hosted, "count_forwarding", lambda _name: None)
         context = client_context(self.cfg.certfile, self.cfg.keyfile) if self.cfg.is_ssl else client_context()
         made = Forwarder(routes, [service.token for service in hosted], servers[0].own_paths,
-                         _first(hosted, "forwarding", ForwardingOptions()), count, context)
+                         routes[0].options, count, context)
         for server in servers:
             server.forwarder = made
         return made
@@ -508,6 +551,12 @@ class Worker(GeventPyWSGIWorker):  # type: ignore[misc]  # gunicorn has no types
         self.handle_exit(sig, frame)
 
 
+def _remove_of(master: int, directory: Path) -> None:
+    """Workers inherit what is registered for the exit of the master."""
+    if os.getpid() == master:
+        runtime_directory.remove(directory)
+
+
 def _tune_collector() -> None:
     """What is there now stays: it is never looked at again.  Connections are freed by their counts, so cycles are
     looked for seldom; each look costs time in proportion to all connections."""
@@ -531,7 +580,7 @@ class SeveralHandoffs:
         owner = self._first.owner_of(request_line)
         return None if owner in self._own else owner
 
-    def give(self, owner: str, sock: Any, address: Any) -> bool:
-        return self._first.give(owner, sock, address)
+    def give(self, owner: str, sock: Any, address: Any, early: bytes = b"") -> bool:
+        return self._first.give(owner, sock, address, early)
 
 

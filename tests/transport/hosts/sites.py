@@ -15,8 +15,8 @@ import gevent.ssl
 from gevent.pool import Pool
 
 from wsapp.transport.departure import Departure
-from wsapp.transport.hosts.forwarder import Forwarder, ForwardingOptions
-from wsapp.transport.hosts.route import Route, client_context
+from wsapp.transport.hosts.forwarder import Forwarder
+from wsapp.transport.hosts.route import ForwardingOptions, Route, client_context
 from wsapp.transport.tunnel import TlsFront
 from wsapp.transport.websocket import switch_protocols
 from wsapp.transport.worker import Handler, Server
@@ -33,6 +33,8 @@ class Known:
 
     def __init__(self, secret: bytes = b"shared") -> None:
         self.secret, self.routes = secret, dict[str, Route]()
+
+    options = ForwardingOptions()
 
     def find(self, token: str) -> Route | None:
         return self.routes.get(token)

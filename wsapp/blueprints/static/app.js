@@ -369,7 +369,7 @@
     byId("facts").textContent = shown.filter(Boolean).join(" · ");
   }
 
-  const path = new URL("socket.io", document.baseURI).pathname;
+  const path = new URL(document.querySelector("meta[name=socket-path]").content, document.baseURI).pathname;
   const socket = io({ path, auth: (send) => send(token ? { wsapp: 1, token } : { wsapp: 1 }), autoConnect: false, reconnectionDelay: 500, reconnectionDelayMax: 5000 });
   let settled = false; // the server has told whether the session was recovered
   let everConnected = false;

@@ -10,16 +10,16 @@ session on a new connection.
 from __future__ import annotations
 
 import logging
-import re
 import ssl
 from collections.abc import Callable, Iterable, Iterator
-from typing import Any, Final, NamedTuple
+from typing import Any, Final
 
 import gevent
 
 from wsapp.core.forwarding import HEADER, Client, NotForwarded, forwarded_header, read_forwarded
 from wsapp.transport.departure import Departure
-from wsapp.transport.hosts.route import Routes
+from wsapp.transport.handoff import owner_in
+from wsapp.transport.hosts.route import ForwardingOptions, Routes
 from wsapp.transport.hosts.splice import Splice
 from wsapp.transport.hosts.upstream import Unreachable, Upstream, Upstreams
 from wsapp.transport.request_head import Fields
@@ -30,22 +30,12 @@ log = logging.getLogger(__name__)
 Environ = dict[str, Any]
 Application = Callable[[Environ, Callable[..., Any]], Iterable[bytes]]
 
-SID: Final = re.compile(r"(?:^|&)sid=([0-9a-f]{8})[A-Za-z0-9_-]")
 PIECE: Final = 65_536
 ENVIRON_NAME: Final = "HTTP_" + HEADER.upper().replace("-", "_")
 # Of one connection, not of the request (RFC 9110 section 7.6.1); Expect was answered here.
 OF_THE_HOP: Final = frozenset({"connection", "keep-alive", "proxy-connection", "te", "trailer", "transfer-encoding",
                                "upgrade", "expect"})
 FULL: Final = b'{"code": 4, "message": "the worker forwards as many requests as it may"}'
-
-
-class ForwardingOptions(NamedTuple):
-    """`most` requests and WebSockets at a time; an answer may take `patience` seconds, a piece of a WebSocket
-    `write_timeout`."""
-
-    most: int = 1000
-    patience: float = 55.0
-    write_timeout: float = 30.0
 
 
 class Forwarder:
@@ -66,12 +56,13 @@ class Forwarder:
         own: Application = handler.application
         if ENVIRON_NAME in environ:
             return self._taken(handler, own)
-        if environ["REQUEST_METHOD"] not in ("GET", "POST") or not environ["PATH_INFO"].startswith(self._paths):
+        if environ["REQUEST_METHOD"] not in ("GET", "POST") or not any(
+                path in environ["PATH_INFO"] for path in self._paths):
             return own
-        found = SID.search(environ["QUERY_STRING"])
-        if found is None or found.group(1) in self._own or "HTTP_TRANSFER_ENCODING" in environ:
+        token = owner_in(b"?" + environ["QUERY_STRING"].encode("latin-1"))
+        if token is None or token in self._own or "HTTP_TRANSFER_ENCODING" in environ:
             return own
-        return _Forwarding(self, handler, own, found.group(1)).answer
+        return _Forwarding(self, handler, own, token).answer
 
     def tend(self) -> None:
         """Called once a second or so."""

@@ -23,8 +23,22 @@ class Route(NamedTuple):
     certificates: frozenset[str] = frozenset()
 
 
+class ForwardingOptions(NamedTuple):
+    """`most` requests and WebSockets at a time; an answer may take `patience` seconds, a piece of a WebSocket
+    `write_timeout`."""
+
+    most: int = 1000
+    patience: float = 55.0
+    write_timeout: float = 30.0
+
+
 class Routes(Protocol):
     """What a service knows of the workers that share its Redis."""
+
+    @property
+    def options(self) -> ForwardingOptions:
+        """The limits of its settings."""
+        ...
 
     @property
     def secret(self) -> bytes:

@@ -13,7 +13,7 @@ from typing import Any, Final
 import gevent
 from gevent import socket
 
-from wsapp.transport.handoff import has_buffered, request_reader
+from wsapp.transport.handoff import has_buffered, request_reader, take_buffered
 from wsapp.transport.hosts.route import Route, fingerprint
 from wsapp.transport.request_head import BadHead, Fields, read_fields
 from wsapp.transport.tunnel import Tunnel, shake_hands
@@ -81,7 +81,7 @@ class Upstream:
 
     def detach(self) -> tuple[_socket.socket, bytes]:
         """The plain socket, and what was read from it beyond the head of the answer."""
-        early = self.reader.read(len(self.reader.peek(1))) if has_buffered(self.reader) else b""
+        early = take_buffered(self.reader)
         sock = self.sock
         return _socket.socket(sock.family, sock.type, sock.proto, fileno=sock.detach()), early
 
