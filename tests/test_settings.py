@@ -115,13 +115,17 @@ def test_config_of_others_is_left_alone() -> None:
     ({"WSAPP_TRANSPORTS": "polling,sse"}, "is not a list of polling, websocket"),
     ({"WEBSOCKET_CORS_ORIGIN": "https://a.example/path"}, "not an origin"),
     ({"WEBSOCKET_CORS_ORIGIN": "*,https://a.example"}, "beside other origins"),
+    ({"WEBSOCKET_CORS_ORIGIN": "https://*"}, "not an origin"), ({"WEBSOCKET_CORS_ORIGIN": "null"}, "not an origin"),
+    ({"WEBSOCKET_CORS_ORIGIN": "file:///x"}, "not an origin"),
+    ({"WEBSOCKET_CORS_ORIGIN": "https://stra\u00dfe.example"}, "punycode"),
+    ({"WSAPP_ALLOWED_HOSTS": ":443"}, "no name"), ({"WSAPP_ALLOWED_HOSTS": "::1"}, "[::1]:3001"),
     ({"WSAPP_ACTIVE_WITHIN": "700"}, "WSAPP_STALE_AFTER=600"),
     ({"WSAPP_AUTH": "basic"}, "anonymous, jwt, host"),
     ({"WSAPP_TOKEN_ROOMS": "agents:*"}, "no room fits: agents:"),
     ({"WSAPP_TOKEN_ROOMS": "agent:*,task"}, "no room fits: task"),
     ({"WSAPP_ENV": "prod"}, "development, testing, production"),
     ({"WSAPP_TOKEN_SOURCES": "auth,cookie"}, "auth, header, query"),
-    ({"WSAPP_ALLOWED_HOSTS": "https://app.example"}, "list of hosts"),
+    ({"WSAPP_ALLOWED_HOSTS": "https://app.example"}, "is not a name, or name:port; like app.example"),
     ({"WSAPP_JWT_ISSUER": "a\nb"}, "not a line"),
 ])
 def test_what_is_wrong_is_told_in_one_line(environ: dict[str, str], told: str) -> None:
@@ -163,6 +167,8 @@ def test_origins() -> None:
         "https://a.example", "http://localhost:3000")
     assert origins(["https://a.example"]) == ("https://a.example",)
     assert origins("*") == ("*",)
+    assert origins("https://a.example:443,https://b\u00fccher.example,https://*.a.example,tauri://localhost") == (
+        "https://a.example", "https://xn--bcher-kva.example", "https://*.a.example", "tauri://localhost")
 
 
 def test_switch() -> None:

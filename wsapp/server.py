@@ -7,6 +7,7 @@ import os
 import sys
 import time
 from collections.abc import Iterable, Mapping
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -70,6 +71,8 @@ from wsapp.transport.origins import Origins
 
 log = logging.getLogger(__name__)
 
+FIRST_MESSAGE = 65_536  # bytes until a client is let in: its token ...
+ROOM_POSITION = 400  # ... and as many for the position in each room that it comes back to
 PUBLISH_PATIENCE = 0.03  # seconds a publish waits for Redis before it goes to the outbox
 IDLE_CHECK = 0.5  # seconds between looks for transports that join nothing
 VACANCY_CHECK = 1.0  # seconds between looks for rooms that nobody is in any more
@@ -143,10 +146,9 @@ class SocketServer(Broadcasts, Hosted, Acknowledged):
         self.settings = load_settings(os.environ, {**app.config, **arguments})
         self.path_prefix = self.settings.socket_path
         self._app, self.request_timeout = app, self.settings.request_timeout
-        self.guests = GuestOptions(self.settings.host_max_message, self.settings.outbox_age, self.settings.deflate,
-                                   self.settings.deflate_level)
         self.drain_timeout = self.settings.drain_timeout
         self._compose(self.settings)
+        self.guests = _guests(self.settings, self.engine)
         app.extensions["wsapp"] = self
         for blueprint in self._blueprints:
             self._register(blueprint)
@@ -203,7 +205,7 @@ class SocketServer(Broadcasts, Hosted, Acknowledged):
                        Admission(settings, open_authenticator(settings), self._backend.revocations, self.connections,
                                  self.metrics, self._host),
                        Inbound(settings.max_inbound_per_sec, settings.max_inbound_per_user),
-                       PresenceKeeper(self._backend.presence, self.connections))
+                       PresenceKeeper(self._backend.presence, self.connections), lambda: self.mode)
         self._critical.may_read = lambda session, room: self.hub.admission.allows(session, "read", room)
         self.api = ServerApi(settings, self._backend, self.connections, self.hub.presence)
         self._attach_socketio(settings)
@@ -450,7 +452,8 @@ def require_partitions(backend: Backend) -> None:
 def _engine_options(settings: Settings) -> EngineOptions:
     return EngineOptions(
         ping_interval=settings.ping_interval, ping_timeout=settings.ping_timeout, max_message=settings.max_message,
-        inbox_bytes=settings.inbox_bytes, max_connections=settings.max_connections,
+        first_message=max(FIRST_MESSAGE, ROOM_POSITION * settings.max_rooms), inbox_bytes=settings.inbox_bytes,
+        max_connections=settings.max_connections,
         outbox_bytes=settings.outbox_bytes, outbox_age=settings.outbox_age, deflate=settings.deflate,
         deflate_threshold=settings.deflate_threshold, deflate_level=settings.deflate_level,
         transports=settings.transports, upgrades=settings.allow_upgrades and "websocket" in settings.transports)
@@ -458,6 +461,11 @@ def _engine_options(settings: Settings) -> EngineOptions:
 
 def _origins(settings: Settings) -> Origins:
     return Origins(settings.websocket_cors_origin, settings.allowed_hosts, settings.trusted_proxies)
+
+
+def _guests(settings: Settings, engine: Engine) -> GuestOptions:
+    options = GuestOptions(settings.host_max_message, settings.outbox_age, settings.deflate, settings.deflate_level)
+    return replace(options, judge=engine.turnstile.judge) if settings.host_origin_check else options
 
 
 def _gate(hub: Hub) -> Gate:

@@ -24,6 +24,7 @@ from wsapp.core.api_keys import ApiKey, parse_key
 from wsapp.core.catch_up import Pace
 from wsapp.core.critical import RetryPolicy
 from wsapp.core.forwarding import split_address
+from wsapp.core.origin import parse_host, parse_origin
 from wsapp.core.partitions import MOST_PARTITIONS
 from wsapp.core.patterns import matches
 from wsapp.core.ports import Limits
@@ -214,10 +215,18 @@ def _prefix(value: object, spec: Spec) -> str:
 
 
 def _hosts(value: object, spec: Spec) -> tuple[str, ...]:
-    hosts = tuple(host.lower() for host in _list(value, spec))
-    if any("/" in host or " " in host for host in hosts):
-        raise ValueError("is not a list of hosts, like app.example,*.app.example")
-    return hosts
+    return tuple(dict.fromkeys(_host(text) for text in _list(value, spec)))
+
+
+def _host(text: str) -> str:
+    """As `wsapp.core.origin` reads it, in the spelling of browsers."""
+    try:
+        name, port = parse_host(text)
+        if not name:
+            raise ValueError("has no name")
+    except ValueError as error:
+        raise ValueError(f"has {text!r}, which {error}; like app.example, *.app.example or [::1]:3001") from None
+    return name if port is None else f"{name}:{port}"
 
 
 def _url(value: object, _spec: Spec) -> str:
@@ -248,10 +257,11 @@ def _names_a_server(url: str) -> bool:
 def _origin(text: str) -> str:
     if text == "*":
         return text
-    parts = urlsplit(text)
-    if parts.scheme not in ("http", "https") or not parts.hostname or parts.path.strip("/") or parts.query:
-        raise ValueError(f"has {text!r}, which is not an origin such as https://app.example.com or *")
-    return f"{parts.scheme}://{parts.netloc}".lower()
+    try:
+        return str(parse_origin(text))
+    except ValueError as error:
+        raise ValueError(f"has {text!r}, which is not an origin such as https://app.example.com, "
+                         f"https://*.example.com, tauri://localhost or *: it {error}") from None
 
 
 def _origins(value: object, _spec: Spec) -> tuple[str, ...]:
@@ -406,7 +416,10 @@ class Settings:
     revocation_ttl: float = _seconds(2_592_000.0, "WSAPP_REVOCATION_TTL", "how long a revocation without `until` holds",
                                      1, 315_360_000)
     allowed_hosts: tuple[str, ...] = _setting((), "WSAPP_ALLOWED_HOSTS", "", _hosts,
-                                              "comma list of Host names served, like app.example,*.app.example")
+                                              "comma list of Host names served, like app.example,*.app.example; unset: "
+                                              "any, but none that may be rebound to this machine")
+    host_origin_check: bool = _setting(True, "WSAPP_HOST_ORIGIN_CHECK", "", _switch,
+                                       "Origin and Host are judged for WebSockets of the host app's own routes, too")
     trusted_proxies: int = _count(0, "WSAPP_TRUSTED_PROXIES", "proxies", "in front, each adding to X-Forwarded-For",
                                   0, 16)
     max_connections_per_user: int = _count(100, "WSAPP_MAX_CONNECTIONS_PER_USER", "connections",

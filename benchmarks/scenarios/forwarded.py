@@ -1,5 +1,5 @@
-"""forwarded: what a pair of polling requests (POST with an event, GET with its acknowledgement) costs, sent to the host of
-its session and to another one, which forwards it.  Two servers with a worker each; the CPU of both counts."""
+"""forwarded: what a pair of polling requests (POST with an event, GET with its acknowledgement) costs, sent to the host
+of its session and to another one, which forwards it.  Two servers with a worker each; the CPU of both counts."""
 
 from __future__ import annotations
 

@@ -31,3 +31,14 @@ def test_a_rate_is_at_most_the_servers(place: Place) -> None:
 @pytest.mark.parametrize("rate", [0, -1, "5", True, None, 1e9])
 def test_a_wrong_rate_is_refused(place: Place, rate: object) -> None:
     assert place.client().ask("set-rate", {"rate": rate})["error"]["code"] == "bad_payload"
+
+
+def test_a_session_is_told_where_it_stands(place: Place) -> None:
+    client = place.client()
+    assert client.ask("positions") == {"ok": True, "mode": "normal", "rooms": {}}
+    joined = client.ask("subscribe-agent", "a")
+    place.server.broadcast_agent_thought({"agentId": "a", "thought": "x"})
+    [thought] = client.of("agent-thought")
+    [stands] = client.ask("positions")["rooms"].values()
+    assert stands == {"epoch": stands["epoch"], "seq": 1, "sent": 1}
+    assert (joined["seq"], thought["seq"]) == (0, 1)

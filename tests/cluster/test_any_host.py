@@ -112,7 +112,8 @@ def test_other_rules_of_the_balancer(tmp_path: Path, fleet: Fleet, rule: str) ->
 def test_servers_that_speak_tls_themselves(tmp_path: Path, fleet: Fleet) -> None:
     authority, agent = Authority(tmp_path), fresh("agent")
     signed = authority.sign("server")
-    env = {"WSAPP_TLS_CERTIFICATE": str(signed.certificate), "WSAPP_TLS_KEY": str(signed.key)}
+    env = {"WSAPP_TLS_CERTIFICATE": str(signed.certificate), "WSAPP_TLS_KEY": str(signed.key),
+           "WEBSOCKET_CORS_ORIGIN": "*"}  # nginx speaks http: not the origin that the servers see
     with site(tmp_path, env=env, ca=authority.path) as running:
         for transport in TRANSPORTS:
             clients = everybody(fleet, running.front, transport, agent, 12)

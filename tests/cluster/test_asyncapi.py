@@ -98,7 +98,7 @@ def requests(book: Book, client: Recorder, agent: str, task: str, project: str) 
             ("subscribe-agent", ["l1", {"id": "l2", "since": 0}, {}]), ("unsubscribe-agent", ["l1", "l2", "l3"]),
             ("subscribe-agent", []),
             ("update-metadata", {"a": 1}), ("update-metadata", []),
-            ("set-rate", {"rate": 5}), ("set-rate", {"rate": 0}),
+            ("set-rate", {"rate": 5}), ("set-rate", {"rate": 0}), ("positions", None),
             ("history", {"room": f"agent:{agent}"}), ("history", {"room": "agent:not-mine"}),
             ("subscribe-agent", "gone"), ("unsubscribe-agent", {"id": "gone"}), ("unsubscribe-agent", "gone"),
             ("unsubscribe-task", "never"), ("unsubscribe-project", 7), ("nack-event", "nothing")]:

@@ -17,6 +17,7 @@ from tests.clients.raw_client import RawPolling, RawSocket
 from tests.cluster.bystander import counted, undisturbed
 from tests.harness import Reply, Server, http, wait_until
 from tests.tokens import GUARDED, auth
+from wsapp.transport.deflate import deflate
 
 pytestmark = [pytest.mark.cluster, pytest.mark.node]
 
@@ -259,6 +260,45 @@ def test_big_messages_wait_unhandled_up_to_a_limit(fleet: Fleet) -> None:
         for _ in range(60):
             raw.send('42["no-such-event","' + "x" * 500_000 + '"]')
         raw.close()
+
+
+def _compressed(text: str, count: int) -> bytes:
+    """Masked and compressed text frames, many in one write."""
+    body = deflate(text.encode(), 9)
+    return (bytes([0xC1, 0xFE]) + len(body).to_bytes(2, "big") + bytes(4) + body) * count
+
+
+@pytest.fixture(scope="module")
+def deflating() -> Iterator[Server]:
+    with Server(1, app=APP, env={**GUARDED, "WSAPP_DEFLATE": "on"}) as server:
+        yield server
+
+
+OFFER = {"header": ["Sec-WebSocket-Extensions: permessage-deflate"]}
+
+
+@pytest.mark.parametrize("text", ["3" + "A" * 999_000, "3" + "A" * 60_000, '40{"token":"' + "A" * 60_000 + '"}'],
+                         ids=["megabytes", "under the limit", "tokens"])
+def test_a_bomb_of_a_stranger_delays_nobody(deflating: Server, fleet: Fleet, text: str) -> None:
+    """61 kB on one connection without a token took 4.1 s of everybody's."""
+    with undisturbed(deflating, fleet):
+        for _ in range(5):
+            raw = RawSocket(deflating, connect=False, **OFFER)
+            raw.bytes(_compressed(text, 61_000 // len(_compressed(text, 1))))
+            raw.send("1")  # goodbye, behind all of them
+            assert raw.close_code() in (1000, 1002, 1008, 1009)
+            raw.close()
+
+
+def test_a_bomb_of_a_user_has_turns_like_all_others(deflating: Server, fleet: Fleet) -> None:
+    with undisturbed(deflating, fleet, grows=80e6):
+        raw = RawSocket(deflating, auth("bomber"), **OFFER)
+        _read(raw)
+        taken = counted(deflating, "messagesReceived")
+        raw.bytes(_compressed('42["no-such-event","' + "x" * 990_000 + '"]', 120))
+        wait_until(lambda: counted(deflating, "messagesReceived") >= taken + 120, "all to be judged")
+        raw.close()
+    assert counted(deflating, "inboundRefused") >= 80, "a megabyte counts as 61 packets"
 
 
 def test_garbage_of_one_is_no_matter_to_others(one: Server, fleet: Fleet) -> None:

@@ -87,6 +87,38 @@ def test_a_rebound_name_on_the_developers_machine(cluster: Server) -> None:
         assert upgraded(cluster, f"http://{host}", host=host) == 101
 
 
+@pytest.mark.parametrize("path", ["/", "/live/app.js", "/metrics", "/api/v1/openapi.json", "/api/v1/stats",
+                                  "/api/v1/stream?rooms=agent:a"])
+def test_a_rebound_name_reads_nothing(cluster: Server, listed: Server, fleet: Fleet, path: str) -> None:
+    """Its GETs are of the same origin to the browser, and carry no Origin: the Host is all that gives them away."""
+    bystander = fleet.npm(cluster)
+    for server, why in ((cluster, "rebinding"), (listed, "WSAPP_ALLOWED_HOSTS")):
+        for host in (f"evil.example:{server.port}", "localhost.evil.example", "127.0.0.1.evil.example"):
+            refused = http(f"{server.url}{path}", headers={"Host": host})
+            assert (refused.status, why in refused.text) == (403, True), host
+    if "stream" not in path:
+        for host in (f"localhost:{cluster.port}", "127.0.0.1", "[::1]:3001"):
+            assert http(f"{cluster.url}{path}", headers={"Host": host}).status != 403 or path == "/api/v1/stats"
+    for path in ("/healthz", "/readyz"):  # a load balancer asks under any name, and learns nothing else
+        assert http(f"{listed.url}{path}", headers={"Host": "whatever.example"}).status == 200
+    bystander.subscribe("agent", "a")
+
+
+def test_an_app_and_an_extension_resume_a_stream(fleet: Fleet) -> None:
+    """Pages of other schemes; and the preflight of a stream that goes on where it was."""
+    env = {**GUARDED, "WEBSOCKET_CORS_ORIGIN": "tauri://localhost,https://*.app.example"}
+    with Server(1, app="tests.apps.guarded:app", env=env) as server:
+        for origin, status in (("tauri://localhost", 101), ("https://a.app.example", 101), ("https://app.example", 403),
+                               ("capacitor://localhost", 403)):
+            assert upgraded(server, origin) == status, origin
+        asked = http(f"{server.url}/api/v1/stream?rooms=agent:a", method="OPTIONS", headers={
+            "Origin": "https://a.app.example", "Access-Control-Request-Method": "GET",
+            "Access-Control-Request-Headers": "authorization,cache-control,last-event-id"})
+        assert asked.status == 204
+        allowed = asked.headers["access-control-allow-headers"].lower()
+        assert {"authorization", "cache-control", "last-event-id"} <= set(allowed.split(", "))
+
+
 def test_any_origin_is_without_credentials(fleet: Fleet) -> None:
     with Server(1, app="tests.apps.guarded:app", env={**GUARDED, "WEBSOCKET_CORS_ORIGIN": "*"}) as server:
         answer = http(server.polling_url, headers={"Origin": EVIL})

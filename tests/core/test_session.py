@@ -177,3 +177,12 @@ def test_what_came_live_of_another_history_is_of_the_past() -> None:
     tail.restart("e1")
     assert (tail.held, tail.covers(old, "task:1")) == ([], True)
     assert Tail().covers(old, "task:1"), "the first history there is"
+
+
+def test_what_is_still_to_be_replayed_was_not_passed_on() -> None:
+    watch = Watch()
+    watch.send(1)
+    watch.defer(2)
+    assert watch.sub.passed() == 1
+    watch.sub.state = State.RECOVERING
+    assert watch.sub.passed() == 0

@@ -39,7 +39,7 @@ def test_plain_deltas_are_joined_into_the_last() -> None:
     waits = [waiting(seq, {"agentId": "a", "thought": text, "thoughtId": "x", "delta": True}, Lane.APPEND, entity="x")
              for seq, text in ((1, "Hel"), (2, "lo "), (3, "wörld"))]
     [(event, count)] = frames([Batch(waits)], Profile.PLAIN)
-    assert (event[1]["thought"], event[1]["seq"], count) == ("Hello wörld", 3, 3)
+    assert (event[1]["thought"], event[1]["firstSeq"], event[1]["seq"], count) == ("Hello wörld", 1, 3, 3)
 
 
 def test_other_events_stay_single_for_plain_clients() -> None:

@@ -105,7 +105,7 @@ def test_a_record_that_comes_twice_is_delivered_once(world: World) -> None:
     assert thoughts(session) == ["x"]
 
 
-def test_a_new_epoch_is_told_to_every_member(world: World) -> None:
+def test_a_new_epoch_is_told_to_every_member(world: World, caplog: pytest.LogCaptureFixture) -> None:
     one, two = world.client("agent:a"), world.client("agent:a")
     world.thought(0)
     world.pass_time(2 * 86_400)  # the room's numbering lapses
@@ -118,6 +118,8 @@ def test_a_new_epoch_is_told_to_every_member(world: World) -> None:
     eventually(lambda: len(thoughts(one)) == 3)
     assert thoughts(one) == thoughts(two) == ["0", "anew", "goes on"]
     assert [event[0] for event in peer(one).events] == ["agent-thought", "resync", "agent-thought", "agent-thought"]
+    assert "how much was published in between is unknown" in caplog.text
+    assert "0 missed" not in caplog.text
 
 
 def test_a_new_epoch_before_a_member_is_live_is_told_too(world: World) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from wsapp.runtime.inbound import BURST, FAR, Inbound, Verdict
+from wsapp.runtime.inbound import BURST, FAR, PIECE, Inbound, Verdict
 
 
 class Clock:
@@ -64,3 +64,16 @@ def test_requests_count_for_their_user() -> None:
     assert [inbound.admit_request("ann") for _ in range(BURST + 1)] == [True] * BURST + [False]
     assert inbound.admit("s", "ann") is Verdict.REFUSE
     assert inbound.admit_request("bob")
+
+
+def test_a_large_packet_counts_as_several() -> None:
+    inbound = Inbound(1, 0, Clock())
+    assert inbound.admit("s", None, 8 * PIECE) is Verdict.TAKE
+    assert inbound.admit("s", None, 2 * PIECE) is Verdict.REFUSE
+    assert inbound.admit("s", None) is Verdict.TAKE
+    assert inbound.admit("s", None) is Verdict.REFUSE
+
+
+def test_one_that_costs_more_than_the_burst_can_still_be_sent() -> None:
+    assert Inbound(1, 1, Clock()).admit("s", "ann", 100 * PIECE) is Verdict.TAKE
+    assert Inbound(0, 0, Clock()).admit("s", "ann", 100 * PIECE) is Verdict.TAKE

@@ -12,7 +12,7 @@ import gevent
 import pytest
 
 from tests.transport.test_frames import sent
-from wsapp.transport.connection import Connection
+from wsapp.transport.connection import Connection, let_in
 from wsapp.transport.engine import Engine, EngineOptions, Hooks
 from wsapp.transport.frames import BINARY, CLOSE, TEXT, Frame, encode, encode_close
 from wsapp.transport.inbox import INBOX_LIMIT
@@ -129,6 +129,25 @@ def inside() -> Iterator[Inside]:
 
 
 # -- WebSocket
+
+
+def test_until_it_has_joined_a_client_may_send_little() -> None:
+    inside = Inside(first_message=1000, max_message=5000)
+    connection, client = inside.websocket()
+    let_in(connection)
+    client.send(sent(TEXT, b"4" + b"x" * 4000))
+    until(lambda: inside.handled)
+    _, early = inside.websocket()
+    early.send(sent(TEXT, b"4" + b"x" * 1000))
+    got(early, encode_close(1009, "a message may have 1000 bytes"))
+
+
+@pytest.mark.parametrize("packet", ["3x", "3" * 1000, "1x"])
+def test_what_carries_nothing_may_carry_nothing(inside: Inside, packet: str) -> None:
+    _, client = inside.websocket()
+    client.send(sent(TEXT, packet.encode()))
+    until(lambda: inside.ended)
+    assert client.recv(4)[2:4] == (1002).to_bytes(2, "big")
 
 
 def test_messages_are_handled_in_order_and_a_slow_one_keeps_only_its_own_client_waiting(inside: Inside) -> None:

@@ -70,6 +70,18 @@ def test_the_parser_inflates_what_was_agreed_on_and_only_that() -> None:
     assert refusing.failure.code == CloseCode.PROTOCOL_ERROR
 
 
+def test_inflating_stops_after_a_turn_and_goes_on_when_told() -> None:
+    """One read of 64 kB may be 60 MB."""
+    parser = FrameParser(100_000, inflate)
+    large, small = deflate(b"3" * 90_000, 9), sent(TEXT, b"small")
+    first = parser.feed(sent(TEXT, large, bits=RSV1) * 3 + small)
+    assert (len(first), parser.more) == (1, True)
+    assert [len(parser.feed(b"")), len(parser.feed(b""))] == [1, 1]
+    assert parser.more
+    assert (parser.feed(small), parser.more) == ([(TEXT, b"small")] * 2, False)
+    assert (parser.feed(sent(TEXT, large, bits=RSV1)), parser.more) == ([(TEXT, b"3" * 90_000)], False)
+
+
 def test_inflated_text_is_still_checked() -> None:
     parser = FrameParser(1000, inflate)
     parser.feed(sent(TEXT, deflate(b"\xff\xfe", 1), bits=RSV1))

@@ -175,13 +175,15 @@ def test_a_post_that_is_garbage_is_told_so(server: Server) -> None:
     assert server.ask(f"EIO=4&transport=polling&sid={sid}").code == 1
 
 
-def test_a_full_worker_says_when_to_come_back() -> None:
+def test_a_full_worker_says_when_to_come_back(caplog: pytest.LogCaptureFixture) -> None:
     server = Server(max_connections=2)
     sids = [server.hello(), server.hello()]
     for query in ("EIO=4&transport=polling", "EIO=4&transport=websocket"):
         answer = server.ask(query, HTTP_UPGRADE="websocket")
         assert (answer.status, answer.code) == (503, 4)
         assert int(answer.headers["Retry-After"]) > 0
+    assert [line for line in caplog.messages if "full" in line] == [
+        "refused a client: the worker is full: 2 connections (MAX_CONNECTIONS)"], "once a minute, not per client"
     server.ask(f"EIO=4&transport=polling&sid={sids[0]}", "POST", b"1")
     assert server.ask("EIO=4&transport=polling").status == 200
 

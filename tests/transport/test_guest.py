@@ -17,6 +17,7 @@ from tests.transport.test_websocket import request, until
 from wsapp.transport.frames import BINARY, CLOSE, PING, PONG, TEXT, encode, encode_close
 from wsapp.transport.guest import GuestOptions, HostSocket, invite, turn_away, wants_websocket
 from wsapp.transport.handoff import request_reader
+from wsapp.transport.origins import Origins
 from wsapp.transport.websocket import HandshakeError
 
 Application = Callable[[dict[str, Any], Any], Any]
@@ -223,6 +224,16 @@ def test_what_asks_for_a_websocket() -> None:
     assert not wants_websocket({"REQUEST_METHOD": "POST", **request()})
     assert not wants_websocket({"REQUEST_METHOD": "GET", **request(HTTP_UPGRADE="h2c")})
     assert not wants_websocket({"REQUEST_METHOD": "GET", **request(HTTP_CONNECTION="close")})
+
+
+def test_a_page_from_elsewhere_is_turned_away() -> None:
+    """Cross-site WebSocket hijacking: the browser would send the victim's cookies along."""
+    options = GuestOptions(judge=Origins().judge)
+    Visit(echo, options, HTTP_HOST="app.example", HTTP_ORIGIN="https://app.example")
+    Visit(echo, options, HTTP_HOST="app.example")
+    with pytest.raises(HandshakeError, match="WEBSOCKET_CORS_ORIGIN") as refused:
+        Visit(echo, options, HTTP_HOST="app.example", HTTP_ORIGIN="https://evil.example")
+    assert refused.value.status == "403 Forbidden"
 
 
 def test_a_wrong_handshake_is_answered_in_http() -> None:

@@ -20,6 +20,9 @@ def request(origin: str | None, host: str | None = "app.example", method: str = 
     (["https://a.example"], "https://a.example"), (["https://A.example/"], "https://a.EXAMPLE"),
     (["https://a.example", "http://localhost:3000"], "http://localhost:3000"),
     (["*"], "https://anything.example"), (["*"], "null"),
+    (["https://*.a.example"], "https://x.y.a.example"), (["tauri://localhost"], "tauri://localhost"),
+    (["chrome-extension://abcdef"], "chrome-extension://abcdef"), (["https://a.example:443"], "https://a.example"),
+    (["https://b\u00fccher.example"], "https://xn--bcher-kva.example"),
     # The server's own pages and Python clients beside the listed front end.
     (["http://localhost:5173"], "https://app.example"), (["http://localhost:5173"], "http://APP.example"),
 ])
@@ -31,11 +34,32 @@ def test_let_through(allowed: list[str], origin: str | None) -> None:
     ([], "https://evil.example"), ([], "https://app.example.evil.example"), ([], "https://app.example:8443"),
     ([], "null"), ([], ""), (["https://app.example"], "http://app.example"), (["https://a.example"], "http://a.example"),
     (["https://a.example"], "https://a.example.evil"), (["https://a.example"], "https://sub.a.example"),
-    (["https://a.example"], "null"), (["https://a.example"], ""),
+    (["https://a.example"], "null"), (["https://a.example"], ""), (["https://*.a.example"], "https://a.example"),
+    (["https://*.a.example"], "https://eva.example"), (["tauri://localhost"], "capacitor://localhost"),
 ])
 def test_refused(allowed: list[str], origin: str) -> None:
     with pytest.raises(PermissionError):
         Origins(allowed).judge(request(origin))
+
+
+@pytest.mark.parametrize(("origin", "host"), [
+    ("https://app.example", "app.example:443"), ("http://app.example", "app.example:80"),
+    ("https://app.example:8443", "app.example:8443"), ("https://xn--bcher-kva.example", "b\u00fccher.example")])
+def test_default_ports_and_spellings_are_the_same_origin(origin: str, host: str) -> None:
+    Origins().judge(request(origin, host))
+
+
+def test_a_page_by_plain_http_is_not_that_of_a_server_by_tls() -> None:
+    """Whoever sits on the line to the page of plain HTTP would read what is sent by TLS."""
+    plain, safe = request("http://app.example"), request("https://app.example")
+    Origins().judge(plain | {"wsgi.url_scheme": "http"})
+    Origins().judge(safe | {"wsgi.url_scheme": "http"})  # a proxy ends TLS
+    Origins().judge(safe | {"wsgi.url_scheme": "https"})
+    Origins(proxies=1).judge(safe | {"HTTP_X_FORWARDED_PROTO": "https"})
+    with pytest.raises(PermissionError):
+        Origins().judge(plain | {"wsgi.url_scheme": "https"})
+    with pytest.raises(PermissionError):
+        Origins(proxies=1).judge(plain | {"HTTP_X_FORWARDED_PROTO": "https"})
 
 
 @pytest.mark.parametrize("host", [None, ""])
@@ -54,7 +78,8 @@ def test_headers() -> None:
     assert anyone == {"Access-Control-Allow-Origin": "*"}  # never a reflected origin with credentials
     preflight = dict(Origins(["*"]).headers(request("https://a.example", method="OPTIONS")))
     assert "POST" in preflight["Access-Control-Allow-Methods"]
-    assert "Content-Type" in preflight["Access-Control-Allow-Headers"]
+    for name in ("Content-Type", "Authorization", "Last-Event-ID", "Cache-Control"):
+        assert name in preflight["Access-Control-Allow-Headers"].split(", ")
 
 
 @pytest.mark.parametrize(("host", "served"), [
@@ -74,18 +99,22 @@ def test_only_listed_hosts_are_served(host: str, served: bool) -> None:
     ("127.0.0.1", "evil.example:3001", False), ("::1", "evil.example", False),
     ("127.0.0.1", "localhost.evil.example", False),
     ("127.0.0.1", "localhost:3001", True), ("127.0.0.1", "127.0.0.1:3001", True), ("::1", "[::1]:3001", True),
-    ("127.0.0.1", "app.localhost", True), ("203.0.113.7", "app.example", True)])
+    ("127.0.0.1", "app.localhost", True), ("203.0.113.7", "app.example", True), ("127.0.0.1", "mybox:3001", True)])
 def test_a_rebound_name_is_not_the_same_origin(peer: str, host: str, told: bool) -> None:
     environ = {"REMOTE_ADDR": peer, "HTTP_HOST": host, "HTTP_ORIGIN": f"http://{host}"}
     if told:
         Origins().judge(environ)
     else:
-        for origins in (Origins(), Origins(["http://localhost:5173"])):
-            with pytest.raises(PermissionError, match="DNS rebinding"):
-                origins.judge(environ)
+        silent = {name: value for name, value in environ.items() if name != "HTTP_ORIGIN"}  # a GET of the same origin
+        for origins in (Origins(), Origins(["http://localhost:5173"]), Origins(["*"])):
+            for each in (environ, silent):
+                with pytest.raises(PermissionError, match="DNS rebinding"):
+                    origins.judge(each)
+                with pytest.raises(PermissionError, match="DNS rebinding"):
+                    origins.judge_host(each)
     Origins(hosts=[host]).judge(environ)
     Origins(proxies=1).judge(environ)
-    Origins().judge({name: value for name, value in environ.items() if name != "HTTP_ORIGIN"})
+    Origins([f"https://{host}"]).judge_host(environ)
 
 
 def test_a_trusted_proxy_says_which_name_was_asked_for() -> None:

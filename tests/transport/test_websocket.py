@@ -15,7 +15,19 @@ import pytest
 from tests.transport.test_frames import sent
 from wsapp.errors import CloseCode
 from wsapp.transport import websocket
-from wsapp.transport.frames import BINARY, CLOSE, CONTINUATION, PING, TEXT, Frame, encode, encode_close
+from wsapp.transport.deflate import deflate
+from wsapp.transport.frames import (
+    BINARY,
+    CLOSE,
+    CONTINUATION,
+    PING,
+    RSV1,
+    TEXT,
+    Frame,
+    Squeeze,
+    encode,
+    encode_close,
+)
 from wsapp.transport.websocket import HandshakeError, WebSocket, accept_header, check_handshake, switch_protocols
 
 PATIENCE = 5.0
@@ -61,14 +73,14 @@ def until(met: Callable[[], object]) -> None:
 class Open:
     """An open WebSocket and the raw socket of its client."""
 
-    def __init__(self) -> None:
+    def __init__(self, squeeze: Squeeze | None = None, max_message: int = 1000) -> None:
         ours, self.client = socket.socketpair()
         ours.setblocking(False)
         self.client.setblocking(False)
         self.messages: list[tuple[int, bytes]] = []
         self.closed: list[str] = []
         self.ws = WebSocket(ours, lambda opcode, payload: self.messages.append((opcode, payload)), self.closed.append,
-                            max_message=1000, max_bytes=1_000_000, max_age=30.0)
+                            max_message=max_message, max_bytes=1_000_000, max_age=30.0, squeeze=squeeze)
         self.raw = b""
 
     def get(self, wanted: bytes) -> None:
@@ -238,3 +250,53 @@ def test_the_handler_gives_its_socket_away() -> None:
     assert client.recv(10) == b"alive"
     raw.close()
     client.close()
+
+
+# -- compressed
+
+
+BOMB = sent(TEXT, deflate(b"x" * 100_000, 9), bits=RSV1)
+
+
+@pytest.fixture
+def squeezing() -> Iterator[Open]:
+    made = Open(lambda payload: deflate(payload, 1), max_message=100_000)
+    yield made
+    made.ws.outbox.abort("the test is over")
+    made.client.close()
+
+
+def test_each_large_message_has_a_turn_of_its_own(squeezing: Open) -> None:
+    turns = 0
+
+    def another_greenlet() -> None:
+        nonlocal turns
+        while len(squeezing.messages) < 40:
+            turns += 1
+            gevent.sleep(0)
+
+    beside = gevent.spawn(another_greenlet)
+    squeezing.ws.start()
+    squeezing.client.send(BOMB * 40)
+    until(lambda: len(squeezing.messages) == 40)
+    beside.join(1)
+    assert turns >= 40
+    squeezing.client.send(sent(TEXT, b"still read"))
+    until(lambda: squeezing.messages[-1] == (TEXT, b"still read"))
+
+
+def test_pausing_stops_what_was_read_too(squeezing: Open) -> None:
+    squeezing.ws.start()
+    squeezing.client.send(BOMB * 5 + sent(TEXT, b"last"))
+    with gevent.Timeout(PATIENCE):
+        while not squeezing.messages:
+            gevent.sleep(0)
+    squeezing.ws.pause()
+    seen = len(squeezing.messages)
+    gevent.sleep(0.02)
+    assert len(squeezing.messages) == seen < 5
+    squeezing.ws.resume()
+    until(lambda: squeezing.messages[-1] == (TEXT, b"last"))
+    assert len(squeezing.messages) == 6
+    squeezing.client.send(sent(TEXT, b"and on"))
+    until(lambda: squeezing.messages[-1] == (TEXT, b"and on"))

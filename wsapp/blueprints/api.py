@@ -15,7 +15,7 @@ from wsapp.blueprints.api_operations import api_operations
 from wsapp.blueprints.api_publish import api_publish
 from wsapp.blueprints.api_rooms import api_rooms
 from wsapp.blueprints.api_stream import api_stream
-from wsapp.blueprints.security_headers import guarded
+from wsapp.blueprints.security_headers import guarded, judge_name
 from wsapp.errors import WsappError
 
 PARTS: Final = (api_publish, api_rooms, api_operations, api_drain, api_critical, api_stream, api_documents)
@@ -26,8 +26,10 @@ for _part in PARTS:
 api.register_error_handler(api_access.Problem, api_access.told_problem)
 api.register_error_handler(WsappError, api_access.told_wsapp_error)
 api.register_error_handler(HTTPException, api_access.told_http_error)
+api.register_error_handler(PermissionError, api_access.told_strange_name)
 api.register_error_handler(Exception, api_access.told_fault)
 api.before_app_request(api_access.told_no_route)
+api.before_request(judge_name)
 api.after_request(api_access.compressed)
 api.after_request(api_access.counted)
 api.after_request(guarded)

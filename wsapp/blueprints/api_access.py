@@ -111,6 +111,11 @@ def told_http_error(error: HTTPException) -> Response:
     return told
 
 
+def told_strange_name(error: PermissionError) -> Response:
+    """Error handler of the blueprint: a Host or an Origin that is not served."""
+    return problem(403, ErrorCode.FORBIDDEN, str(error))
+
+
 def told_fault(error: Exception) -> Response:
     """Error handler of the blueprint: a fault of ours is logged, not shown."""
     log.error("%s %s failed", request.method, request.path, exc_info=error)

@@ -52,6 +52,7 @@ _META: Final = _object({"id": _TEXT, "ts": _COUNT, "epoch": _TEXT, "rooms": _map
 _MEMBERS: Final = _object({"users": _COUNT, "connections": _COUNT, "members": _TEXTS})
 _SUBSCRIBE: Final = {"oneOf": [_ROOM_ID, _object({"id": _ROOM_ID}, {
     "since": {"oneOf": [_SEQ, _ref("Position"), {"type": "null"}]}, "presence": _FLAG})]}
+_MODE: Final[Json] = {"type": "string", "enum": ["normal", "degraded", "catching_up"]}
 _BY_ID: Final = {"oneOf": [_NAME, _object({"id": _NAME})]}
 _TOKEN: Final = {"type": "string", "minLength": 1, "maxLength": schemas.MAX_TOKEN}
 
@@ -84,6 +85,7 @@ REQUESTS: Final[dict[str, tuple[Json, Json]]] = {
     "update-metadata": ({"type": "object"}, _ack({"metadata": {"type": "object"}})),
     "set-rate": (_object({"rate": {"type": "number", "minimum": MIN_RATE, "maximum": schemas.MAX_RATE}}),
                  _ack({"rate": {"type": "number"}})),
+    "positions": ({}, _ack({"mode": _MODE, "rooms": _map(_object({"epoch": _TEXT, "seq": _SEQ, "sent": _SEQ}))})),
     "history": (_object({"room": _NAME}, {
         "since": {**_SEQ, "type": ["integer", "null"]}, "before": {**_SEQ, "type": ["integer", "null"]},
         "limit": {"type": "integer", "minimum": 1, "maximum": schemas.MAX_HISTORY}, "epoch": _TEXT}),
@@ -105,7 +107,7 @@ TOLD: Final[dict[str, Json]] = {
     "resync": _object({"room": _TEXT, "epoch": _TEXT, "seq": _SEQ, "reason": _TEXT, "missed": _COUNT}),
     "presence": _object({"room": _TEXT, "joined": _TEXTS, "left": _TEXTS, "users": _COUNT, "connections": _COUNT},
                         {"members": _TEXTS}),
-    "mode": _object({"mode": {"type": "string", "enum": ["normal", "degraded", "catching_up"]}}),
+    "mode": _object({"mode": _MODE}),
     "beacon": _object({"rooms": _map(_ref("Position"))}),
     "server-shutdown": _object({"retryAfterMs": _COUNT}),
     "token-expiring": _object({"expiresInMs": {"type": "integer"}}),
@@ -145,8 +147,9 @@ def _published() -> dict[str, Json]:
     made = spec.to_dict()["components"]["schemas"]
     continue_by_id(made["AgentThought"])
     numbered = {"id": _TEXT, "seq": {"type": "integer", "minimum": 1}}
-    thought, task = ({"allOf": [made[name], {"required": ["timestamp", "id", "seq"], "properties": numbered}]}
-                     for name in ("AgentThought", "TaskUpdate"))
+    joined = {**numbered, "firstSeq": numbered["seq"]}
+    thought, task = ({"allOf": [made[name], {"required": ["timestamp", "id", "seq"], "properties": more}]}
+                     for name, more in (("AgentThought", joined), ("TaskUpdate", numbered)))
     return {"agent-thought": {"oneOf": [thought, {"type": "array", "minItems": 1, "items": thought}]},
             "task-update": task, "project-event": {}}
 

@@ -29,7 +29,7 @@ _ACKNOWLEDGEMENT: Final = Acknowledgement()
 def stream() -> Response:
     """`?rooms=agent:a,task:t&since=...&presence=true`; `Last-Event-ID` wins over `since`."""
     server = the_server()
-    _judge_origin(server)
+    server.engine.turnstile.judge(request.environ)
     rooms = _rooms(server.settings.max_rooms)
     since, presence = _since(rooms), _presence()
     if request.method == "HEAD":
@@ -71,7 +71,7 @@ def refuse() -> Response:
 @api_stream.route("/stream/nack", methods=["OPTIONS"])
 def preflight() -> Response:
     """A page from elsewhere asks whether it may (Fetch standard, "CORS-preflight request")."""
-    _judge_origin(the_server())
+    the_server().engine.turnstile.judge(request.environ)
     return Response(status=204)
 
 
@@ -91,7 +91,7 @@ def shared(response: Response) -> Response:
 def _answered() -> tuple[str, str]:
     """The user who answers, and the id of the event.  Raises Problem, RequestError, PayloadError, BrokerUnavailable."""
     server = the_server()
-    _judge_origin(server)
+    server.engine.turnstile.judge(request.environ)
     identity = server.hub.admission.of_request(request.environ)
     asked = checked(_ACKNOWLEDGEMENT, read_body(), "the acknowledgement")
     user = identity.user_id or _anonymous(server, asked.get("sessionId"))
@@ -123,13 +123,6 @@ def _auth(sources: tuple[str, ...]) -> dict[str, str]:
     if scheme.lower() != "bearer":
         token = request.args.get("token", "") if "query" in sources else ""
     return {"token": token.strip()} if token.strip() else {}
-
-
-def _judge_origin(server: Any) -> None:
-    try:
-        server.engine.turnstile.judge(request.environ)
-    except PermissionError as error:
-        raise Problem(403, ErrorCode.FORBIDDEN, str(error)) from error
 
 
 def _presence() -> bool:

@@ -1,4 +1,5 @@
-"""What wsapp's own answers forbid the browser; the host application's answers are left alone.
+"""Which names wsapp's own pages and answers are given under, and what they forbid the browser; the host application's
+answers are left alone.
 
 The live page loads scripts and styles from its own origin only and nothing inline; its WebSocket is covered by 'self'
 (CSP Level 3, "Does url match source expression"; not before Safari 15.4).  Answers that are no page may do nothing.
@@ -27,6 +28,17 @@ PAGE: Final = {
     "Permissions-Policy": "camera=(), display-capture=(), geolocation=(), microphone=(), payment=(), usb=()",
 }
 ANSWER: Final = {**EVERYWHERE, "Content-Security-Policy": ANSWER_POLICY}
+
+
+def judge_name() -> None:
+    """Before a request of ours: a page of a name that was rebound to this machine would read the answer, since for its
+    browser it is of the same origin and sends no Origin.  Raises PermissionError."""
+    current_app.extensions["wsapp"].engine.turnstile.judge_host(request.environ)
+
+
+def told_strange_name(error: PermissionError) -> Response:
+    """Error handler of blueprints that `judge_name`."""
+    return Response(str(error), 403, content_type="text/plain; charset=utf-8")
 
 
 def guarded_page(response: Response) -> Response:

@@ -1,4 +1,4 @@
-"""A client's own session: metadata and rate."""
+"""A client's own session: metadata, rate and where it stands."""
 
 from __future__ import annotations
 
@@ -26,3 +26,12 @@ def set_rate(call: Call, payload: Any) -> dict[str, object]:
     rate = min(asked.rate, call.hub.admission.rate_of(call.session))
     call.hub.throttler.user(call.session.user_id, rate)
     return {"rate": rate}
+
+
+@sessions.event("positions")
+def positions(call: Call, _payload: Any) -> dict[str, object]:
+    """Where the session stands now; told `{mode, rooms: {room: {epoch, seq, sent}}}`.  `seq` is the room's newest here;
+    everything up to `sent` has left for this client before the answer, so equal ones mean: current."""
+    rooms = {name: {"epoch": sub.room.track.epoch, "seq": sub.room.track.seq, "sent": sub.passed()}
+             for name, sub in call.session.subs.items()}
+    return {"mode": call.hub.mode(), "rooms": rooms}

@@ -25,16 +25,18 @@ class Source:
 
     __slots__ = ("bucket", "left_out")
 
-    def __init__(self) -> None:
-        self.bucket = Bucket(PER_SOURCE, SOURCE_BURST)
+    def __init__(self, rate: float, burst: int) -> None:
+        self.bucket = Bucket(rate, burst)
         self.left_out = 0
 
 
 class LimitedLog:
-    """Writes to `logger` at level WARNING.  `clock` gives seconds."""
+    """Writes to `logger` at level WARNING: `rate` lines per second of a source, `burst` at once.  `clock` gives
+    seconds."""
 
-    def __init__(self, logger: logging.Logger, clock: Callable[[], float] = time.monotonic) -> None:
-        self._logger, self._clock = logger, clock
+    def __init__(self, logger: logging.Logger, clock: Callable[[], float] = time.monotonic, *,
+                 rate: float = PER_SOURCE, burst: int = SOURCE_BURST) -> None:
+        self._logger, self._clock, self._rate, self._burst = logger, clock, rate, burst
         self._all = Bucket(IN_ALL, BURST)
         self._sources: OrderedDict[str, Source] = OrderedDict()
 
@@ -42,7 +44,7 @@ class LimitedLog:
         """Write `line % args`, unless `source` or all together have written as many as they may."""
         found = self._sources.get(source)
         if found is None:
-            found = self._sources[source] = Source()
+            found = self._sources[source] = Source(self._rate, self._burst)
             if len(self._sources) > MOST_SOURCES:
                 self._sources.popitem(last=False)
         else:

@@ -56,11 +56,13 @@ class Packet:
     id: int | None
     data: Any
     missing: int = 0
+    size: int = 0  # bytes or characters that it came in, attachments included
     attachments: list[bytes] = field(default_factory=list)
 
     def attach(self, payload: bytes) -> bool:
         """Take the next attachment; True when the packet is complete, its placeholders filled in."""
         self.attachments.append(payload)
+        self.size += len(payload)
         if len(self.attachments) < self.missing:
             return False
         self.data = _filled(self.data, self.attachments)
@@ -81,7 +83,7 @@ def decode(text: str) -> Packet:
     if rest.startswith("/") and "," not in rest and head.group(3) is None and not head.group(4):
         namespace, rest = rest.partition("?")[0], ""
     ack_id = int(head.group(4)) if head.group(4) else None
-    packet = Packet(kind, namespace, ack_id, _json(rest), int(head.group(2) or 0))
+    packet = Packet(kind, namespace, ack_id, _json(rest), int(head.group(2) or 0), len(text))
     _judge(packet, bool(rest))
     return packet
 

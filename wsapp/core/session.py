@@ -107,6 +107,11 @@ class Subscription:
         low = lanes.low_water(self.room.name) if lanes is not None else None
         return self.sent if low is None else min(self.sent, low - 1)
 
+    def passed(self) -> int:
+        """The newest seq up to which everything has been passed to the connection; what is still to be replayed has
+        not."""
+        return self.position() if self.state is State.LIVE else self.confirmed
+
     def started(self, seq: int) -> None:
         """All three marks at the point where this connection began to watch."""
         self.sent = self.pinged = self.confirmed = seq

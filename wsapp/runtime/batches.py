@@ -68,8 +68,11 @@ def _plain_thoughts(batches: list[Batch]) -> Frame:
 
 
 def _joined_delta(batch: Batch) -> bytes:
+    """Data as of the last one; `firstSeq` says how far back it reaches, so that nobody takes the jump for a hole."""
     parts = [strict_loads(_data(wait)) for wait in batch.waits]
     joined = {**parts[-1], "thought": "".join(part["thought"] for part in parts)}
+    if batch.waits[0].seq and "s" in batch.waits[0].item.flags:  # type: ignore[attr-defined]
+        joined.setdefault("firstSeq", batch.waits[0].seq)
     return strict_dumps(joined).encode()
 
 

@@ -202,14 +202,15 @@ class Delivery:
         return None
 
     def _healing_failed(self, room: Room, refused: Refused) -> None:
-        log.warning("%s cannot be healed: %s, %d missed", room.name, refused.reason, refused.missed)
         if refused.reason is Reason.EPOCH:
+            log.warning("%s: its history began again (epoch); how much was published in between is unknown", room.name)
             # All of the new history is news to everybody here: it follows the resync from its beginning.
             start = Position(refused.position.epoch, 0)
             room.track.reset(start)
             self._resync(room, start, refused)
             self._heal_from(room, start)
             return
+        log.warning("%s cannot be healed: %s, %d missed", room.name, refused.reason, refused.missed)
         room.join = None
         room.track.reset(refused.position)
         self._resync(room, refused.position, refused)

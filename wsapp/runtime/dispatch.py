@@ -21,7 +21,7 @@ from wsapp.errors import CloseCode, ErrorCode, PayloadError, RequestError, Wsapp
 from wsapp.runtime.event_blueprint import Call, EventHandler
 from wsapp.runtime.hub import Hub
 from wsapp.runtime.inbound import Verdict
-from wsapp.transport.connection import Connection
+from wsapp.transport.connection import Connection, let_in
 from wsapp.transport.engine import Engine
 from wsapp.transport.frames import Frame
 from wsapp.transport.polling import PacketError
@@ -59,7 +59,8 @@ class Dispatch:
         self.hub.metrics.received += 1
         self.hub.connections.touch(self._sid(connection) or "")
         viewer = connection.viewer
-        verdict = self.hub.inbound.admit(connection.sid, viewer.user_id if isinstance(viewer, Session) else None)
+        verdict = self.hub.inbound.admit(connection.sid, viewer.user_id if isinstance(viewer, Session) else None,
+                                         packet.size if isinstance(packet, Packet) else 0)
         if verdict is not Verdict.TAKE:
             self._overrun(connection, packet, verdict)
             return
@@ -171,6 +172,7 @@ class Dispatch:
             self._turn_away(connection, ROOT, sid, {"message": "the server failed to connect you"})
             return
         self._sio.manager.connect(sid, ROOT)
+        let_in(connection)
         if connection.closed:  # it went while it was being admitted
             self.closed(connection, self._sio.reason.TRANSPORT_CLOSE)
             return
@@ -211,6 +213,7 @@ class Dispatch:
             self._turn_away(connection, name, sid, told)
             return
         sio.manager.connect(sid, name)
+        let_in(connection)
         if connection.closed:  # it went while it was being admitted
             self.closed(connection, sio.reason.TRANSPORT_CLOSE)
             return

@@ -37,3 +37,4 @@ class Hub:
     admission: Admission
     inbound: Inbound
     presence: PresenceKeeper
+    mode: Callable[[], str]

@@ -1,4 +1,7 @@
-"""How much a client may say: packets per second of a session, and of all sessions of a user together."""
+"""How much a client may say: packets per second of a session, and of all sessions of a user together.
+
+Large packets count as several: what a packet costs to read grows with its bytes.
+"""
 
 from __future__ import annotations
 
@@ -10,6 +13,7 @@ from typing import Final
 from wsapp.core.throttle import Bucket
 
 BURST: Final = 10  # seconds' worth that may come at once: a page that joins all its rooms
+PIECE: Final = 16_384  # bytes of a packet that count as another one
 FAR: Final = 4  # times the limit that may be refused before the client is closed
 PRUNE_AT: Final = 1000  # users without sessions that are remembered before full buckets are let go
 
@@ -41,13 +45,13 @@ class Inbound:
         self._meters: dict[str, _Meter] = {}
         self._users: dict[str, Bucket] = {}
 
-    def admit(self, sid: str, user_id: str | None) -> Verdict:
-        """Judge one packet of a connection."""
-        now = self._clock()
+    def admit(self, sid: str, user_id: str | None, size: int = 0) -> Verdict:
+        """Judge one packet of a connection, of `size` bytes."""
+        now, count = self._clock(), 1 + size // PIECE
         meter = self._meters.get(sid)
         if meter is None:
             meter = self._meters[sid] = _Meter(self._per_session)
-        if meter.packets.admit(now) and (user_id is None or self._user(user_id, now).admit(now)):
+        if _admits(meter.packets, count, now) and (user_id is None or _admits(self._user(user_id, now), count, now)):
             return Verdict.TAKE
         return Verdict.REFUSE if meter.refusals.admit(now) else Verdict.CLOSE
 
@@ -66,3 +70,8 @@ class Inbound:
     def forget(self, sid: str) -> None:
         """A connection has gone.  Its user's bucket stays until it is full: reconnecting gains nothing."""
         self._meters.pop(sid, None)
+
+
+def _admits(bucket: Bucket, count: int, now: float) -> bool:
+    """A packet that costs more than the burst allows takes all of it: else it could never be sent."""
+    return bucket.admit(now) if count == 1 else bucket.admit_all(min(count, int(bucket.burst)), now)

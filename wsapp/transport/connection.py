@@ -28,8 +28,8 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
+CLOSED, PONG, MESSAGE = b"1", b"3", ord("4")  # the first two carry nothing
 BROKEN: Final = frozenset({CloseCode.PROTOCOL_ERROR, CloseCode.INVALID_DATA, CloseCode.TOO_BIG})
-CLOSED, PONG, MESSAGE = (ord(digit) for digit in "134")
 
 SLOW_GRACE: Final = 15.0  # seconds in which a client that was cut off may read that it was
 INBOX_PAUSE: Final = 0.01  # seconds between looks at a full inbox, while a POST waits
@@ -63,14 +63,13 @@ class Viewer(Protocol):
 class Connection:
     """One transport session.  Satisfies `wsapp.core.session.Peer` and what python-socketio asks of a socket."""
 
-    __slots__ = ("__weakref__", "_inbox", "_poll", "_session",
-                 "asked", "attachments", "awaiting_pong", "closed", "connected", "direct", "engine", "held",
-                 "pinged_at", "posting", "probe", "sid", "viewer", "ws")
+    __slots__ = ("__weakref__", "_inbox", "_poll", "_session", "asked", "attachments", "awaiting_pong", "closed",
+                 "connected", "direct", "engine", "held", "max_message", "pinged_at", "posting", "probe", "sid",
+                 "viewer", "ws")
 
     def __init__(self, engine: Engine, sid: str) -> None:
         self.engine, self.sid = engine, sid
-        self.closed = False
-        self.connected = True
+        self.closed, self.connected = False, True
         self.ws: WebSocket | None = None
         self.viewer: Viewer | None = None
         self.attachments: Any = None
@@ -78,7 +77,7 @@ class Connection:
         self.held: list[Frame] | None = None  # while CONNECT is not yet answered
         self.direct: Outbox | None = None  # the way past `push`: a WebSocket that is not held
         self.pinged_at, self.awaiting_pong = 0.0, False
-        self.posting = False
+        self.posting, self.max_message = False, min(engine.options.first_message, engine.options.max_message)
         self._poll: PollQueue | None = None
         self.probe: Probe | None = None
         self._inbox: Inbox | None = None
@@ -172,9 +171,8 @@ class Connection:
     def _gone(self, ending: Ending, code: int, told: str = "") -> None:
         """The client has left, or is taken to have: no GET is answered any more."""
         self._end(ending)
-        for ws in (self.ws, self.probe.ws if self.probe is not None else None):
-            if ws is not None:
-                ws.close(code, told)
+        for ws in self.websockets():
+            ws.close(code, told)
         self.engine.forget(self)
 
     def broke(self, code: int, reason: str) -> None:
@@ -225,8 +223,11 @@ class Connection:
     def make_websocket(self, sock: Any, on_message: Any, on_closed: Any, squeeze: Squeeze | None) -> WebSocket:
         """A WebSocket with the engine's limits."""
         options = self.engine.options
-        return WebSocket(sock, on_message, on_closed, max_message=options.max_message, max_bytes=options.outbox_bytes,
+        return WebSocket(sock, on_message, on_closed, max_message=self.max_message, max_bytes=options.outbox_bytes,
                          max_age=options.outbox_age, on_full=self._slow, squeeze=squeeze)
+
+    def websockets(self) -> list[WebSocket]:
+        return [ws for ws in (self.ws, self.probe.ws if self.probe is not None else None) if ws is not None]
 
     def _slow(self) -> None:
         """The client does not read: it is cut off, and told so if it reads again (it may come back and resume)."""
@@ -327,9 +328,9 @@ class Connection:
         kind = payload[0] if payload else -1
         if kind == MESSAGE:
             self._enqueue(self.engine.read(self, payload[1:].decode()), len(payload))
-        elif kind == PONG:
+        elif payload == PONG:
             self._pong()
-        elif kind == CLOSED:
+        elif payload == CLOSED:
             self._gone(Ending.CLIENT, CloseCode.NORMAL)
         else:
             raise PacketError(f"not a packet of a client: {payload[:20]!r}")
@@ -352,10 +353,17 @@ class Connection:
         """Read no more for now; False where there is nothing to be read (a POST waits by itself)."""
         if self.ws is None:
             return False
-        self.ws.outbox.pause()
+        self.ws.pause()
         return True
 
     def resume(self) -> None:
         """Read on."""
         if self.ws is not None:
-            self.ws.outbox.resume()
+            self.ws.resume()
+
+
+def let_in(connection: Connection) -> None:
+    """A CONNECT was accepted: from now on messages may be as large as the settings say."""
+    connection.max_message = connection.engine.options.max_message
+    for ws in connection.websockets():
+        ws.allow(connection.max_message)

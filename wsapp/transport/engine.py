@@ -46,6 +46,7 @@ StartResponse = Callable[..., Any]
 COMPRESS_FROM: Final = 1024  # bytes
 CONTENT: Final = ("Content-Type", "text/plain; charset=UTF-8")
 UNAVAILABLE: Final = "503 Service Unavailable"
+ONCE_A_MINUTE: Final = 1 / 60
 BEARER: Final = 'Bearer realm="wsapp", error="invalid_token"'  # RFC 6750 section 3
 TOKEN_LENGTH: Final = 8  # characters of a sid that name its worker
 
@@ -78,6 +79,7 @@ class EngineOptions:
     ping_timeout: float = 20.0
     upgrade_timeout: float = 10.0
     max_message: int = 1_000_000
+    first_message: int = 65_536  # largest until a CONNECT was accepted
     max_packets: int = 5000
     max_connections: int = 1000
     outbox_bytes: int = 4_000_000
@@ -118,7 +120,7 @@ class Engine(engineio.Server):  # type: ignore[misc]  # engineio has no types
                                    lambda name: self.hooks.count(name))
         self.token = secrets.token_hex(TOKEN_LENGTH // 2)
         self.draining = False
-        self._lines = LimitedLog(log)
+        self._lines, self._fullness = LimitedLog(log), LimitedLog(log, rate=ONCE_A_MINUTE, burst=1)
         self.sockets: dict[str, Connection] = {}
         self.heartbeat = Heartbeat(options.ping_interval, options.ping_timeout)
 
@@ -250,6 +252,8 @@ class Engine(engineio.Server):  # type: ignore[misc]  # engineio has no types
             raise Refused(Refusal.FORBIDDEN, "the server is restarting", UNAVAILABLE, [("Retry-After", "1")])
         if len(self.sockets) >= self.options.max_connections:
             self.hooks.count("connectionsRefused")
+            self._fullness.warning("", "refused a client: the worker is full: %d connections (MAX_CONNECTIONS)",
+                                   self.options.max_connections)
             raise Refused(Refusal.FORBIDDEN, f"the worker is full: {self.options.max_connections} connections",
                           UNAVAILABLE, [("Retry-After", "5")])
         try:
@@ -355,9 +359,9 @@ class Engine(engineio.Server):  # type: ignore[misc]  # engineio has no types
         if "HTTP_TRANSFER_ENCODING" in environ or not (length.isascii() and length.isdigit()):
             raise Refused(Refusal.BAD_REQUEST, "a POST needs a Content-Length", "411 Length Required",
                           [("Connection", "close")])
-        if int(length) > self.options.max_message:
+        if int(length) > connection.max_message:
             connection.broke(CloseCode.TOO_BIG, "the payload is too large")
-            raise Refused(Refusal.BAD_REQUEST, f"a payload may have {self.options.max_message} bytes",
+            raise Refused(Refusal.BAD_REQUEST, f"a payload may have {connection.max_message} bytes",
                           "413 Content Too Large", [("Connection", "close")])
         if connection.posting:
             connection.broke(CloseCode.PROTOCOL_ERROR, "two POSTs at once")

@@ -24,6 +24,7 @@ FIN: Final = 0x80
 RSV1: Final = 0x40
 MASKED: Final = 0x80
 HEAD_SIZES: Final = {126: 8, 127: 14}  # bytes of a masked frame's head; else 6
+TURN: Final = 65_536  # bytes of inflated messages in one go; a message that has begun is finished
 UTF8: Final = codecs.getincrementaldecoder("utf-8")
 
 Inflate = Callable[[bytes, int], bytes]
@@ -106,13 +107,16 @@ def joined(frames: Iterable[Frame], squeeze: Squeeze | None) -> bytes:
 class FrameParser:
     """Bytes in, messages out: `feed` returns `(opcode, payload)` of complete messages and control frames.
 
+    A few compressed bytes may be a great many: once `TURN` bytes were inflated `feed` stops, and `more` says that it is
+    to be called again (without data) before anything else is read.
+
     Text payloads are checked UTF-8, as they come and not only at their end, but left as bytes.  The length a header
     announces is judged before the payload is awaited, and fragments count against the same limit.  After an error
     `failure` is set, what came before it is still returned, and nothing is parsed any more.
     """
 
-    __slots__ = ("_buffer", "_checked_to", "_inflate", "_kind", "_parts", "_size", "_squeezed", "_text", "failure",
-                 "max_size")
+    __slots__ = ("_buffer", "_checked_to", "_inflate", "_inflated", "_kind", "_parts", "_size", "_squeezed", "_text",
+                 "failure", "max_size", "more")
 
     def __init__(self, max_size: int, inflate: Inflate | None = None) -> None:
         self.max_size, self._inflate = max_size, inflate
@@ -122,6 +126,8 @@ class FrameParser:
         self._size = 0
         self._squeezed = False
         self._text: codecs.IncrementalDecoder | None = None  # of a text message that comes in pieces
+        self._inflated = 0  # bytes, by this `feed`
+        self.more = False
         self._checked_to = 0  # bytes of the unfinished frame that it has seen
         self.failure: FrameError | None = None
 
@@ -133,14 +139,16 @@ class FrameParser:
             buffer += data
             data = buffer
         messages: list[tuple[int, bytes]] = []
-        position = 0
+        position = self._inflated = 0
+        self.more = False
         try:
-            while self.failure is None:
+            while self.failure is None and not self.more:
                 end = self._frame(data, position, messages)
                 if end == position:
                     break
                 position = end
-            if position < len(data) and self.failure is None:
+                self.more = self._inflated >= TURN and position < len(data)
+            if position < len(data) and self.failure is None and not self.more:
                 self._peep(data, position)
         except FrameError as error:
             self.failure = error
@@ -246,6 +254,7 @@ class FrameParser:
         if self._squeezed:
             assert self._inflate is not None
             message = self._inflate(message, self.max_size)
+            self._inflated += len(message)
             last = message
         if self._kind == TEXT:
             piece, self._checked_to = last[self._checked_to:], 0

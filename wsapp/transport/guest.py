@@ -39,14 +39,19 @@ PAUSE: Final = 0.002  # seconds between looks at an outbox that `send` waits for
 ENDED: Final = "the WebSocket is closed"
 
 
+def _anybody(_environ: Environ) -> None:
+    return None
+
+
 @dataclass(frozen=True, slots=True)
 class GuestOptions:
-    """Sizes in bytes, times in seconds."""
+    """Sizes in bytes, times in seconds.  `judge` raises PermissionError for the request of a page from elsewhere."""
 
     max_message: int = 16_777_216
     max_age: float = 30.0
     deflate: bool = False
     deflate_level: int = 1
+    judge: Callable[[Environ], None] = _anybody
 
 
 def wants_websocket(environ: Environ) -> bool:
@@ -71,6 +76,8 @@ class PacedWebSocket(WebSocket):
         """The next message, if it is there.  Taking one says that the one before has been dealt with."""
         self._busy = False
         self._work_off()
+        while not self._frames and self._parser.more:
+            self._data(b"")
         if self._frames:
             self._busy = True
             return self._frames.popleft()
@@ -240,8 +247,13 @@ def behind(socket: HostSocket, application: Application) -> Application:
 
 
 def invite(handler: Any, options: GuestOptions) -> None:
-    """Put the socket into the environ of a handler's request.  Raises HandshakeError."""
+    """Put the socket into the environ of a handler's request.  Raises HandshakeError, also for a page from elsewhere:
+    browsers would let it in with the user's cookies."""
     environ, application = handler.environ, handler.application
+    try:
+        options.judge(environ)
+    except PermissionError as error:
+        raise HandshakeError("403 Forbidden", str(error)) from error
     named = getattr(application, "app_protocol", None)  # gevent-websocket's way to choose a subprotocol
     wanted = str(named(environ["PATH_INFO"]) or "") if named is not None else ""
     offered = [name.strip() for name in environ.get("HTTP_SEC_WEBSOCKET_PROTOCOL", "").split(",")]

@@ -15,6 +15,8 @@ import re
 from collections.abc import Callable, Iterable
 from typing import Any, Final
 
+import gevent
+
 from wsapp.errors import CloseCode
 from wsapp.transport.deflate import inflate
 from wsapp.transport.frames import (
@@ -38,6 +40,7 @@ from wsapp.transport.outbox import Outbox
 TOKEN: Final = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]{1,100}")  # RFC 9110 section 5.6.2
 GUID: Final = "258EAFA5-E914-47DA-95CA-C5AB0DC85B11"
 MOST_PONGS: Final = 16  # PINGs of one read that are answered each
+BREATH: Final = 0.01  # seconds between two turns of inflating a client's messages
 CLOSE_GRACE: Final = 5.0  # seconds for the peer to answer a close frame
 
 
@@ -139,7 +142,7 @@ class WebSocket:
     `expand` is its other direction, if not the one without a context.
     """
 
-    __slots__ = ("_closing", "_on_closed", "_on_message", "_parser", "_squeeze", "outbox")
+    __slots__ = ("_closing", "_on_closed", "_on_message", "_parser", "_paused", "_squeeze", "outbox")
 
     def __init__(self, sock: Any, on_message: Callable[[int, bytes], None], on_closed: Callable[[str], None], *,
                  max_message: int, max_bytes: int, max_age: float, on_full: Callable[[], None] | None = None,
@@ -149,7 +152,24 @@ class WebSocket:
         self._parser = FrameParser(max_message, (expand or inflate) if squeeze is not None else None)
         self.outbox = Outbox(sock, self._data, on_closed, max_bytes, max_age, on_full)
         self.outbox.squeezed = squeeze is not None
-        self._closing = False
+        self._closing = self._paused = False
+
+    def allow(self, max_message: int) -> None:
+        """From now on messages may have so many bytes."""
+        self._parser.max_size = max_message
+
+    def pause(self) -> None:
+        """Take no further messages."""
+        self._paused = True
+        self.outbox.pause()
+
+    def resume(self) -> None:
+        """Take messages again."""
+        self._paused = False
+        if self._parser.more:
+            gevent.spawn(self._go_on)
+        else:
+            self.outbox.resume()
 
     @property
     def failed(self) -> int:
@@ -211,6 +231,17 @@ class WebSocket:
         failure = self._parser.failure
         if failure is not None:
             self._fail(failure)
+        elif self._parser.more:
+            self.outbox.pause()
+            gevent.spawn_later(BREATH, self._go_on)
+
+    def _go_on(self) -> None:
+        """The rest of what was read, in a turn of its own: others have been served meanwhile."""
+        if self._paused or self.outbox.closed or not self._parser.more:
+            return
+        self._data(b"")
+        if not self._parser.more and not self._paused:
+            self.outbox.resume()
 
     def _answer(self, pings: list[bytes]) -> None:
         """Of a flood only the newest (RFC 6455 section 5.5.3): ten thousand in a read would keep all others waiting."""
