@@ -6,6 +6,7 @@ both reach Redis.
 
 from __future__ import annotations
 
+import itertools
 import os
 import shutil
 import subprocess
@@ -13,8 +14,7 @@ from typing import Final, Self
 
 import pytest
 
-BRIDGE: Final = "wsapptest0"
-NETWORK: Final = "10.213.77"
+_numbers: Final = itertools.count()
 
 
 def _ip(*command: str) -> None:
@@ -22,21 +22,23 @@ def _ip(*command: str) -> None:
 
 
 class Namespaces:
-    """`count` hosts.  This machine has the address `gateway` on the bridge."""
-
-    gateway = f"{NETWORK}.1"
+    """`count` hosts.  This machine has the address `gateway` on the bridge.  Names and addresses are this process's
+    own: the kernel takes a moment to forget those of before."""
 
     def __init__(self, count: int = 2) -> None:
         if os.getuid() != 0 or shutil.which("ip") is None:
             pytest.skip("network namespaces need root and ip(8)")
-        self.names = [f"wsapptest{number}" for number in range(count)]
+        number = next(_numbers)
+        self._bridge = f"ws{os.getpid() % 100_000}b{number}"
+        self._network = f"10.{64 + number % 64}.{os.getpid() % 250}"
+        self.gateway = f"{self._network}.1"
+        self.names = [f"ws{os.getpid() % 100_000}h{number}x{host}" for host in range(count)]
 
     def __enter__(self) -> Self:
-        self._remove()
         try:
-            _ip("link", "add", BRIDGE, "type", "bridge")
-            _ip("address", "add", f"{self.gateway}/24", "dev", BRIDGE)
-            _ip("link", "set", BRIDGE, "up")
+            _ip("link", "add", self._bridge, "type", "bridge")
+            _ip("address", "add", f"{self.gateway}/24", "dev", self._bridge)
+            _ip("link", "set", self._bridge, "up")
             for number, name in enumerate(self.names):
                 self._add(number, name)
         except subprocess.CalledProcessError as error:
@@ -47,13 +49,13 @@ class Namespaces:
     def _add(self, number: int, name: str) -> None:
         _ip("netns", "add", name)
         _ip("link", "add", f"{name}v", "type", "veth", "peer", "name", "eth0", "netns", name)
-        _ip("link", "set", f"{name}v", "master", BRIDGE, "up")
+        _ip("link", "set", f"{name}v", "master", self._bridge, "up")
         _ip("-n", name, "address", "add", f"{self.address(number)}/24", "dev", "eth0")
         for device in ("lo", "eth0"):
             _ip("-n", name, "link", "set", device, "up")
 
     def address(self, number: int) -> str:
-        return f"{NETWORK}.{number + 2}"
+        return f"{self._network}.{number + 2}"
 
     def place(self, number: int) -> list[str]:
         """What a command that runs there begins with."""
@@ -65,7 +67,7 @@ class Namespaces:
             _ip("link", "set", "dev", f"{name}v", "type", "bridge_slave", "isolated", "on" if on else "off")
 
     def _remove(self) -> None:
-        for command in (["link", "del", BRIDGE], *(["netns", "del", name] for name in self.names)):
+        for command in (["link", "del", self._bridge], *(["netns", "del", name] for name in self.names)):
             subprocess.run(["ip", *command], check=False, capture_output=True, timeout=30)
 
     def __exit__(self, *_: object) -> None:

@@ -120,6 +120,7 @@ class Forwarder:
             self._upstreams.give_back(token, upstream)
 
     def failed(self, token: str, error: OSError) -> None:
+        self._upstreams.drop(token)
         log.info("a request for worker %s is answered here: %s", token, error)
         self._count("forwardsFailed")
 

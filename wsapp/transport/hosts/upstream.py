@@ -7,7 +7,7 @@ import logging
 import ssl
 import time
 from collections import defaultdict, deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, Final
 
 import gevent
@@ -25,11 +25,14 @@ DOWN_FOR: Final = 1.0  # seconds in which an address that did not answer is not 
 IDLE_FOR: Final = 15.0  # seconds; the owner closes what is silent for longer
 MOST_IDLE: Final = 32  # connections per owner
 MAX_STATUS_LINE: Final = 1024
-# A peer that is cut off is noticed within 20 s, also by a connection on which nothing is sent.
-ALIVE: Final = ((_socket.SOL_SOCKET, _socket.SO_KEEPALIVE, 1), (_socket.IPPROTO_TCP, _socket.TCP_NODELAY, 1),
-                *((_socket.IPPROTO_TCP, getattr(_socket, name), value) for name, value in
-                  (("TCP_KEEPIDLE", 5), ("TCP_KEEPINTVL", 5), ("TCP_KEEPCNT", 3), ("TCP_USER_TIMEOUT", 20_000))
+TCP: Final = _socket.IPPROTO_TCP
+# A peer that is cut off is noticed: 5 s after bytes that it does not acknowledge, 10 s after the last byte without any.
+ALIVE: Final = ((_socket.SOL_SOCKET, _socket.SO_KEEPALIVE, 1), (TCP, _socket.TCP_NODELAY, 1),
+                *((TCP, getattr(_socket, name), value) for name, value in
+                  (("TCP_KEEPIDLE", 5), ("TCP_KEEPINTVL", 1), ("TCP_KEEPCNT", 5), ("TCP_USER_TIMEOUT", 5_000))
                   if hasattr(_socket, name)))
+# Of a WebSocket: its owner may leave bytes unread for a while, which stops the window (tcp(7), TCP_USER_TIMEOUT).
+UNREAD_FOR: Final = ((TCP, _socket.TCP_USER_TIMEOUT, 30_000),) if hasattr(_socket, "TCP_USER_TIMEOUT") else ()
 
 
 class Unreachable(OSError):
@@ -82,6 +85,8 @@ class Upstream:
     def detach(self) -> tuple[_socket.socket, bytes]:
         """The plain socket, and what was read from it beyond the head of the answer."""
         early = take_buffered(self.reader)
+        if self.sock.family != _socket.AF_UNIX:
+            _set(self.sock, UNREAD_FOR)
         sock = self.sock
         return _socket.socket(sock.family, sock.type, sock.proto, fileno=sock.detach()), early
 
@@ -120,6 +125,11 @@ class Upstreams:
         if len(idle) > MOST_IDLE:
             idle.popleft().close()
 
+    def drop(self, token: str) -> None:
+        """A request failed: what else is open to the worker may be cut off too."""
+        for upstream in self._idle.pop(token, ()):
+            upstream.close()
+
     def tend(self) -> None:
         """Close what is idle for too long; called once a second or so."""
         for token, idle in list(self._idle.items()):
@@ -132,18 +142,15 @@ class Upstreams:
 
     def close(self) -> None:
         """Close all that is idle, and what stands behind TLS connections.  Idempotent."""
-        for idle in self._idle.values():
-            for upstream in idle:
-                upstream.close()
-        self._idle.clear()
+        for token in list(self._idle):
+            self.drop(token)
         for tunnel in list(self._tunnels):
             tunnel.end()
 
     def _connect(self, route: Route) -> Any:
         sock = socket.create_connection((route.host, route.port))
         try:
-            for level, name, value in ALIVE:
-                sock.setsockopt(level, name, value)
+            _set(sock, ALIVE)
             return self._behind_tls(sock, route) if route.certificates else sock
         except BaseException:
             sock.close()
@@ -153,6 +160,7 @@ class Upstreams:
         """Shake hands, and return the near end of a tunnel.  Raises OSError."""
         raw = _socket.socket(sock.family, sock.type, sock.proto, fileno=sock.detach())
         raw.setblocking(False)
+        _set(raw, UNREAD_FOR)  # a tunnel that is not read stops the window too
         incoming, outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
         tls = self._context.wrap_bio(incoming, outgoing)
         try:
@@ -168,3 +176,8 @@ class Upstreams:
         self._tunnels.add(tunnel)
         tunnel.start()
         return socket.socket(fileno=near.detach())
+
+
+def _set(sock: Any, options: Sequence[tuple[int, int, int]]) -> None:
+    for option in options:
+        sock.setsockopt(*option)
