@@ -7,11 +7,46 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from marshmallow import INCLUDE, Schema
 
+from wsapp.blueprints.sessions import sessions
+from wsapp.blueprints.subscriptions import subscriptions
 from wsapp.metrics import metrics_table
+from wsapp.runtime.event_blueprint import MAX_LIST, Event
 
 DOCS = Path(__file__).parent.parent / "docs"
-TABLES: dict[tuple[str, str], Callable[[], str]] = {("operations.md", "metrics"): metrics_table}
+
+
+def requests_table() -> str:
+    """What clients send and get, by the schemas beside the handlers; events with one handler share a row."""
+    groups: dict[object, list[Event]] = {}
+    for event in (*subscriptions.events.values(), *sessions.events.values()):
+        groups.setdefault(event.handler, []).append(event)
+    rows = ["| event | payload | answer beside `ok` | |", "|---|---|---|---|"]
+    for events in groups.values():
+        schema, answer = events[0].schema, events[0].answer
+        assert schema is not None and answer is not None
+        payload = f"`{fields_of(schema)}`" if schema.fields else "an object" if schema.unknown == INCLUDE else "none"
+        bare = f'`"{schema.bare}"` or ' if schema.bare else ""
+        lists = f"; or a list of 1 to {MAX_LIST} of these" if events[0].lists else ""
+        what = f"{sentence(schema)} {sentence(answer())}"
+        rows.append(f"| {' '.join(f'`{event.name}`' for event in events)} | {bare}{payload}{lists} "
+                    f"| `{fields_of(answer())}` | {what} |")
+    return "\n".join(rows)
+
+
+def fields_of(schema: Schema) -> str:
+    """`{room, since?}`."""
+    return "{" + ", ".join(f"{name}{'' if field.required else '?'}" for name, field in schema.fields.items()) + "}"
+
+
+def sentence(schema: Schema) -> str:
+    """The docstring of a schema in one line."""
+    return " ".join((schema.__doc__ or "").split())
+
+
+TABLES: dict[tuple[str, str], Callable[[], str]] = {("operations.md", "metrics"): metrics_table,
+                                                    ("protocol.md", "requests"): requests_table}
 
 
 def marked(text: str, name: str) -> re.Match[str]:

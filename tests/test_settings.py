@@ -126,6 +126,7 @@ def test_config_of_others_is_left_alone() -> None:
     ({"WSAPP_ENV": "prod"}, "development, testing, production"),
     ({"WSAPP_TOKEN_SOURCES": "auth,cookie"}, "auth, header, query"),
     ({"WSAPP_ALLOWED_HOSTS": "https://app.example"}, "is not a name, or name:port; like app.example"),
+    ({"WSAPP_OPEN_NAMESPACES": "/,admin"}, "namespaces such as /admin"),
     ({"WSAPP_JWT_ISSUER": "a\nb"}, "not a line"),
 ])
 def test_what_is_wrong_is_told_in_one_line(environ: dict[str, str], told: str) -> None:

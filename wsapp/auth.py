@@ -23,6 +23,7 @@ import jwt
 from jwt.exceptions import InvalidKeyError
 
 from wsapp.core.patterns import matches
+from wsapp.core.ports import ANONYMOUS
 from wsapp.core.throttle import MIN_RATE
 from wsapp.errors import ErrorCode, RequestError, SettingsError
 from wsapp.public_keys import algorithm_of, load_public_key
@@ -30,7 +31,6 @@ from wsapp.settings import MAX_RATE, MIN_SECRET, SPECS, Settings, auth_mode, has
 
 log = logging.getLogger(__name__)
 
-ANONYMOUS: Final = "anon:"  # begins the user ids of those who said no name
 ACTIONS: Final = frozenset({"read", "publish", "presence"})
 MAX_TOKEN: Final = 8192  # characters
 MAX_USER: Final = 200  # characters of a user id
@@ -307,6 +307,12 @@ def _user(sub: object) -> str:
     return sub
 
 
+def bearer(header: str | None) -> str | None:
+    """The token of a header `Authorization: Bearer` (RFC 6750 section 2.1); None when it has none."""
+    scheme, _, token = (header or "").partition(" ")
+    return token.strip() or None if scheme.lower() == "bearer" else None
+
+
 def open_authenticator(settings: Settings) -> Authenticator | None:
     """What judges tokens; None where they are not asked for.  Raises SettingsError for keys that cannot be used."""
     require_decision(settings)
@@ -315,7 +321,7 @@ def open_authenticator(settings: Settings) -> Authenticator | None:
         return None
     if not has_keys(settings):
         raise SettingsError(f"WSAPP_AUTH=jwt needs a key: {KEYS}")
-    _require_set(settings.jwt_jwks)
+    _require_usable_set(settings.jwt_jwks)
     return Authenticator(settings)
 
 
@@ -327,7 +333,7 @@ def _refuse_idle(settings: Settings) -> None:
                 raise SettingsError(f"{SPECS[name].env} is of no use without a key: {KEYS}")
 
 
-def _require_set(place: str | None) -> None:
+def _require_usable_set(place: str | None) -> None:
     """A key set in a file has to be of use; one behind a URL may come later."""
     if place is None or place.startswith(("https://", "http://")):
         return

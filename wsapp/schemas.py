@@ -9,16 +9,15 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
-from functools import partial
-from typing import Any, Final, Literal, NamedTuple, overload
+from typing import Any, ClassVar, Final, NamedTuple
 
-from marshmallow import INCLUDE, RAISE, Schema, ValidationError, fields
+from marshmallow import INCLUDE, RAISE, Schema, ValidationError, fields, post_load
 
 from wsapp.core.depth import TOO_DEEP, too_deep
 from wsapp.core.events import (
     CRITICAL_PRIORITY,
     DEFAULT_PRIORITY,
+    KINDS,
     MAX_PRIORITY,
     MIN_PRIORITY,
     RESERVED_EVENTS,
@@ -30,21 +29,13 @@ from wsapp.core.events import (
     body_flags,
     strict_dumps,
 )
-from wsapp.core.throttle import MIN_RATE
 from wsapp.errors import PayloadError
 
 MAX_ID: Final = 200  # characters of an id, an event name, a key
 MAX_ALSO_TO: Final = 15  # rooms besides an event's own
-MAX_METADATA: Final = 8192  # bytes of JSON
-MAX_HISTORY: Final = 1000  # publications of one `history` request
-MAX_TOKEN: Final = 8192
-MAX_RATE: Final = 10_000.0
-MAX_LIST: Final = 100  # rooms of one `subscribe-*` or `unsubscribe-*`
-LIST_ITEMS_PER_PACKET: Final = 10  # of a list that count as one packet where packets are limited
 MAX_MS: Final = 2**53 - 1  # the largest integer that JavaScript has
 RESERVED_PROJECT_EVENTS: Final = RESERVED_EVENTS | {THOUGHT, TASK_UPDATE}  # no project event may be named so
 STATUSES: Final = ("pending", "in_progress", "completed", "failed")
-KINDS: Final = ("agent", "task", "project")
 DEFAULT_MAX_EVENT: Final = 256_000
 
 # Header fields are separated by tabs and ended by a newline; lone surrogates have no UTF-8.
@@ -216,6 +207,21 @@ class Flag(fields.Field[bool]):
         return value
 
 
+class AnyJson(fields.Raw):
+    """Any JSON at all."""
+
+    def json_schema(self) -> dict[str, Any]:
+        """Everything fits."""
+        return {}
+
+
+class Strict(Schema):
+    """Unknown fields are refused."""
+
+    class Meta:
+        unknown = RAISE
+
+
 class AgentThoughtSchema(Schema):
     """One thought of one agent.  With `delta` it continues the text of `thoughtId`, perhaps by nothing; else its text
     must not be empty."""
@@ -256,16 +262,18 @@ def _messages(error: ValidationError) -> dict[str, object]:
     return {str(name): why for name, why in told.items()} if isinstance(told, dict) else {"payload": told}
 
 
-def _load(schema: Schema, payload: Mapping[str, Any], what: str) -> dict[str, Any]:
+def load(schema: Schema, payload: object, what: str) -> Any:
+    """What the schema makes of a payload; `what` names it in errors.  Raises PayloadError with the fields by name."""
     try:
-        return dict(schema.load(payload))
+        return schema.load(payload)  # type: ignore[arg-type]  # what is no mapping is an error of its own
     except ValidationError as error:
         found = _messages(error)
         first = "; ".join(f"{name} {why[0] if isinstance(why, list) else why}" for name, why in found.items())
         raise PayloadError(f"{what}: {first}", found) from None
 
 
-def _mapping(payload: object, what: str) -> Mapping[str, Any]:
+def mapping(payload: object, what: str) -> Mapping[str, Any]:
+    """The payload, if it is an object.  Raises PayloadError."""
     if not isinstance(payload, Mapping):
         problem = f"{what} must be an object (a dict), not {type(payload).__name__}"
         raise PayloadError(problem, {"payload": [problem]})
@@ -336,7 +344,7 @@ def _known_options(options: Mapping[str, Any]) -> _Options:
     return _options(**options)
 
 
-def _body(data: object, max_bytes: int) -> bytes:
+def json_body(data: object, max_bytes: int) -> bytes:
     """Strict JSON within the limit.  Raises PayloadError."""
     if isinstance(data, dict) and not all(isinstance(name, str) for name in data):
         raise PayloadError("data has a key that is not a string", {"data": ["keys must be strings"]})
@@ -359,7 +367,7 @@ def _draft(event: str, home: str, data: object, lane: Lane, entity: str, now_ms:
     if options.critical or options.priority >= CRITICAL_PRIORITY:
         lane = Lane.CRITICAL
     flags = body_flags(data) + ("c" if options.critical else "")
-    return Draft(event, rooms, _body(data, max_bytes), now_ms, options.priority, lane, entity, flags, options.key)
+    return Draft(event, rooms, json_body(data, max_bytes), now_ms, options.priority, lane, entity, flags, options.key)
 
 
 def thought_draft(thought: Mapping[str, Any], *, now_ms: int, max_bytes: int = DEFAULT_MAX_EVENT,
@@ -371,7 +379,7 @@ def thought_draft(thought: Mapping[str, Any], *, now_ms: int, max_bytes: int = D
     is told to clients but neither ages nor measures anything.  Options: priority 0-10, also_to (at most 15 rooms),
     key (idempotency), critical.  Raises PayloadError.
     """
-    data = _load(_THOUGHT, _camel(_mapping(thought, "a thought"), "a thought"), "a thought")
+    data = load(_THOUGHT, _camel(mapping(thought, "a thought"), "a thought"), "a thought")
     data.setdefault("timestamp", now_ms)
     lane, entity = Lane.LOG, data["agentId"]
     if not data["thought"] and not data.get("delta"):
@@ -388,7 +396,7 @@ def task_draft(update: Mapping[str, Any], *, now_ms: int, max_bytes: int = DEFAU
                **options: Any) -> Draft:
     """A `task-update` of `{taskId, status, progress? 0-100, message?, timestamp?, agentId?, projectId?, ...}` for
     the room `task:{taskId}` and those of `also_to`.  Timestamp, options and errors as in `thought_draft`."""
-    data = _load(_TASK, _camel(_mapping(update, "a task update"), "a task update"), "a task update")
+    data = load(_TASK, _camel(mapping(update, "a task update"), "a task update"), "a task update")
     data.setdefault("timestamp", now_ms)
     return _draft(TASK_UPDATE, f"task:{data['taskId']}", data, Lane.STATE, data["taskId"], now_ms, max_bytes,
                   _known_options(options))
@@ -418,249 +426,76 @@ def project_draft(project_id: object, event: str, data: object = None, *, now_ms
 # ---- requests of clients
 
 
-@dataclass(frozen=True, slots=True)
-class Subscribe:
-    """`subscribe-*`.  `since` is the last seq the client has; `epoch` is "" when it did not say.  `presence`: it wants
-    to know who else is there."""
+class RequestSchema(Strict):
+    """What clients send with an event.  A payload that is no object stands for the field `bare`, where there is one."""
 
-    room: str
-    since: int | None = None
-    epoch: str = ""
-    presence: bool = False
+    bare: ClassVar[str] = ""
 
-    @property
-    def position(self) -> Position | None:
-        """Where the client stands; None when it wants nothing from before.  Without an epoch in the room's history of
-        now."""
-        return Position(self.epoch, self.since) if self.since is not None else None
+    def parse(self, payload: object, what: str) -> Any:
+        """The request.  Raises PayloadError with the fields by name."""
+        if self.bare and not isinstance(payload, Mapping):
+            payload = {self.bare: payload}
+        return load(self, mapping(payload, what), what)
 
+    def make(self, given: dict[str, Any]) -> Any:
+        """What the handler gets of the fields that were given; by default the fields themselves."""
+        return given
 
-@dataclass(frozen=True, slots=True)
-class Unsubscribe:
-    """`unsubscribe-*`."""
-
-    room: str
+    @post_load
+    def _make(self, data: dict[str, Any], **_: Any) -> Any:
+        return self.make(data)
 
 
-@dataclass(frozen=True, slots=True)
-class UpdateMetadata:
-    """`update-metadata`: an object of at most 8 kB."""
-
-    metadata: dict[str, Any]
-
-
-@dataclass(frozen=True, slots=True)
-class SetRate:
-    """`set-rate`: frames per second, `MIN_RATE` or more."""
-
-    rate: float
-
-
-@dataclass(frozen=True, slots=True)
-class History:
-    """`history`: publications after `since`, or before `before`, of `epoch` when that is not ""."""
-
-    room: str
-    since: int | None = None
-    before: int | None = None
-    limit: int = 100
-    epoch: str = ""
-
-
-@dataclass(frozen=True, slots=True)
-class EventReply:
-    """`ack-event` or `nack-event`."""
-
-    id: str
-
-
-@dataclass(frozen=True, slots=True)
-class RefreshToken:
-    """`refresh-token`."""
-
-    token: str
-
-
-Request = Subscribe | Unsubscribe | UpdateMetadata | SetRate | History | EventReply | RefreshToken
-
-
-class _SubscribeSchema(Schema):
-    class Meta:
-        unknown = RAISE
-
-    id = RoomId(required=True)
-    since = fields.Raw(allow_none=True)
-    presence = Flag()
-
-
-class _PositionSchema(Schema):
-    class Meta:
-        unknown = RAISE
+class PositionSchema(Strict):
+    """A place in a room's history."""
 
     epoch = Name(required=True)
     seq = Number(0, MAX_MS, whole=True, required=True)
 
 
-class _RateSchema(Schema):
-    class Meta:
-        unknown = RAISE
-
-    rate = Number(MIN_RATE, MAX_RATE, required=True)
-
-
-class _HistorySchema(Schema):
-    class Meta:
-        unknown = RAISE
-
-    room = Name(required=True)
-    since = Number(0, MAX_MS, whole=True, allow_none=True)
-    before = Number(0, MAX_MS, whole=True, allow_none=True)
-    limit = Number(1, MAX_HISTORY, whole=True)
-    epoch = Name(allow_none=True)
-
-
-class _IdSchema(Schema):
-    class Meta:
-        unknown = RAISE
-
-    id = Name(required=True)
-
-
-class _TokenSchema(Schema):
-    class Meta:
-        unknown = RAISE
-
-    token = Text(required=True)
-
-
-_SUBSCRIBE: Final = _SubscribeSchema()
-_POSITION: Final = _PositionSchema()
+_POSITION: Final = PositionSchema()
 _SEQ: Final = Number(0, MAX_MS, whole=True)
-_RATE: Final = _RateSchema()
-_HISTORY: Final = _HistorySchema()
-_ID: Final = _IdSchema()
-_TOKEN: Final = _TokenSchema()
 
 
-def _since(value: object, what: str) -> tuple[int | None, str]:
-    if value is None:
-        return None, ""
-    if isinstance(value, Mapping):
-        place = _load(_POSITION, value, f"{what}: since")
-        return place["seq"], place["epoch"]
-    try:
-        return int(_SEQ.deserialize(value)), ""
-    except ValidationError:
-        problem = "must be a seq or {epoch, seq}"
-        raise PayloadError(f"{what}: since {problem}", {"since": [problem]}) from None
+class Since(fields.Field[Position]):
+    """Where a client stands: the last seq that it has, or `{epoch, seq}`.  A seq alone is one of the history that the
+    room has now: its epoch is ""."""
+
+    def json_schema(self) -> dict[str, Any]:
+        """What it takes, in the words of JSON Schema."""
+        seq = {"type": "integer", "minimum": 0, "maximum": MAX_MS}
+        place = {"type": "object", "required": ["epoch", "seq"], "additionalProperties": False,
+                 "properties": {"epoch": Name().json_schema(), "seq": seq}}
+        return {"oneOf": [seq, place, {"type": "null"}]}
+
+    def _deserialize(self, value: Any, attr: str | None, data: Any, **_: Any) -> Position:
+        if isinstance(value, Mapping):
+            return Position(**_POSITION.load(value))
+        try:
+            return Position("", int(_SEQ.deserialize(value)))
+        except ValidationError:
+            raise ValidationError("must be a seq or {epoch, seq}") from None
+
+
+class RoomName(fields.Field[str]):
+    """The whole name of a room (`parse_room`)."""
+
+    def json_schema(self) -> dict[str, Any]:
+        """What it takes, in the words of JSON Schema."""
+        return {"type": "string", "pattern": f"^({'|'.join(KINDS)}):"}
+
+    def _deserialize(self, value: Any, attr: str | None, data: Any, **_: Any) -> str:
+        try:
+            kind, id = parse_room(value)
+        except PayloadError as error:
+            raise ValidationError(str(error)) from None
+        return f"{kind}:{id}"
 
 
 def load_positions(value: object) -> dict[str, Position]:
     """`positions` of CONNECT, `{room: {epoch, seq}}`, checked; none for None.  Raises PayloadError."""
-    if value is None:
-        return {}
     found = {}
-    for room, place in _mapping(value, "positions").items():
+    for room, place in mapping({} if value is None else value, "positions").items():
         parse_room(room)
-        at = _load(_POSITION, _mapping(place, f"positions: {room}"), f"positions: {room}")
-        found[room] = Position(at["epoch"], at["seq"])
+        found[room] = Position(**load(_POSITION, mapping(place, f"positions: {room}"), f"positions: {room}"))
     return found
-
-
-def _subscribe(kind: str, payload: object) -> Subscribe:
-    if not isinstance(payload, Mapping):
-        return Subscribe(room_name(kind, payload))
-    asked = _load(_SUBSCRIBE, payload, f"subscribe-{kind}")
-    return Subscribe(f"{kind}:{asked['id']}", *_since(asked.get("since"), f"subscribe-{kind}"),
-                     presence=asked.get("presence", False))
-
-
-def _unsubscribe(kind: str, payload: object) -> Unsubscribe:
-    if not isinstance(payload, Mapping):
-        return Unsubscribe(room_name(kind, payload))
-    return Unsubscribe(f"{kind}:{_load(_ID, payload, f'unsubscribe-{kind}')['id']}")
-
-
-def _update_metadata(payload: object) -> UpdateMetadata:
-    metadata = dict(_mapping(payload, "update-metadata"))
-    _body(metadata, MAX_METADATA)
-    return UpdateMetadata(metadata)
-
-
-def _set_rate(payload: object) -> SetRate:
-    return SetRate(float(_load(_RATE, _mapping(payload, "set-rate"), "set-rate")["rate"]))
-
-
-def _history(payload: object) -> History:
-    asked = _load(_HISTORY, _mapping(payload, "history"), "history")
-    parse_room(asked["room"])
-    if asked.get("since") is not None and asked.get("before") is not None:
-        raise PayloadError("history: since and before exclude each other", {"before": ["not together with since"]})
-    return History(asked["room"], asked.get("since"), asked.get("before"), asked.get("limit", 100),
-                   asked.get("epoch") or "")
-
-
-def _event_reply(payload: object) -> EventReply:
-    if not isinstance(payload, Mapping):
-        return EventReply(check_id(payload))
-    return EventReply(_load(_ID, payload, "ack")["id"])
-
-
-def _refresh_token(payload: object) -> RefreshToken:
-    found = _load(_TOKEN, payload if isinstance(payload, Mapping) else {"token": payload}, "refresh-token")["token"]
-    if not 0 < len(found) <= MAX_TOKEN:
-        problem = f"must have 1 to {MAX_TOKEN} characters"
-        raise PayloadError(f"refresh-token: token {problem}", {"token": [problem]})
-    return RefreshToken(found)
-
-
-_REQUESTS: Final[Mapping[str, Callable[[object], Request]]] = {
-    **{f"subscribe-{kind}": partial(_subscribe, kind) for kind in KINDS},
-    **{f"unsubscribe-{kind}": partial(_unsubscribe, kind) for kind in KINDS},
-    "update-metadata": _update_metadata, "set-rate": _set_rate, "history": _history,
-    "ack-event": _event_reply, "nack-event": _event_reply, "refresh-token": _refresh_token,
-}
-
-
-@overload
-def load_request(event: Literal["subscribe-agent", "subscribe-task", "subscribe-project"],
-                 payload: object) -> Subscribe: ...
-@overload
-def load_request(event: Literal["unsubscribe-agent", "unsubscribe-task", "unsubscribe-project"],
-                 payload: object) -> Unsubscribe: ...
-@overload
-def load_request(event: Literal["update-metadata"], payload: object) -> UpdateMetadata: ...
-@overload
-def load_request(event: Literal["set-rate"], payload: object) -> SetRate: ...
-@overload
-def load_request(event: Literal["history"], payload: object) -> History: ...
-@overload
-def load_request(event: Literal["ack-event", "nack-event"], payload: object) -> EventReply: ...
-@overload
-def load_request(event: Literal["refresh-token"], payload: object) -> RefreshToken: ...
-@overload
-def load_request(event: str, payload: object) -> Request: ...
-
-
-def load_request(event: str, payload: object) -> Request:
-    """A client's request, checked.  `event` is its name on the wire (DESIGN section 4); the payload is an id string
-    or `{id, since?: seq | {epoch, seq}}` for `subscribe-*`, an object for the others.
-
-    Raises PayloadError with the fields by name, and KeyError for a name that is no request.
-    """
-    return _REQUESTS[event](payload)
-
-
-def load_requests(event: str, payload: list[Any]) -> list[Request | PayloadError]:
-    """The requests of a list, each as `load_request` would load it, or what is wrong with it.  Raises PayloadError
-    when the list is empty or has more than `MAX_LIST` items."""
-    if not 0 < len(payload) <= MAX_LIST:
-        problem = f"must have 1 to {MAX_LIST} items, has {len(payload)}"
-        raise PayloadError(f"{event}: a list {problem}", {"payload": [problem]})
-    requests: list[Request | PayloadError] = []
-    for item in payload:
-        try:
-            requests.append(load_request(event, item))
-        except PayloadError as error:
-            requests.append(error)
-    return requests

@@ -17,11 +17,9 @@ from flask_socketio import SocketIO
 from wsapp import __version__
 from wsapp.auth import open_authenticator
 from wsapp.backends import open_backend
-from wsapp.blueprints.acknowledgements import acknowledgements
 from wsapp.blueprints.mounting import mount, mount_page
 from wsapp.blueprints.sessions import sessions
 from wsapp.blueprints.subscriptions import subscriptions
-from wsapp.blueprints.tokens import tokens
 from wsapp.core.connections import Connection, ConnectionManager
 from wsapp.core.critical import Acknowledged
 from wsapp.core.events import Draft, packet
@@ -42,7 +40,7 @@ from wsapp.runtime.critical import CriticalDelivery
 from wsapp.runtime.delivery import Delivery
 from wsapp.runtime.dispatch import Dispatch, close_all
 from wsapp.runtime.drain import VERB, Drain
-from wsapp.runtime.event_blueprint import EventBlueprint, EventHandler
+from wsapp.runtime.event_blueprint import Event, EventBlueprint
 from wsapp.runtime.fanout import Fanout
 from wsapp.runtime.figures import Figures
 from wsapp.runtime.greenlets import Greenlets
@@ -126,8 +124,8 @@ class SocketServer(Broadcasts, Hosted, Acknowledged):
         super().__init__()
         self._given = settings
         self.socketio = SocketIO()
-        self._blueprints: list[EventBlueprint] = [subscriptions, sessions, tokens, acknowledgements]
-        self._handlers: dict[str, EventHandler] = {}
+        self._blueprints: list[EventBlueprint] = [subscriptions, sessions]
+        self.events: dict[str, Event] = {}
         self._greenlets = Greenlets()
         self._started = False
         self._app: Flask | None = None
@@ -219,7 +217,7 @@ class SocketServer(Broadcasts, Hosted, Acknowledged):
                                monitor_clients=False, json=StrictJson, path=settings.socket_path.strip("/"),
                                **self._stock_options)
         sio = self.socketio.server
-        self._dispatch = Dispatch(self.hub, sio, self._handlers, self._hooks)
+        self._dispatch = Dispatch(self.hub, sio, self.events)
         hooks = Hooks(self._opened, self._dispatch.read, self._dispatch.handle, self._closed, self.metrics.count)
         self.engine = sio.eio = Engine(_engine_options(settings), _origins(settings), hooks, _gate(self.hub))
         self._fanout.squeeze = self.engine.squeeze
@@ -246,7 +244,7 @@ class SocketServer(Broadcasts, Hosted, Acknowledged):
 
     def _register(self, blueprint: EventBlueprint) -> None:
         assert self._app is not None
-        self._handlers.update(blueprint.events)
+        self.events.update(blueprint.events)
         self._app.register_blueprint(blueprint)
 
     def register_blueprint(self, blueprint: EventBlueprint) -> None:

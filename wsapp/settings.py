@@ -23,6 +23,7 @@ from urllib.parse import unquote, urlsplit, urlunsplit
 from wsapp.core.api_keys import ApiKey, parse_key
 from wsapp.core.catch_up import Pace
 from wsapp.core.critical import RetryPolicy
+from wsapp.core.events import KINDS
 from wsapp.core.forwarding import split_address
 from wsapp.core.origin import parse_host, parse_origin
 from wsapp.core.partitions import MOST_PARTITIONS
@@ -34,7 +35,6 @@ from wsapp.public_keys import load_public_key
 
 MAX_RATE: Final = 1e6  # frames per second of one user
 MIN_SECRET: Final = 32  # bytes of an HS256 key: no shorter than the hash (RFC 7518 section 3.2)
-_KINDS: Final = ("agent", "task", "project")
 LONGEST_UNIX: Final = 5 + 107  # characters of unix: and of a path (sockaddr_un, unix(7))
 MIN_DIFFERENT: Final = 8  # characters of a secret
 EVERYWHERE: Final = "0.0.0.0"  # noqa: S104  # where production listens
@@ -183,7 +183,7 @@ def _patterns(value: object, spec: Spec) -> tuple[str, ...]:
     patterns = _list(value, spec)
     for pattern in patterns:
         kind, colon, _ = pattern.partition(":")
-        if not any(matches(kind, known) for known in _KINDS) or not (colon or pattern.endswith("*")):
+        if not any(matches(kind, known) for known in KINDS) or not (colon or pattern.endswith("*")):
             raise ValueError(f"has a pattern that no room fits: {pattern}; like agent:*,project:7 or *")
     return patterns
 
@@ -212,6 +212,13 @@ def _path(value: object, _spec: Spec) -> str:
 
 def _prefix(value: object, spec: Spec) -> str:
     return "" if value == "/" else _path(value, spec).rstrip("/")
+
+
+def _namespaces(value: object, spec: Spec) -> tuple[str, ...]:
+    names = _list(value, spec)
+    if not all(re.fullmatch(r"/[^,?\s]{1,255}", name) for name in names):
+        raise ValueError("is not a list of namespaces such as /admin; the namespace / always needs a token")
+    return names
 
 
 def _hosts(value: object, spec: Spec) -> tuple[str, ...]:
@@ -418,6 +425,8 @@ class Settings:
     allowed_hosts: tuple[str, ...] = _setting((), "WSAPP_ALLOWED_HOSTS", "", _hosts,
                                               "comma list of Host names served, like app.example,*.app.example; unset: "
                                               "any, but none that may be rebound to this machine")
+    open_namespaces: tuple[str, ...] = _setting((), "WSAPP_OPEN_NAMESPACES", "", _namespaces,
+                                                "comma list of the host app's namespaces that need no token")
     host_origin_check: bool = _setting(True, "WSAPP_HOST_ORIGIN_CHECK", "", _switch,
                                        "Origin and Host are judged for WebSockets of the host app's own routes, too")
     trusted_proxies: int = _count(0, "WSAPP_TRUSTED_PROXIES", "proxies", "in front, each adding to X-Forwarded-For",
@@ -597,10 +606,10 @@ def require_decision(settings: Settings) -> None:
     if settings.jwt_public_key_file is not None:
         load_public_key(settings.jwt_public_key_file)
     if settings.jwt_jwks is not None:
-        _require_set(settings.jwt_jwks)
+        _require_readable_set(settings.jwt_jwks)
 
 
-def _require_set(place: str) -> None:
+def _require_readable_set(place: str) -> None:
     """A key set in a file has to be there; one behind a URL may come later."""
     if place.startswith(("https://", "http://")):
         if not urlsplit(place).hostname:

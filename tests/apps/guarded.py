@@ -19,6 +19,21 @@ def host_echo(data: Any) -> Any:
     return data
 
 
+@server.socketio.on("secrets", namespace="/admin")
+def secrets() -> str:
+    return "everything"
+
+
+@server.socketio.on("connect", namespace="/closed")
+def refuse() -> bool:
+    return False
+
+
+@server.socketio.on("news", namespace="/public")
+def news() -> str:
+    return "for everybody"
+
+
 @app.post("/revoke")
 def revoke() -> ResponseReturnValue:
     """`{jti | user | session, until?}`."""

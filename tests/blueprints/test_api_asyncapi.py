@@ -9,15 +9,19 @@ import jsonschema
 import pytest
 
 from tests.harness import ROOT
-from wsapp.blueprints.acknowledgements import acknowledgements
-from wsapp.blueprints.api_asyncapi import asyncapi
+from wsapp.blueprints.api_asyncapi import asyncapi as described
 from wsapp.blueprints.sessions import sessions
 from wsapp.blueprints.subscriptions import subscriptions
-from wsapp.blueprints.tokens import tokens
 from wsapp.core.events import RESERVED_EVENTS
+from wsapp.errors import PayloadError
 
+EVENTS = {**subscriptions.events, **sessions.events}
 SPECIFICATION = ROOT / "tests/node_modules/@asyncapi/specs/schemas/3.0.0.json"
 SOCKET_IO = {"connect", "connect_error", "disconnect", "disconnecting", "newListener", "removeListener"}
+
+
+def asyncapi() -> dict[str, Any]:
+    return described(tuple(EVENTS.values()))
 
 
 @pytest.mark.skipif(not SPECIFICATION.exists(), reason="the npm package @asyncapi/specs is not installed")
@@ -52,9 +56,26 @@ def test_every_payload_is_a_schema() -> None:
         jsonschema.Draft7Validator.check_schema(message["payload"])
 
 
+def test_a_request_is_described_by_the_schema_that_judges_it() -> None:
+    payload = asyncapi()["components"]["messages"]["subscribe-task"]["payload"]
+    document = {**payload, "components": asyncapi()["components"]}
+    schema = EVENTS["subscribe-task"].schema
+    assert schema is not None
+    for given, fits in ((1, True), ("t", True), ({"id": "t", "since": {"epoch": "e", "seq": 1}}, True), (["t"], True),
+                        ("", False), ({}, False), ({"id": "t", "since": {"seq": 1}}, False),
+                        ({"id": "t", "x": 1}, False)):
+        assert jsonschema.Draft7Validator(document).is_valid(given) == fits, given
+        if not isinstance(given, list):
+            try:
+                schema.parse(given, "subscribe-task")
+                assert fits
+            except PayloadError:
+                assert not fits
+
+
 def test_every_request_and_every_event_is_described() -> None:
     operations = asyncapi()["operations"]
-    requests = {name for part in (subscriptions, sessions, tokens, acknowledgements) for name in part.events}
+    requests = EVENTS.keys()
     assert requests <= operations.keys()
     assert {operations[name]["action"] for name in requests} == {"receive"}
     told = RESERVED_EVENTS - SOCKET_IO - {"ack-wanted"}

@@ -34,7 +34,7 @@ def test_a_whole_run(wsapp: Shell, history: History) -> None:
                  "sh", "-c", "echo hello; echo 1/4; echo; printf last")
     assert (done.returncode, done.stdout, done.stderr) == (0, "hello\n1/4\n\nlast", "")
     ids = {"agentId": "coder", "taskId": "t1", "projectId": "p1"}
-    thoughts = [{**ids, "thought": text, "line": line} for line, text in enumerate(["hello", "1/4", "", "last"], 1)]
+    thoughts = [{**ids, "thought": text, "line": line} for line, text in enumerate(["hello", "1/4", " ", "last"], 1)]
     assert without_time(history("agent:coder")) == thoughts
     for room in ("task:t1", "project:p1"):
         told = without_time(history(room))

@@ -64,6 +64,41 @@ def refusal(server: Server, presented: dict[str, Any] | None, cookie: str | None
         raw.close()
 
 
+def test_another_namespace_is_no_way_around_the_token(guarded: Server, fleet: Fleet) -> None:
+    """`40/admin,` connected without a token, and survived the revocation of the user."""
+    bystander = fleet.npm(guarded, auth=auth("bystander"))
+    for given in ("", '{"token":"x"}'):
+        raw = RawSocket(guarded, connect=False)
+        raw.send(f"40/admin,{given}")
+        assert json.loads(raw.packet("44/admin,")[9:])["data"]["code"] in ("token_missing", "token_invalid")
+        raw.send('42/admin,1["secrets"]')
+        assert raw.close_code() == 1002, "it is not connected to it"
+    user = fresh("user")
+    alone = RawSocket(guarded, connect=False)
+    alone.send("40/admin," + json.dumps(auth(user)))
+    alone.packet("40/admin,")
+    both = RawSocket(guarded, auth(user))
+    both.send("40/admin,")  # as the user of the connection
+    both.packet("40/admin,")
+    both.send('42/admin,1["secrets"]')
+    assert both.packet("43/admin,1") == '43/admin,1["everything"]'
+    both.send("41")  # the session ends, the namespace stays
+    guarded.post("/revoke", {"user": user})
+    assert (alone.close_code(), both.close_code()) == (4501, 4501)
+    assert bystander.request("host-echo", 1) == 1
+
+
+def test_a_namespace_can_be_open(fleet: Fleet) -> None:
+    with Server(1, app="tests.apps.guarded:app", env={**GUARDED, "WSAPP_OPEN_NAMESPACES": "/public"}) as server:
+        raw = RawSocket(server, connect=False)
+        raw.send("40/public,")
+        raw.packet("40/public,")
+        raw.send('42/public,1["news"]')
+        assert raw.packet("43/public,1") == '43/public,1["for everybody"]'
+        raw.send("40/admin,")
+        raw.packet("44/admin,")
+
+
 @pytest.mark.parametrize("transport", ["polling", "upgrade", "websocket"])
 @pytest.mark.parametrize("kind", ["npm", "python"])
 def test_both_clients_on_every_transport(guarded: Server, fleet: Fleet, kind: str, transport: str) -> None:

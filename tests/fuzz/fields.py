@@ -11,6 +11,8 @@ from marshmallow import Schema, ValidationError
 
 from wsapp import schemas
 from wsapp.blueprints import api_drain, api_schemas
+from wsapp.blueprints.sessions import sessions
+from wsapp.blueprints.subscriptions import subscriptions
 from wsapp.core.events import strict_loads
 from wsapp.errors import SettingsError
 from wsapp.settings import SPECS, load_settings
@@ -19,7 +21,8 @@ from wsapp.settings import SPECS, load_settings
 SCHEMAS: list[Schema] = [
     each() for module in (schemas, api_schemas, api_drain) for name, each in sorted(vars(module).items())
     if isinstance(each, type) and issubclass(each, Schema) and each.__module__ == module.__name__
-    and (module is schemas or "Query" in name or not name.endswith(("Schema", "_Page")))]
+    and (module is schemas or "Query" in name or not name.endswith(("Schema", "_Page")))] + [
+    event.schema for part in (subscriptions, sessions) for event in part.events.values() if event.schema is not None]
 NAMES = sorted(spec.env for spec in SPECS.values())
 FILES = {"WSAPP_JWT_JWKS", "WSAPP_JWT_PUBLIC_KEY_FILE", "REDIS_URL", "WSAPP_EMBEDDED_URL"}
 LARGEST = 2**63

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from wsapp.blueprints.subscriptions import SubscribeSchema
 from wsapp.core.events import Position, strict_loads
 from wsapp.errors import PayloadError
 from wsapp.runtime.lifecycle import SESSION_ID, read_hello
 from wsapp.runtime.stream import read_id
-from wsapp.schemas import load_request, parse_room
+from wsapp.schemas import parse_room
 
 ROOMS = ["agent:a", "task:t,u", "project:p"]
 
@@ -46,7 +47,7 @@ def check(data: bytes) -> None:
         assert all(isinstance(place, Position) and 0 <= place.seq < 2**53 for place in hello.positions.values())
         return
     try:
-        asked = load_request("subscribe-agent", {"id": "a", "since": value})
+        asked = SubscribeSchema("agent").parse({"id": "a", "since": value}, "subscribe-agent")
     except PayloadError:
         return
-    assert asked.since is None or 0 <= asked.since < 2**63
+    assert asked.since is None or 0 <= asked.since.seq < 2**63

@@ -5,12 +5,16 @@ from __future__ import annotations
 
 from typing import Any
 
+from wsapp.blueprints.sessions import sessions
+from wsapp.blueprints.subscriptions import subscriptions
 from wsapp.core.events import Placed, Profile, parse_record, publish_draft, strict_loads
 from wsapp.errors import PayloadError
-from wsapp.schemas import load_request, project_draft, task_draft, thought_draft
+from wsapp.schemas import project_draft, task_draft, thought_draft
 
 EVENTS = ("subscribe-agent", "unsubscribe-task", "update-metadata", "set-rate", "history", "ack-event", "nack-event",
           "refresh-token", "subscribe-project", "thought", "task", "project")
+
+REQUESTS = {**subscriptions.events, **sessions.events}
 
 SEEDS = [
     b'\x00"coder"', b'\x00{"id":"a","since":3,"presence":true}', b'\x00{"id":"a","since":{"epoch":"e","seq":1}}',
@@ -52,5 +56,7 @@ def _draft(event: str, payload: Any) -> Any:
     if event == "project":
         given = payload if isinstance(payload, list) and len(payload) == 3 else ["p", payload, payload]
         return project_draft(given[0], given[1], given[2], now_ms=1)
-    load_request(event, payload)
+    schema = REQUESTS[event].schema
+    assert schema is not None
+    schema.parse(payload, event)
     return None

@@ -8,7 +8,7 @@ from typing import Any
 import jwt
 import pytest
 
-from tests.runtime.world import World, peer
+from tests.runtime.world import NUMBERS, RecordingPeer, World, peer
 from wsapp.auth import NOBODY, Authenticator, Identity, TokenRefused
 from wsapp.core.session import Session
 from wsapp.errors import BrokerUnavailable, ErrorCode, RequestError
@@ -139,6 +139,57 @@ def test_a_token_that_was_issued_by_a_clock_ahead_is_revoked_too() -> None:
     place.now += 60
     assert place.refused(old) is ErrorCode.TOKEN_REVOKED
     assert place.admission.identify({"token": place.token()}, {}).user_id == "ann"
+
+
+def joined(place: Place, user: str | None, viewer: object = None, **claims: Any) -> RecordingPeer:
+    """A connection that has joined a namespace of the host application."""
+    number = next(NUMBERS)
+    end, auth = RecordingPeer(f"c{number}"), {"token": place.token(user, **claims)} if user else {}
+    place.admission.admit_elsewhere(end, f"n{number}", viewer, auth, {})
+    return end
+
+
+def test_a_namespace_needs_a_token_or_a_session(place: Place) -> None:
+    for auth in ({}, {"token": "x"}, None):
+        with pytest.raises(TokenRefused):
+            place.admission.admit_elsewhere(RecordingPeer("c"), "n", None, auth, {})
+    session = place.come()
+    joined(place, None, session)
+    place.admission.left(session.sid)
+    with pytest.raises(TokenRefused):
+        joined(place, None, session)
+
+
+def test_what_ends_a_session_ends_a_join_of_a_namespace(place: Place) -> None:
+    alone, with_session, other = joined(place, "ann"), joined(place, None, place.come("ann")), joined(place, "bob")
+    brief = joined(place, "eve", lasts=10)
+    place.admission.revoke(user="ann")
+    place.now += 10
+    place.admission.tick()
+    assert [[code for code, _ in end.closed] for end in (alone, with_session, other, brief)] == [
+        [4501], [4501], [], [4500]]
+
+
+def test_a_refresh_is_for_the_namespaces_of_the_connection_too(place: Place) -> None:
+    session = place.come(lasts=20)
+    place.admission.admit_elsewhere(session.peer, "n1", session, None, {})
+    place.admission.refresh(session, place.token(lasts=100))
+    place.now += 50
+    place.admission.tick()
+    assert closed(session) == []
+    place.now += 50
+    place.admission.tick()
+    assert set(closed(session)) == {4500}
+
+
+def test_connections_that_are_in_namespaces_only_count_for_their_user() -> None:
+    place = Place(max_connections_per_user=2)
+    session = place.come()
+    place.admission.admit_elsewhere(session.peer, "n1", session, None, {})  # no other connection
+    end = joined(place, "ann")
+    assert place.refused({"token": place.token()}) is ErrorCode.LIMIT
+    place.admission.connection_closed(end.sid)
+    joined(place, "ann")
 
 
 def test_patterns_or_the_hosts_authorizer(place: Place) -> None:

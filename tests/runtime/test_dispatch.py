@@ -156,7 +156,7 @@ def test_the_events_of_a_client_are_handled_in_order(place: Place, feature: Even
         return {"told": payload}
 
     place.server.register_blueprint(EventBlueprint("again", __name__))
-    place.server._handlers["slow"] = slow
+    place.server.events["slow"] = feature.events["slow"]
     client, other = place.client(), place.client()
     client.send(*[f'42{number}["slow",{number}]' for number in range(40)])
     assert other.ask("echo", 1)["ok"] is True  # nobody else waits

@@ -13,8 +13,8 @@ from wsapp.core.catch_up import Pace
 from wsapp.core.events import Draft, Position, Profile
 from wsapp.core.ports import HistoryQuery, Receipt
 from wsapp.core.session import Session
-from wsapp.errors import BrokerUnavailable, CloseCode, ErrorCode, PayloadError, RequestError
-from wsapp.runtime.lifecycle import Welcome, read_hello, require_rooms_left
+from wsapp.errors import BrokerUnavailable, CloseCode, PayloadError
+from wsapp.runtime.lifecycle import Welcome, read_hello
 from wsapp.runtime.outlet import Outlet
 
 
@@ -365,14 +365,6 @@ def test_a_drain_ends_in_time_although_a_client_stays(world: World) -> None:
     with gevent.Timeout(5):
         world.lifecycle.drain(0.05)
     assert peer(session).closed[0][0] == CloseCode.SERVICE_RESTART
-
-
-def test_a_session_may_be_in_so_many_rooms(world: World) -> None:
-    session = world.client("agent:a", "agent:b")
-    require_rooms_left(session, 3)
-    with pytest.raises(RequestError) as caught:
-        require_rooms_left(session, 2)
-    assert caught.value.code is ErrorCode.LIMIT
 
 
 def test_the_saver_follows_what_becomes_confirmed(world: World, monkeypatch: pytest.MonkeyPatch) -> None:

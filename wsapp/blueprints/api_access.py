@@ -17,6 +17,7 @@ from flask import Response, current_app, g, request
 from marshmallow import Schema, ValidationError
 from werkzeug.exceptions import HTTPException, RequestEntityTooLarge
 
+from wsapp.auth import bearer
 from wsapp.blueprints.security_headers import guarded
 from wsapp.core.api_keys import ApiKey
 from wsapp.core.events import strict_dumps, strict_loads
@@ -155,8 +156,7 @@ def compressed(response: Response) -> Response:
 
 def secret() -> str | None:
     """The secret of the request: `Authorization: Bearer` or `X-API-Key`."""
-    scheme, _, token = request.headers.get("Authorization", "").partition(" ")
-    return token.strip() if scheme.lower() == "bearer" and token.strip() else request.headers.get("X-API-Key") or None
+    return bearer(request.headers.get("Authorization")) or request.headers.get("X-API-Key") or None
 
 
 def require(*scopes: str) -> ApiKey:

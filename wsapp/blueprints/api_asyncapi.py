@@ -1,7 +1,7 @@
 """The AsyncAPI 3.0 document: what clients send on a socket and are told, and what a stream of Server-Sent Events tells.
 
-The thoughts' and task updates' schemas are made from those that judge them; tests hold every other against real
-traffic.
+Requests, and the data of thoughts and task updates, are described by the schemas that judge them, acknowledgements by
+those beside the handlers; tests hold all of it against real traffic.
 """
 
 from __future__ import annotations
@@ -9,23 +9,24 @@ from __future__ import annotations
 from functools import cache
 from typing import Any, Final
 
+from marshmallow import INCLUDE, Schema
+
 from wsapp import schemas
+from wsapp.auth import MAX_TOKEN
 from wsapp.blueprints.api_access import PATH
 from wsapp.blueprints.api_openapi import VERSION, continue_by_id, new_spec
-from wsapp.core.ports import Fate
-from wsapp.core.throttle import MIN_RATE
+from wsapp.blueprints.subscriptions import MembersAnswer, PositionAnswer
 from wsapp.errors import CloseCode, ErrorCode
-from wsapp.schemas import KINDS, NAME_PATTERN, ROOM_ID_PATTERN, STATUSES
+from wsapp.runtime.event_blueprint import MAX_LIST, Event
+from wsapp.schemas import STATUSES
 
 Json = dict[str, Any]
 
-_NAME: Final[Json] = {"type": ["string", "integer"], "minLength": 1, "maxLength": schemas.MAX_ID,
-                      "pattern": NAME_PATTERN}
-_ROOM_ID: Final[Json] = {**_NAME, "pattern": ROOM_ID_PATTERN}
 _SEQ: Final[Json] = {"type": "integer", "minimum": 0}
 _COUNT: Final[Json] = {"type": "integer", "minimum": 0}
 _TEXT: Final[Json] = {"type": "string"}
 _FLAG: Final[Json] = {"type": "boolean"}
+_OK: Final[Json] = {"type": "object", "additionalProperties": False}
 _TEXTS: Final[Json] = {"type": "array", "items": _TEXT}
 
 
@@ -42,61 +43,54 @@ def _ref(name: str) -> Json:
     return {"$ref": f"#/components/schemas/{name}"}
 
 
-_POSITION: Final = _object({"epoch": _TEXT, "seq": _SEQ})
 _REFUSAL: Final = _object({"ok": {"const": False}, "error": _ref("Error")})
 _ERROR: Final = _object({"code": {"type": "string", "enum": [str(code) for code in ErrorCode]}, "message": _TEXT,
                          "retryable": _FLAG}, {"fields": {"type": "object"}})
-_EVENT: Final = _object({"event": _TEXT, "data": True, "id": _TEXT, "ts": _COUNT, "seq": _SEQ})
 _META: Final = _object({"id": _TEXT, "ts": _COUNT, "epoch": _TEXT, "rooms": _map(_SEQ)},
                        {"epochs": _map(_TEXT), "critical": {"const": True}})
-_MEMBERS: Final = _object({"users": _COUNT, "connections": _COUNT, "members": _TEXTS})
-_SUBSCRIBE: Final = {"oneOf": [_ROOM_ID, _object({"id": _ROOM_ID}, {
-    "since": {"oneOf": [_SEQ, _ref("Position"), {"type": "null"}]}, "presence": _FLAG})]}
 _MODE: Final[Json] = {"type": "string", "enum": ["normal", "degraded", "catching_up"]}
-_BY_ID: Final = {"oneOf": [_NAME, _object({"id": _NAME})]}
-_TOKEN: Final = {"type": "string", "minLength": 1, "maxLength": schemas.MAX_TOKEN}
+_TOKEN: Final = {"type": "string", "minLength": 1, "maxLength": MAX_TOKEN}
 
 
-def _ack(required: Json, optional: Json | None = None) -> Json:
-    return {"oneOf": [_done(required, optional), _ref("Refusal")]}
+class _Requests:
+    """Payloads and acknowledgements of clients' events, made from the schemas that judge and describe them."""
 
+    def __init__(self) -> None:
+        self._spec, plugin = new_spec("")
+        self._converter: Any = plugin.converter
+        self._spec.components.schema("Position", schema=PositionAnswer)
+        self._spec.components.schema("Members", schema=MembersAnswer)
 
-def _done(required: Json, optional: Json | None = None) -> Json:
-    return _object({"ok": {"const": True}, **required}, optional)
+    def payload(self, event: Event) -> Json:
+        """What a client may send."""
+        if event.schema is None or not (event.schema.fields or event.schema.unknown == INCLUDE):
+            return {}
+        body = self._described(event.schema)
+        bare = event.schema.bare
+        one = [body["properties"][bare], body] if bare else [body]
+        more = [{"type": "array", "minItems": 1, "maxItems": MAX_LIST, "items": {}}] if event.lists else []
+        return {"oneOf": [*one, *more]} if len(one) + len(more) > 1 else body
 
+    def answer(self, event: Event) -> Json:
+        """What the client gets."""
+        done = _OK if event.answer is None else self._described(event.answer())
+        done = {**done, "properties": {"ok": {"const": True}, **done.get("properties", {})},
+                "required": ["ok", *done.get("required", ())]}
+        answers = [done, _ref("Refusal")]
+        if event.lists:
+            items = {"type": "array", "items": {"oneOf": answers}}
+            answers = [*answers, _object({"ok": {"const": True}, "rooms": items})]
+        return {"oneOf": answers}
 
-def _or_list(payload: Json) -> Json:
-    """One item or a list of them."""
-    return {"oneOf": [payload, {"type": "array", "minItems": 1, "maxItems": schemas.MAX_LIST, "items": {}}]}
+    def _described(self, schema: Schema) -> Json:
+        described: Json = self._converter.schema2jsonschema(schema)
+        return {"type": "object", **described}
 
+    def components(self) -> Json:
+        """The schemas that the others refer to."""
+        made: Json = self._spec.to_dict()["components"]["schemas"]
+        return made
 
-def _ack_or_acks(required: Json, optional: Json | None = None) -> Json:
-    """The answer to one item, or to each of a list."""
-    answer = _ack(required, optional)
-    return {"oneOf": [*answer["oneOf"], _done({"rooms": {"type": "array", "items": answer}})]}
-
-
-# What clients send: payload and acknowledgement.
-REQUESTS: Final[dict[str, tuple[Json, Json]]] = {
-    **{f"subscribe-{kind}": (_or_list(_SUBSCRIBE), _ack_or_acks({"room": _TEXT, "epoch": _TEXT, "seq": _SEQ}, {
-        "recovered": _FLAG, "missed": _COUNT, "skipped": _COUNT, "reason": _TEXT,
-        "presence": _ref("Members")})) for kind in KINDS},
-    **{f"unsubscribe-{kind}": (_or_list(_BY_ID), _ack_or_acks({"room": _TEXT})) for kind in KINDS},
-    "update-metadata": ({"type": "object"}, _ack({"metadata": {"type": "object"}})),
-    "set-rate": (_object({"rate": {"type": "number", "minimum": MIN_RATE, "maximum": schemas.MAX_RATE}}),
-                 _ack({"rate": {"type": "number"}})),
-    "positions": ({}, _ack({"mode": _MODE, "rooms": _map(_object({"epoch": _TEXT, "seq": _SEQ, "sent": _SEQ}))})),
-    "history": (_object({"room": _NAME}, {
-        "since": {**_SEQ, "type": ["integer", "null"]}, "before": {**_SEQ, "type": ["integer", "null"]},
-        "limit": {"type": "integer", "minimum": 1, "maximum": schemas.MAX_HISTORY}, "epoch": _TEXT}),
-        _ack({"room": _TEXT, "epoch": _TEXT, "seq": _SEQ, "first": _SEQ, "events": {
-            "type": "array", "items": _EVENT}})),
-    "ack-event": (_BY_ID, _ack({"id": _TEXT})),
-    "nack-event": (_BY_ID, _ack({"id": _TEXT, "state": {"enum": [str(Fate.PENDING), str(Fate.DEAD)]},
-                                 "attempts": _COUNT})),
-    "refresh-token": ({"oneOf": [_TOKEN, _object({"token": _TOKEN})]},
-                      _ack({"expiresInMs": {"type": "integer"}, "lost": _TEXTS}, {"presenceLost": _TEXTS})),
-}
 
 # What clients are told beside the events that are published.
 TOLD: Final[dict[str, Json]] = {
@@ -155,12 +149,12 @@ def _published() -> dict[str, Json]:
 
 
 @cache
-def asyncapi() -> Json:
-    """The document."""
-    published = _published()
+def asyncapi(events: tuple[Event, ...]) -> Json:
+    """The document; `events` are those that clients may send."""
+    published, requests = _published(), _Requests()
     payloads = {**published, **TOLD, **STREAM, "connect": _AUTH, "connect-error": _ref("Error")}
-    payloads |= {name: payload for name, (payload, _) in REQUESTS.items()}
-    payloads |= {f"{name}-ack": ack for name, (_, ack) in REQUESTS.items()}
+    payloads |= {event.name: requests.payload(event) for event in events}
+    payloads |= {f"{event.name}-ack": requests.answer(event) for event in events}
     messages = {name: _message(name, payload) for name, payload in payloads.items()}
     for name in published:
         messages[name]["headers"] = _ref("Meta")
@@ -179,10 +173,10 @@ def asyncapi() -> Json:
         "operations": {
             **{name: _operation("send", "root", name) for name in (*published, *TOLD)},
             "connect": _replied("connect", "connect-error"),
-            **{name: _replied(name, f"{name}-ack") for name in REQUESTS},
+            **{event.name: _replied(event.name, f"{event.name}-ack") for event in events},
             "stream": _operation("send", "stream", *ON_STREAMS)},
         "components": {"messages": messages, "schemas": {
-            "Position": _POSITION, "Error": _ERROR, "Refusal": _REFUSAL, "Meta": _META, "Members": _MEMBERS}},
+            **requests.components(), "Error": _ERROR, "Refusal": _REFUSAL, "Meta": _META}},
     }
 
 

@@ -7,7 +7,7 @@ from typing import Any
 
 from flask import Blueprint, Response, request
 
-from wsapp.blueprints.api_access import answer, api_url
+from wsapp.blueprints.api_access import answer, api_url, the_server
 
 api_documents = Blueprint("documents", __name__)
 
@@ -24,7 +24,7 @@ def openapi_document() -> Response:
 def asyncapi_document() -> Response:
     """AsyncAPI 3.0 of the socket events."""
     from wsapp.blueprints.api_asyncapi import asyncapi
-    return _document(asyncapi())
+    return _document(asyncapi(tuple(event for event in the_server().events.values() if event.schema is not None)))
 
 
 def _document(told: dict[str, Any]) -> Response:

@@ -8,11 +8,10 @@ from flask import Blueprint, Response
 from marshmallow import ValidationError, fields, validate, validates_schema
 
 from wsapp.blueprints.api_access import Problem, answer, checked, needs, read_body, the_server
-from wsapp.blueprints.api_schemas import Strict
 from wsapp.core.questions import Answers
 from wsapp.errors import ErrorCode
 from wsapp.runtime.drain import VERB, Service
-from wsapp.schemas import Flag, Number, Text
+from wsapp.schemas import Flag, Number, Strict, Text
 
 api_drain = Blueprint("drain", __name__)
 

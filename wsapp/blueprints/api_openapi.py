@@ -32,7 +32,7 @@ def openapi_plugin() -> MarshmallowPlugin:
 
 def _schema_name(schema: Any) -> str:
     name: str = schema.__name__ if isinstance(schema, type) else type(schema).__name__
-    return name.removesuffix("Schema")
+    return name.removesuffix("Schema").removesuffix("Answer")
 
 
 def describe_field(_converter: Any, field: Any, **_: Any) -> dict[str, Any]:

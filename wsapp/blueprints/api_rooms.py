@@ -4,16 +4,15 @@ from __future__ import annotations
 
 import hashlib
 from collections import Counter
-from typing import Any, Final
+from typing import Final
 from urllib.parse import quote, urlencode
 
 from flask import Blueprint, Response, request
 
 from wsapp.blueprints.api_access import answer, api_url, needs, query, the_server
 from wsapp.blueprints.api_schemas import HistoryQuerySchema, RoomsQuery
-from wsapp.core.events import strict_loads
-from wsapp.core.ports import HistoryPage, HistoryQuery
-from wsapp.errors import ErrorCode, RequestError
+from wsapp.blueprints.subscriptions import History, history_answer, read_history
+from wsapp.core.ports import HistoryPage
 from wsapp.schemas import parse_room
 
 api_rooms = Blueprint("rooms", __name__)
@@ -47,39 +46,30 @@ def list_rooms() -> Response:
 # Ids may have slashes in them, also two in a row.
 @api_rooms.get("/rooms/<path:room>/history", merge_slashes=False)
 @needs("read")
-def read_history(room: str) -> Response:
+def room_history(room: str) -> Response:
     """A page of a room, either way, with an ETag: 304 as long as nothing came."""
     parse_room(room)
-    asked = query(_HISTORY)
-    backwards = "since" not in asked
-    page = the_server().hub.delivery.reads.read([HistoryQuery(
-        room, asked.get("before") if backwards else asked["since"], asked["limit"], backwards)])[0]
-    if asked.get("epoch") and asked["epoch"] != page.head.epoch:
-        raise RequestError(ErrorCode.NOT_FOUND, f"{room} has begun a new history: epoch {page.head.epoch}")
-    response = answer(_told(page, asked, backwards))
+    asked = History(room, **query(_HISTORY))
+    page = read_history(the_server().hub, asked)
+    response = answer({**history_answer(page), "next": _next(page, asked)})
     response.headers["Cache-Control"] = "private, no-cache"
     response.set_etag(hashlib.blake2b(response.get_data(), digest_size=12).hexdigest(), weak=True)
     return response.make_conditional(request)  # type: ignore[return-value]  # it returns itself
 
 
-def _told(page: HistoryPage, asked: dict[str, Any], backwards: bool) -> dict[str, object]:
-    end = page.head.seq + 1 if backwards else asked.get("before", page.head.seq + 1)
-    events = [{"event": found.event, "data": strict_loads(found.data_json(page.room)), "id": found.id,
-               "ts": found.ts, "seq": found.seq(page.room)} for found in page.publications
-              if found.seq(page.room) < end]
-    return {"room": page.room, "epoch": page.head.epoch, "seq": page.head.seq, "first": page.first,
-            "events": events, "next": _next(page, asked, backwards)}
-
-
-def _next(page: HistoryPage, asked: dict[str, Any], backwards: bool) -> str | None:
+def _next(page: HistoryPage, asked: History) -> str | None:
+    """The path of the page that follows."""
     if not page.publications:
         return None
     last = page.publications[-1].seq(page.room)
-    if last <= page.first if backwards else last >= min(page.head.seq, asked.get("before", last + 2) - 1):
-        return None
-    kept = {} if backwards or "before" not in asked else {"before": asked["before"]}
-    more = {"before" if backwards else "since": last, **kept, "limit": asked["limit"], "epoch": page.head.epoch}
-    return f"{api_url()}/rooms/{quote(page.room, safe=':')}/history?{urlencode(more)}"
+    if asked.since is None:
+        more: dict[str, object] = {"before": last}
+        ended = last <= page.first
+    else:
+        more = {"since": last, **({} if asked.before is None else {"before": asked.before})}
+        ended = last >= min(page.head.seq, (last + 2 if asked.before is None else asked.before) - 1)
+    more |= {"limit": asked.limit, "epoch": page.head.epoch}
+    return None if ended else f"{api_url()}/rooms/{quote(page.room, safe=':')}/history?{urlencode(more)}"
 
 
 @api_rooms.get("/rooms/<path:room>/presence", merge_slashes=False)

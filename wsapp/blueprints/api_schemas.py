@@ -6,20 +6,21 @@ from __future__ import annotations
 import re
 from typing import Any, Final
 
-from marshmallow import RAISE, Schema, ValidationError, fields, validate, validates_schema
+from marshmallow import Schema, ValidationError, fields, validate, validates_schema
 
-from wsapp.core.events import MAX_PRIORITY, MIN_PRIORITY
+from wsapp.core.events import KINDS, MAX_PRIORITY, MIN_PRIORITY
 from wsapp.core.ports import Fate
 from wsapp.schemas import (
-    KINDS,
     MAX_ALSO_TO,
     MAX_MS,
     RESERVED_PROJECT_EVENTS,
     AgentThoughtSchema,
+    AnyJson,
     Choice,
     Flag,
     Name,
     RoomId,
+    Strict,
     TaskUpdateSchema,
     Text,
 )
@@ -58,21 +59,6 @@ class Whole(fields.Field[int]):
         if not isinstance(value, int) or isinstance(value, bool) or not self.low <= value <= self.high:
             raise ValidationError(f"must be a whole number from {self.low} to {self.high}")
         return value
-
-
-class AnyJson(fields.Raw):
-    """Any JSON at all."""
-
-    def json_schema(self) -> dict[str, Any]:
-        """Everything fits."""
-        return {}
-
-
-class Strict(Schema):
-    """Unknown fields are refused."""
-
-    class Meta:
-        unknown = RAISE
 
 
 def _text(text: str, **more: Any) -> fields.String:

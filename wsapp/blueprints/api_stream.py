@@ -10,8 +10,10 @@ from typing import Any, Final
 
 from flask import Blueprint, Response, request
 
+from wsapp.auth import bearer
 from wsapp.blueprints.api_access import Problem, answer, checked, read_body, the_server
 from wsapp.blueprints.api_schemas import Acknowledgement
+from wsapp.blueprints.sessions import acknowledgement, refusal
 from wsapp.core.events import Position
 from wsapp.errors import ErrorCode, PayloadError, RequestError
 from wsapp.runtime.operations import session_name
@@ -51,19 +53,14 @@ def stream() -> Response:
 def acknowledge() -> Response:
     """`{id, sessionId?}`: the stream's user has the critical event; again is fine."""
     user, id = _answered()
-    if not the_server().hub.critical.ack(user, id):
-        raise _unknown(id)
-    return answer({"id": id})
+    return answer(acknowledgement(the_server().hub, user, id))
 
 
 @api_stream.post("/stream/nack", provide_automatic_options=False)
 def refuse() -> Response:
     """`{id, sessionId?}`: the stream's user wants the critical event again, soon."""
     user, id = _answered()
-    outcome = the_server().hub.critical.nack(user, id)
-    if outcome is None:
-        raise _unknown(id)
-    return answer({"id": id, "state": str(outcome.state), "attempts": outcome.attempts})
+    return answer(refusal(the_server().hub, user, id))
 
 
 @api_stream.route("/stream", methods=["OPTIONS"])
@@ -112,17 +109,13 @@ def _anonymous(server: Any, session_id: str | None) -> str:
     return str(user)
 
 
-def _unknown(id: str) -> RequestError:
-    return RequestError(ErrorCode.NOT_FOUND, f"no critical event {id[:50]!r} waits for this user's answer")
-
-
 def _auth(sources: tuple[str, ...]) -> dict[str, str]:
     """What stands for the `auth` of CONNECT.  A query ends up in logs: a token there counts only where the settings
     allow it."""
-    scheme, _, token = request.headers.get("Authorization", "").partition(" ")
-    if scheme.lower() != "bearer":
-        token = request.args.get("token", "") if "query" in sources else ""
-    return {"token": token.strip()} if token.strip() else {}
+    token = bearer(request.headers.get("Authorization"))
+    if token is None and "query" in sources:
+        token = request.args.get("token", "").strip()
+    return {"token": token} if token else {}
 
 
 def _presence() -> bool:

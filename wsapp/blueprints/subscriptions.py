@@ -2,94 +2,189 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Any, Final
 
-from wsapp import schemas
-from wsapp.core.events import strict_loads
-from wsapp.core.ports import HistoryQuery
+from marshmallow import fields
+
+from wsapp.core.events import KINDS, Position, Publication, strict_loads
+from wsapp.core.ports import HistoryPage, HistoryQuery
 from wsapp.errors import BrokerUnavailable, ErrorCode, PayloadError, RequestError, WsappError
-from wsapp.runtime.event_blueprint import Call, EventBlueprint, EventHandler
-from wsapp.runtime.inbound import Verdict
-from wsapp.runtime.lifecycle import require_rooms_left
+from wsapp.runtime.event_blueprint import Answer, Call, EventBlueprint
+from wsapp.runtime.hub import Hub
 from wsapp.runtime.recovery import Recovery, recover
+from wsapp.schemas import MAX_MS, AnyJson, Flag, Name, Number, RequestSchema, RoomId, RoomName, Since, Strict
 
 subscriptions = EventBlueprint("wsapp_subscriptions", __name__)
 
-
-Answer = dict[str, object]
-
-
-def _requests(call: Call, event: str, payload: Any) -> list[schemas.Request | PayloadError]:
-    """The requests of a list, each checked by itself.  Raises PayloadError, and RequestError (`rate_limited`): a list
-    counts as one packet for every `schemas.LIST_ITEMS_PER_PACKET` items."""
-    requests = schemas.load_requests(event, payload)
-    more = len(requests) // schemas.LIST_ITEMS_PER_PACKET
-    session = call.session
-    if any(call.hub.inbound.admit(session.peer.sid, session.user_id) is not Verdict.TAKE for _ in range(more)):
-        call.hub.metrics.count("inboundRefused")
-        raise RequestError(ErrorCode.RATE_LIMITED, "too many rooms at once (WSAPP_MAX_INBOUND_PER_SEC)")
-    return requests
+MAX_HISTORY: Final = 1000  # publications of one page
 
 
-def _answers(results: Sequence[Answer | WsappError]) -> Answer:
-    """The answer to a list: one `{ok, ...}` for each item, in the order of the list."""
-    return {"rooms": [{"ok": False, "error": one.told()} if isinstance(one, WsappError) else {"ok": True, **one}
-                      for one in results]}
+@dataclass(frozen=True, slots=True)
+class Subscribe:
+    """A room to join.  `since` is where the client stands, None when it wants nothing from before; `presence`: it
+    wants to know who else is there."""
+
+    room: str
+    since: Position | None = None
+    presence: bool = False
 
 
-def _answer(results: Sequence[Answer | WsappError]) -> Answer:
-    """The answer to a single request.  Raises what refused it."""
-    [result] = results
-    if isinstance(result, WsappError):
-        raise result
-    return result
+@dataclass(frozen=True, slots=True)
+class History:
+    """A page of a room's history: forwards after `since`, only up to `before` when that is given too, or backwards
+    before `before`, from the newest without either; of `epoch` when that is not None."""
+
+    room: str
+    since: int | None = None
+    before: int | None = None
+    limit: int = 100
+    epoch: str | None = None
 
 
-def _subscriber(kind: str) -> EventHandler:
-    def subscribe(call: Call, payload: Any) -> Answer:
-        """`id` or `{id, since?, presence?}`; answers `{room, epoch, seq}`, with `since` `{recovered, missed, reason?}`,
-        with `presence: true` `presence {users, connections, members}`.  Or a list; answers `{rooms: [...]}`."""
-        if isinstance(payload, list):
-            return _answers(join(call, _requests(call, f"subscribe-{kind}", payload)))
-        return _answer(join(call, [schemas.load_request(f"subscribe-{kind}", payload)]))
+class SubscribeSchema(RequestSchema):
+    """One room of a kind, by its id."""
 
-    return subscribe
+    bare = "id"
 
+    def __init__(self, kind: str) -> None:
+        super().__init__()
+        self.kind = kind
 
-def _unsubscriber(kind: str) -> EventHandler:
-    def unsubscribe(call: Call, payload: Any) -> Answer:
-        """`id` or `{id}`, or a list of these."""
-        if isinstance(payload, list):
-            return _answers(leave(call, _requests(call, f"unsubscribe-{kind}", payload)))
-        return _answer(leave(call, [schemas.load_request(f"unsubscribe-{kind}", payload)]))
+    id = RoomId(required=True)
+    since = Since(allow_none=True)
+    presence = Flag()
 
-    return unsubscribe
+    def make(self, given: dict[str, Any]) -> Subscribe:
+        """As `RequestSchema.make`."""
+        return Subscribe(f"{self.kind}:{given.pop('id')}", **given)
 
 
-for _kind in schemas.KINDS:
-    subscriptions.event(f"subscribe-{_kind}")(_subscriber(_kind))
-    subscriptions.event(f"unsubscribe-{_kind}")(_unsubscriber(_kind))
+class UnsubscribeSchema(RequestSchema):
+    """One room of a kind, by its id."""
+
+    bare = "id"
+
+    def __init__(self, kind: str) -> None:
+        super().__init__()
+        self.kind = kind
+
+    id = Name(required=True)
+
+    def make(self, given: dict[str, Any]) -> str:
+        """The room's whole name."""
+        return f"{self.kind}:{given['id']}"
 
 
-def join(call: Call, requests: Sequence[schemas.Request | PayloadError]) -> list[Answer | WsappError]:
+class HistoryRequest(RequestSchema):
+    """A page of a room that the client is in."""
+
+    room = RoomName(required=True)
+    since = Number(0, MAX_MS, whole=True, allow_none=True)
+    before = Number(0, MAX_MS, whole=True, allow_none=True)
+    limit = Number(1, MAX_HISTORY, whole=True)
+    epoch = Name(allow_none=True)
+
+    def make(self, given: dict[str, Any]) -> History:
+        """As `RequestSchema.make`."""
+        return History(**given)
+
+
+# -- answers
+
+
+class PositionAnswer(Strict):
+    """A place in a room's history."""
+
+    epoch = fields.String(required=True)
+    seq = fields.Integer(required=True)
+
+
+class RoomAnswer(Strict):
+    """The room that was left."""
+
+    room = fields.String(required=True)
+
+
+class MembersAnswer(Strict):
+    """Who is in a room; at most 1000 names, all counted."""
+
+    users = fields.Integer(required=True)
+    connections = fields.Integer(required=True)
+    members = fields.List(fields.String(), required=True)
+
+
+class SubscribedAnswer(RoomAnswer):
+    """Where the room stands; with `since` what was missed, with `presence: true` who is there."""
+
+    epoch = fields.String(required=True)
+    seq = fields.Integer(required=True)
+    recovered = fields.Boolean()
+    missed = fields.Integer()
+    skipped = fields.Integer()
+    reason = fields.String()
+    presence = fields.Nested(MembersAnswer)
+
+
+class EventAnswer(Strict):
+    """One recorded event."""
+
+    event = fields.String(required=True)
+    data = AnyJson(required=True, allow_none=True)
+    id = fields.String(required=True)
+    ts = fields.Integer(required=True, metadata={"description": "time of publication, ms"})
+    seq = fields.Integer(required=True, metadata={"description": "its number in the room"})
+
+
+class HistoryAnswer(Strict):
+    """A page of a room's history."""
+
+    room = fields.String(required=True)
+    epoch = fields.String(required=True)
+    seq = fields.Integer(required=True, metadata={"description": "the newest of the room"})
+    first = fields.Integer(required=True, metadata={"description": "the oldest that is kept"})
+    events = fields.List(fields.Nested(EventAnswer), required=True)
+
+
+# -- events
+
+
+def subscribe(call: Call, requests: Sequence[Subscribe]) -> list[Answer | WsappError]:
     """Put the session into the rooms that it may join, and save it there before the client gets its answer: one
     recovery and one write for all of them.  The answer to each request, or the error that refused it.
 
     Raises BrokerUnavailable; then the session is in none of the rooms that it was not in before.
     """
-    hub, session = call.hub, call.session
-    results: list[Answer | WsappError] = []
-    wanted: dict[str, schemas.Subscribe] = {}
-    for request in requests:
-        result = _refusal(call, request, wanted)
-        if isinstance(request, schemas.Subscribe) and result is None:
-            wanted[request.room] = request
-        results.append(result or {})
+    wanted: dict[str, Subscribe] = {}
+    refusals = [_refusal(call, request, wanted) for request in requests]
     if not wanted:
-        return results
-    fresh = [room for room in wanted if room not in session.subs]
-    recovery = recover(session, {room: request.position for room, request in wanted.items()},
+        return [error for error in refusals if error is not None]
+    recovery = _join(call, wanted)
+    return [_joined(call, request, recovery) if error is None else error
+            for request, error in zip(requests, refusals, strict=True)]
+
+
+def _refusal(call: Call, request: Subscribe, wanted: dict[str, Subscribe]) -> WsappError | None:
+    """Add a request to those that are `wanted`, or say why not."""
+    if request.room in wanted:
+        return PayloadError(f"{request.room} is given twice", {"id": ["is given twice"]})
+    session, limit = call.session, call.hub.settings.max_rooms
+    if request.room not in session.subs and len(session.subs.keys() | wanted.keys()) >= limit:
+        call.hub.metrics.count("roomsRefused")
+        return RequestError(ErrorCode.LIMIT, f"a session may be in {limit} rooms (WSAPP_MAX_ROOMS)")
+    try:
+        call.hub.require_subscribe(session, request.room, presence=request.presence)
+    except RequestError as error:
+        return error
+    wanted[request.room] = request
+    return None
+
+
+def _join(call: Call, wanted: dict[str, Subscribe]) -> Recovery:
+    hub, session = call.hub, call.session
+    fresh = wanted.keys() - session.subs.keys()
+    recovery = recover(session, {room: request.since for room, request in wanted.items()},
                        hub.connections.registry, hub.delivery)
     recovery.pace(hub.delivery.pace, each=True)
     call.after.append(recovery.release)
@@ -100,44 +195,10 @@ def join(call: Call, requests: Sequence[schemas.Request | PayloadError]) -> list
         for room in fresh:
             hub.connections.registry.leave(session, room)  # the connection may be over by now
         raise
-    for number, request in enumerate(requests):
-        if isinstance(request, schemas.Subscribe) and not isinstance(results[number], WsappError):
-            results[number] = _joined(call, request, recovery)
-    return results
+    return recovery
 
 
-def _refusal(call: Call, request: schemas.Request | PayloadError,
-             wanted: Mapping[str, schemas.Subscribe]) -> WsappError | None:
-    """Why a room is not joined, beside those that are `wanted` already; None when it is."""
-    if not isinstance(request, schemas.Subscribe):
-        return request if isinstance(request, PayloadError) else None
-    if request.room in wanted:
-        return PayloadError(f"{request.room} is given twice", {"id": ["is given twice"]})
-    try:
-        _require_allowed(call, request, len([room for room in wanted if room not in call.session.subs]))
-    except RequestError as error:
-        return error
-    return None
-
-
-def _require_allowed(call: Call, request: schemas.Subscribe, more: int) -> None:
-    """Raises RequestError unless the session may join the room, when it joins `more` others beside."""
-    hub, session = call.hub, call.session
-    if request.room not in session.subs:
-        try:
-            require_rooms_left(session, hub.settings.max_rooms - more)
-        except RequestError:
-            hub.metrics.count("roomsRefused")
-            raise
-    hub.admission.require(session, "read", request.room)
-    if request.presence:
-        hub.admission.require(session, "presence", request.room)
-    for hook in hub.hooks["subscribe"]:
-        if hook(session, request.room) is False:
-            raise hub.admission.denied(session, "read", request.room, "by a hook")
-
-
-def _joined(call: Call, request: schemas.Subscribe, recovery: Recovery) -> Answer:
+def _joined(call: Call, request: Subscribe, recovery: Recovery) -> Answer:
     room, at = request.room, recovery.positions[request.room]
     answer: Answer = {"room": room, "epoch": at.epoch, "seq": at.seq}
     if request.since is not None:
@@ -148,40 +209,49 @@ def _joined(call: Call, request: schemas.Subscribe, recovery: Recovery) -> Answe
     return answer
 
 
-def leave(call: Call, requests: Sequence[schemas.Request | PayloadError]) -> list[Answer | WsappError]:
+def unsubscribe(call: Call, rooms: Sequence[str]) -> list[Answer | WsappError]:
     """Take the session out of the rooms, and save it once.  The answer to each request, or the error that refused
     it.  Raises BrokerUnavailable."""
-    results: list[Answer | WsappError] = []
-    for request in requests:
-        if isinstance(request, PayloadError):
-            results.append(request)
-        elif isinstance(request, schemas.Unsubscribe):
-            left = call.hub.connections.leave_room(call.session.sid, request.room)
-            results.append({"room": request.room} if left else _not_subscribed(request.room))
-    if any(isinstance(result, dict) for result in results):
+    left = [call.hub.connections.leave_room(call.session.sid, room) for room in rooms]
+    if any(left):
         call.hub.lifecycle.save(call.session)
-    return results
+    return [{"room": room} if gone else _not_subscribed(room) for room, gone in zip(rooms, left, strict=True)]
+
+
+for _kind in KINDS:
+    subscriptions.event(f"subscribe-{_kind}", SubscribeSchema(_kind), SubscribedAnswer, lists=True)(subscribe)
+    subscriptions.event(f"unsubscribe-{_kind}", UnsubscribeSchema(_kind), RoomAnswer, lists=True)(unsubscribe)
 
 
 def _not_subscribed(room: str) -> RequestError:
     return RequestError(ErrorCode.NOT_SUBSCRIBED, f"not subscribed to {room}")
 
 
-@subscriptions.event("history")
-def history(call: Call, payload: Any) -> dict[str, object]:
-    """`{room, since?|before?, limit?, epoch?}` of a room the session is in; told `{epoch, seq, first, events}`, each
-    event `{event, data, id, ts, seq}`."""
-    asked = schemas.load_request("history", payload)
-    assert isinstance(asked, schemas.History)
-    call.hub.admission.require(call.session, "read", asked.room)
-    if asked.room not in call.session.subs:
-        raise _not_subscribed(asked.room)
-    backwards = asked.since is None
-    page = call.hub.delivery.reads.read([HistoryQuery(
-        asked.room, asked.before if backwards else asked.since, asked.limit, backwards)])[0]
-    if asked.epoch and asked.epoch != page.head.epoch:
-        raise RequestError(ErrorCode.NOT_FOUND, f"{asked.room} has begun a new history: epoch {page.head.epoch}")
-    publications = map(call.session.as_seen, page.publications)
-    events = [{"event": found.event, "data": strict_loads(found.data_json(asked.room)), "id": found.id,
-               "ts": found.ts, "seq": found.seq(asked.room)} for found in publications]
-    return {"room": asked.room, "epoch": page.head.epoch, "seq": page.head.seq, "first": page.first, "events": events}
+@subscriptions.event("history", HistoryRequest(), HistoryAnswer)
+def history(call: Call, request: History) -> Answer:
+    """A page of a room that the session is in."""
+    call.hub.admission.require(call.session, "read", request.room)
+    if request.room not in call.session.subs:
+        raise _not_subscribed(request.room)
+    page = read_history(call.hub, request)
+    return history_answer(page, [call.session.as_seen(one) for one in page.publications])
+
+
+def read_history(hub: Hub, request: History) -> HistoryPage:
+    """A page, by one read that many clients share.  Raises RequestError (`not_found`) when the history of the
+    requested epoch is gone, and BrokerUnavailable."""
+    backwards = request.since is None
+    page = hub.delivery.reads.read([HistoryQuery(
+        request.room, request.before if backwards else request.since, request.limit, backwards)])[0]
+    if request.epoch and request.epoch != page.head.epoch:
+        raise RequestError(ErrorCode.NOT_FOUND, f"{request.room} has begun a new history: epoch {page.head.epoch}")
+    if backwards or request.before is None:
+        return page
+    return replace(page, publications=tuple(one for one in page.publications if one.seq(page.room) < request.before))
+
+
+def history_answer(page: HistoryPage, publications: Sequence[Publication] | None = None) -> Answer:
+    """A page as clients and callers of the server API get it; `publications` stand in for those of the page."""
+    events = [{"event": one.event, "data": strict_loads(one.data_json(page.room)), "id": one.id, "ts": one.ts,
+               "seq": one.seq(page.room)} for one in (page.publications if publications is None else publications)]
+    return {"room": page.room, "epoch": page.head.epoch, "seq": page.head.seq, "first": page.first, "events": events}

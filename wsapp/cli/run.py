@@ -41,12 +41,13 @@ class Story:
         self._lines = 0
         self.has_task = bool(task)
         self.max_line = max(16, min(MAX_LINE, (max_event - 4096) // 6))  # JSON writes a byte with up to six
-        self.thought("", count=False)  # bad ids are told before the command starts
+        self.thought("-", count=False)  # bad ids are told before the command starts
 
     def thought(self, text: str, stream: str = "stdout", *, count: bool = True) -> Draft:
         """One line; `line` counts from 1 over both streams, which makes repeats after an outage visible."""
         self._lines += count
-        data = {"agentId": self._ids["agentId"], "thought": text, **self._ids, "line": self._lines}
+        shown = text or " "  # an empty line is one too; an empty thought is none
+        data = {"agentId": self._ids["agentId"], "thought": shown, **self._ids, "line": self._lines}
         if stream != "stdout":
             data["stream"] = stream
         return schemas.thought_draft(data, now_ms=int(time.time() * 1000), max_bytes=self._max_event,

@@ -25,6 +25,7 @@ DEFAULT_PRIORITY: Final = 5
 AUTO_KEY: Final = "~"  # begins the idempotency keys that a worker makes itself, kept for a shorter time
 CRITICAL_PRIORITY: Final = 9  # from here on an event bypasses the throttle
 
+KINDS: Final = ("agent", "task", "project")  # of rooms
 THOUGHT: Final = "agent-thought"
 TASK_UPDATE: Final = "task-update"
 

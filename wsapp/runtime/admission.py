@@ -8,19 +8,20 @@ from __future__ import annotations
 import logging
 import math
 import time
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Collection, Mapping
+from dataclasses import dataclass, replace
 from typing import Any, Final
 from urllib.parse import parse_qs
 
-from wsapp.auth import NOBODY, Authenticator, Identity, TokenRefused, revocation
+from wsapp.auth import NOBODY, Authenticator, Identity, TokenRefused, bearer, revocation
 from wsapp.core.connections import ConnectionManager
 from wsapp.core.events import packet
 from wsapp.core.ports import Revocations
-from wsapp.core.session import Session
+from wsapp.core.session import Peer, Session
 from wsapp.errors import CloseCode, ErrorCode, RequestError
 from wsapp.metrics import Metrics
 from wsapp.runtime.known_revocations import KnownRevocations
+from wsapp.runtime.namespace_joins import NamespaceJoins
 from wsapp.settings import Settings, auth_mode
 from wsapp.transport.frames import Frame
 from wsapp.transport.gate import client_address
@@ -45,11 +46,15 @@ class HostHooks:
 
 @dataclass(slots=True)
 class Held:
-    """A session that is connected here, with the identity it came with."""
+    """Somebody who is connected here, with the identity that let him in: a session, or a join of a namespace of the
+    host application."""
 
-    session: Session
+    peer: Peer
+    sid: str
+    user_id: str | None
     identity: Identity
     entries: Mapping[str, str]
+    session: Session | None = None
     warned: bool = False
 
 
@@ -64,6 +69,7 @@ class Admission:
         self._host = host or HostHooks()
         self._held: dict[str, Held] = {}
         self._ending: dict[str, Held] = {}  # those whose identity expires
+        self._joins = NamespaceJoins()
         self._known = KnownRevocations(revocations, settings.jwt_leeway, clock)
 
     # -- who
@@ -73,7 +79,7 @@ class Admission:
         TokenRefused."""
         if self._authenticator is None or self._host.identify is not None:
             return
-        token = self._offered(environ)
+        token = _offered(environ, self._settings.token_sources)
         if token is None and "auth" in self._settings.token_sources:
             return
         try:
@@ -86,12 +92,12 @@ class Admission:
         """Who asks over plain HTTP: a bearer token, or one in the query where the settings allow it there.  Raises
         TokenRefused; NOBODY where no tokens are asked for."""
         if self._host.identify is not None:
-            return self._hooked({"token": _bearer(environ)}, environ)
+            return self._hooked({"token": bearer(environ.get("HTTP_AUTHORIZATION"))}, environ)
         if self._authenticator is None:
             return NOBODY
-        token = _bearer(environ)
+        token = bearer(environ.get("HTTP_AUTHORIZATION"))
         try:
-            return self._judged(self._offered(environ) if token is None else token)
+            return self._judged(_offered(environ, self._settings.token_sources) if token is None else token)
         except TokenRefused as error:
             self._refused(error, self.address(environ))
             raise
@@ -130,13 +136,6 @@ class Admission:
         self._known.refuse(identity.revocable(), identity.issued)
         return identity
 
-    def _offered(self, environ: dict[str, Any]) -> str | None:
-        sources = self._settings.token_sources
-        token = _bearer(environ) if "header" in sources else None
-        if token is None and "query" in sources:
-            token = (parse_qs(environ.get("QUERY_STRING", "")).get("token") or [None])[0]
-        return token
-
     def _judged(self, token: object) -> Identity:
         assert self._authenticator is not None
         identity = self._authenticator.judge(token)
@@ -150,10 +149,15 @@ class Admission:
 
     def _require_place(self, identity: Identity, environ: Mapping[str, Any], counted: int = 0) -> None:
         limit = self._settings.max_connections_per_user
-        if identity.user_id and limit and self._connections.count_of_user(identity.user_id) >= limit + counted:
+        if identity.user_id and limit and self._count_of(identity.user_id) >= limit + counted:
             self._metrics.count("usersRefused")
             audit.warning("refused: limit of connections of user=%r from %s", identity.user_id, self.address(environ))
             raise RequestError(ErrorCode.LIMIT, f"the user has {limit} connections (WSAPP_MAX_CONNECTIONS_PER_USER)")
+
+    def _count_of(self, user_id: str) -> int:
+        """The user's connections, also those that have only joined namespaces of the host application."""
+        sessions = self._connections.user_sessions(user_id)
+        return len(sessions) + self._joins.beside(user_id, (session.peer.sid for session in sessions))
 
     def _refused(self, error: TokenRefused, who: str) -> None:
         self._metrics.count("tokensRefused")
@@ -169,18 +173,33 @@ class Admission:
         """A session is connected: from now on its token's end and revocations concern it."""
         if identity.rate is not None:
             self._connections.throttler.user(session.user_id, identity.rate)
-        self._hold(session, identity)
+        self._hold(Held(session.peer, session.sid, session.user_id, identity, identity.revocable(), session))
 
-    def _hold(self, session: Session, identity: Identity) -> None:
-        self.left(session.sid)
-        held = self._held[session.sid] = Held(session, identity, identity.revocable())
-        if identity.expires < math.inf:
-            self._ending[session.sid] = held
+    def admit_elsewhere(self, peer: Peer, sid: str, viewer: object, auth: Any, environ: dict[str, Any]) -> None:
+        """A connection joins a namespace of the host application as `sid`: by a token of its own, or as the session
+        that it has (its `viewer`).  Raises as `identify` does."""
+        own = isinstance(auth, dict) and auth.get("token") is not None
+        held = self._held.get(viewer.sid) if isinstance(viewer, Session) and not own else None
+        identity = self.identify(auth, environ) if held is None else held.identity
+        self._hold(Held(peer, sid, identity.user_id, identity, identity.revocable()))
+        self._joins.add(sid, peer.sid, identity.user_id)
+
+    def connection_closed(self, sid: str) -> None:
+        """A connection has ended, and with it what it had joined; idempotent.  `sid` is Engine.IO's."""
+        for joined in self._joins.of(sid):
+            self.left(joined)
+
+    def _hold(self, held: Held) -> None:
+        self._held[held.sid] = held
+        self._ending.pop(held.sid, None)
+        if held.identity.expires < math.inf:
+            self._ending[held.sid] = held
         if any(self._revokes(entry, at, held) for entry, at in self._known.remembered().items()):
             self._end(held, CloseCode.TOKEN_REVOKED, "token_revoked")
 
     def left(self, sid: str) -> None:
-        """A session is gone; idempotent."""
+        """A session, or a join of a namespace, is gone; idempotent."""
+        self._joins.leave(sid)
         self._held.pop(sid, None)
         self._ending.pop(sid, None)
 
@@ -198,18 +217,19 @@ class Admission:
             if left <= 0:
                 self._metrics.count("tokensExpired")
                 self._end(held, CloseCode.TOKEN_EXPIRED, "token_expired")
-            elif left <= warning and not held.warned:
+            elif left <= warning and not held.warned and held.session is not None:
                 held.warned = True
-                held.session.peer.push(Frame(packet("token-expiring", {"expiresInMs": round(left * 1000)})))
+                held.peer.push(Frame(packet("token-expiring", {"expiresInMs": round(left * 1000)})))
         if self._known.unchecked:
             self._recheck()
 
     def _end(self, held: Held, code: CloseCode, reason: str) -> None:
         """Tell why in an event too: a polling client sees no close code."""
-        self.left(held.session.sid)
-        audit.warning("closed: %s user=%r sid=%s", reason, held.session.user_id, held.session.sid)
-        held.session.peer.push(Frame(packet("session-closed", {"code": int(code), "reason": reason})))
-        held.session.peer.close(code, reason)
+        self.left(held.sid)
+        audit.warning("closed: %s user=%r sid=%s", reason, held.user_id, held.sid)
+        if held.session is not None:
+            held.peer.push(Frame(packet("session-closed", {"code": int(code), "reason": reason})))
+        held.peer.close(code, reason)
 
     # -- what they may
 
@@ -267,7 +287,9 @@ class Admission:
                           identity.user_id)
             raise RequestError(ErrorCode.FORBIDDEN, "the token is not of the user who connected")
         chosen, granted = session.queue.rate, self.rate_of(session)
-        self._hold(session, identity)
+        for name in (session.sid, *self._joins.of(session.peer.sid)):
+            if name in self._held and self._held[name].user_id == session.user_id:
+                self._hold(replace(self._held[name], identity=identity, entries=identity.revocable(), warned=False))
         rate = self.rate_of(session)
         self._connections.throttler.user(session.user_id, rate if chosen == granted else min(chosen, rate))
         lost = [room for room in list(session.subs) if not self.allows(session, "read", room)]
@@ -320,7 +342,7 @@ class Admission:
 
     def _revokes(self, entry: str, at: float, held: Held) -> bool:
         kind = entry.partition(":")[0]
-        if kind == "session" and entry == revocation(kind, held.session.id):
+        if kind == "session" and held.session is not None and entry == revocation(kind, held.session.id):
             return True
         return held.entries.get(kind) == entry and self._known.covers(kind, at, held.identity.issued)
 
@@ -329,16 +351,18 @@ class Admission:
         self._known.unchecked = True
 
     def _recheck(self) -> None:
-        entries = [entry for held in self._held.values() for entry in
-                   (*held.entries.values(), revocation("session", held.session.id))]
+        entries = [entry for held in self._held.values() for entry in held.entries.values()]
+        entries += [revocation("session", held.session.id) for held in self._held.values() if held.session is not None]
         for entry, at, until in self._known.look_again(entries):
             self.revoked(entry, at, until)
 
 
-def _bearer(environ: Mapping[str, Any]) -> str | None:
-    """The token of `Authorization: Bearer` (RFC 6750 section 2.1)."""
-    scheme, _, token = environ.get("HTTP_AUTHORIZATION", "").partition(" ")
-    return token.strip() if scheme.lower() == "bearer" else None
+def _offered(environ: Mapping[str, Any], sources: Collection[str]) -> str | None:
+    """The token in the header or the query, where one may stand there."""
+    token = bearer(environ.get("HTTP_AUTHORIZATION")) if "header" in sources else None
+    if token is None and "query" in sources:
+        token = (parse_qs(environ.get("QUERY_STRING", "")).get("token") or [None])[0]
+    return token
 
 
 def _asked_session(auth: Any) -> dict[str, str]:

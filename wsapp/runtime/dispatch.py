@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import logging
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any, Final
 
 from socketio.exceptions import ConnectionRefusedError as Refusal
@@ -18,7 +18,7 @@ from wsapp.core.events import packet as event_packet
 from wsapp.core.packets import BadPacket, Kind, Packet, ReservedName, decode
 from wsapp.core.session import Session
 from wsapp.errors import CloseCode, ErrorCode, PayloadError, RequestError, WsappError
-from wsapp.runtime.event_blueprint import Call, EventHandler
+from wsapp.runtime.event_blueprint import Call, Event
 from wsapp.runtime.hub import Hub
 from wsapp.runtime.inbound import Verdict
 from wsapp.transport.connection import Connection, let_in
@@ -32,14 +32,12 @@ ROOT: Final = "/"
 ROOT_ONLY: Final = (ROOT,)  # one tuple for everybody
 EMITTED: Final = re.compile(rb"4[25](?:\d+-)?(?:(/[^,]*),)?")
 
-Hooks = Mapping[str, list[Callable[..., object]]]
-
 
 class Dispatch:
     """One per server.  `sio` is python-socketio's server, `handlers` our events by name."""
 
-    def __init__(self, hub: Hub, sio: Any, handlers: Mapping[str, EventHandler], hooks: Hooks) -> None:
-        self.hub, self._sio, self._handlers, self._hooks = hub, sio, handlers, hooks
+    def __init__(self, hub: Hub, sio: Any, handlers: Mapping[str, Event]) -> None:
+        self.hub, self._sio, self._handlers = hub, sio, handlers
 
     # -- the engine's hooks
 
@@ -106,12 +104,14 @@ class Dispatch:
     def _route(self, connection: Connection, packet: Packet) -> None:
         if packet.kind is Kind.CONNECT:
             self._connect(connection, packet)
-        elif self._sio.manager.sid_from_eio_sid(connection.sid, packet.namespace) is None:
+        elif (sid := self._sio.manager.sid_from_eio_sid(connection.sid, packet.namespace)) is None:
             raise BadPacket(f"not connected to {packet.namespace}")
         elif packet.kind is Kind.DISCONNECT:
             self._sio._handle_disconnect(connection.sid, packet.namespace, self._sio.reason.CLIENT_DISCONNECT)
             if packet.namespace == ROOT:
                 self.left(connection)
+            else:
+                self.hub.admission.left(sid)
         elif packet.kind in (Kind.ACK, Kind.BINARY_ACK):
             self._sio._handle_ack(connection.sid, packet.namespace, packet.id, packet.data)
         else:
@@ -121,6 +121,7 @@ class Dispatch:
         """A connection has ended, for whatever reason.  Namespaces that the client had left before, with a packet that
         still waits for its turn, were left by the client."""
         self.hub.inbound.forget(connection.sid)
+        self.hub.admission.connection_closed(connection.sid)
         for name in [name for name in self._sio.manager.get_namespaces() if name not in connection.asked]:
             self._sio._handle_disconnect(connection.sid, name, self._sio.reason.CLIENT_DISCONNECT)
         self._sio._handle_eio_disconnect(connection.sid, reason)
@@ -134,7 +135,7 @@ class Dispatch:
         self.hub.admission.left(viewer.sid)
         session = self.hub.lifecycle.goodbye(viewer.sid)
         if session is not None:
-            self._run_hooks("disconnect", session)
+            self.hub.run_hooks("disconnect", session)
 
     def close_unjoined(self, engine: Engine) -> None:
         """Close transports that were opened a while ago and have joined no namespace: refused ones, and idle ones."""
@@ -202,14 +203,20 @@ class Dispatch:
             raise BadPacket("already connected")
         connection.hold()
         told: object = {"message": "Connection refused by server"}
+        environ = sio.environ.get(connection.sid, {})
         try:
-            welcome = self._greet(name, sid, sio.environ.get(connection.sid, {}), auth)
+            if name not in self.hub.settings.open_namespaces:
+                self.hub.admission.admit_elsewhere(connection, sid, connection.viewer, auth, environ)
+            welcome = self._greet(name, sid, environ, auth)
+        except WsappError as error:
+            welcome, told = False, {"message": str(error), "data": error.told()}
         except (Refusal, ConnectionRefusedError) as error:
             welcome, told = False, getattr(error, "error_args", None) or told
         except Exception:
             log.exception("a connect handler of %s failed; %s is turned away", name, sid)
             welcome, told = False, {"message": "the server failed to connect you"}
         if welcome is False:
+            self.hub.admission.left(sid)
             self._turn_away(connection, name, sid, told)
             return
         sio.manager.connect(sid, name)
@@ -239,7 +246,7 @@ class Dispatch:
         admission.admitted(welcome.session, identity)
         try:
             admission.confirm(identity, environ)
-            self._run_hooks("connect", welcome.session, environ, auth)
+            self.hub.run_hooks("connect", welcome.session, environ, auth)
         except Exception:
             self.hub.connections.registry.leave_all(welcome.session)
             self.hub.connections.forget(sid)
@@ -260,10 +267,6 @@ class Dispatch:
         _forget_asking(connection, name)
         self._sio.manager.disconnect(sid, name, ignore_queue=True)
 
-    def _run_hooks(self, name: str, session: Session, *args: object) -> None:
-        for hook in self._hooks[name]:
-            hook(session, *args)
-
     # -- events
 
     def _event(self, connection: Connection, packet: Packet) -> None:
@@ -278,7 +281,7 @@ class Dispatch:
             return
         self._sio._handle_event(connection.sid, packet.namespace, packet.id, packet.data)
 
-    def _ours(self, connection: Connection, packet: Packet, handler: EventHandler, session: Session) -> None:
+    def _ours(self, connection: Connection, packet: Packet, handler: Event, session: Session) -> None:
         session.received += 1
         call = Call(session, self.hub)
         try:

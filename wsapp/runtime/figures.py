@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from wsapp.core.connections import ConnectionManager
+from wsapp.core.events import KINDS
 from wsapp.core.ports import Backend
 from wsapp.errors import BrokerUnavailable
 from wsapp.metrics import Metrics, summed, with_average
@@ -17,7 +18,6 @@ from wsapp.runtime.cluster_calls import ClusterCalls
 from wsapp.runtime.outlet import Mode, Outlet
 from wsapp.runtime.outlets import Outlets
 from wsapp.runtime.watch import Watch
-from wsapp.schemas import KINDS
 
 VERB: Final = "facts"  # the question to every worker
 _MEMORY: Final = Path("/proc/self/statm")  # Linux; elsewhere the figure is left out

@@ -8,6 +8,7 @@ from typing import Any
 
 from wsapp.core.connections import ConnectionManager
 from wsapp.core.ports import Backend
+from wsapp.core.session import Session
 from wsapp.core.throttle import EventThrottler
 from wsapp.metrics import Metrics
 from wsapp.runtime.admission import Admission
@@ -38,3 +39,18 @@ class Hub:
     inbound: Inbound
     presence: PresenceKeeper
     mode: Callable[[], str]
+
+    def run_hooks(self, name: str, session: Session, *args: object) -> None:
+        """Call the host's hooks of `connect` or `disconnect`.  Raises what they raise."""
+        for hook in self.hooks[name]:
+            hook(session, *args)
+
+    def require_subscribe(self, session: Session, room: str, *, presence: bool = False) -> None:
+        """Raises RequestError (`forbidden`) unless the session may join the room, and with `presence` see who is
+        there, and no hook of the host refuses it."""
+        self.admission.require(session, "read", room)
+        if presence:
+            self.admission.require(session, "presence", room)
+        for hook in self.hooks["subscribe"]:
+            if hook(session, room) is False:
+                raise self.admission.denied(session, "read", room, "by a hook")

@@ -19,7 +19,7 @@ from wsapp.core.connections import ConnectionManager
 from wsapp.core.events import Position, Profile, packet
 from wsapp.core.ports import SavedSession
 from wsapp.core.session import Session
-from wsapp.errors import BrokerUnavailable, CloseCode, ErrorCode, RequestError
+from wsapp.errors import BrokerUnavailable, CloseCode
 from wsapp.runtime.delivery import Delivery
 from wsapp.runtime.patience import MOST, Patience
 from wsapp.runtime.recovery import Recovery, recover
@@ -305,9 +305,3 @@ def _told(session: Session, recovered: bool, missed: int, reason: str | None) ->
     if reason is not None:
         told["reason"] = reason
     return told
-
-
-def require_rooms_left(session: Session, limit: int) -> None:
-    """Raises RequestError when the session is in as many rooms as it may."""
-    if len(session.subs) >= limit:
-        raise RequestError(ErrorCode.LIMIT, f"a session may be in {limit} rooms (WSAPP_MAX_ROOMS)")

@@ -15,11 +15,10 @@ from typing import Any, Final
 
 from wsapp.auth import revocation
 from wsapp.core.connections import ConnectionManager
-from wsapp.core.events import packet
+from wsapp.core.events import KINDS, packet
 from wsapp.core.registry import Room
 from wsapp.core.session import Session
 from wsapp.errors import BrokerUnavailable, CloseCode
-from wsapp.schemas import KINDS
 from wsapp.transport.frames import Frame
 
 log = logging.getLogger(__name__)

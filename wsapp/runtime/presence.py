@@ -17,12 +17,11 @@ from gevent.event import Event
 from gevent.lock import BoundedSemaphore
 
 from wsapp.core.connections import ConnectionManager
-from wsapp.core.events import packet
+from wsapp.core.events import KINDS, packet
 from wsapp.core.ports import Presence
 from wsapp.core.session import Session
 from wsapp.errors import BrokerUnavailable
 from wsapp.runtime.cluster_calls import ClusterCalls
-from wsapp.schemas import KINDS
 from wsapp.transport.frames import Frame
 
 log = logging.getLogger(__name__)

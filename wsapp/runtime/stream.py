@@ -286,8 +286,7 @@ class Stream:
         hub.admission.left(session.sid)
         hub.connections.registry.leave_all(session)
         if hub.connections.forget(session.sid) is not None:
-            for hook in hub.hooks["disconnect"]:
-                hook(session)
+            hub.run_hooks("disconnect", session)
 
 
 def open_stream(hub: Hub, engine: Engine, environ: dict[str, Any], auth: dict[str, Any], rooms: Sequence[str],
@@ -307,9 +306,9 @@ def open_stream(hub: Hub, engine: Engine, environ: dict[str, Any], auth: dict[st
     stream = Stream(hub, engine, session, peer)
     try:
         hub.admission.admitted(session, identity)
-        for hook in hub.hooks["connect"]:
-            hook(session, environ, auth)
-        _subscribe(hub, session, rooms, ("read", "presence") if presence else ("read",))
+        hub.run_hooks("connect", session, environ, auth)
+        for room in rooms:
+            hub.require_subscribe(session, room, presence=presence)
         recovery = recover(session, {room: since.get(room) for room in rooms}, hub.connections.registry, hub.delivery)
         recovery.pace(hub.delivery.pace)
         hub.metrics.recovery_refused += not recovery.recovered
@@ -331,15 +330,6 @@ def _go_on(hub: Hub, session: Session, recovery: Recovery) -> None:
     """What was missed, then live, then what the user has not acknowledged yet."""
     recovery.release()
     hub.critical.arrived(session, recovery.critical)
-
-
-def _subscribe(hub: Hub, session: Session, rooms: Sequence[str], rights: Sequence[str]) -> None:
-    for room in rooms:
-        for right in rights:
-            hub.admission.require(session, right, room)
-        for hook in hub.hooks["subscribe"]:
-            if hook(session, room) is False:
-                raise hub.admission.denied(session, "read", room, "by a hook")
 
 
 def _told(session: Session, recovery: Recovery) -> dict[str, object]:
