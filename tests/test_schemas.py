@@ -206,6 +206,6 @@ def test_what_is_taken_survives_the_record(project: str, event: str, data: Any) 
     if event in RESERVED_EVENTS or event in ("agent-thought", "task-update"):
         return
     draft = schemas.project_draft(project, event, data, now_ms=NOW)
-    publication = publish_draft(draft, "0a", tuple(Placed(room, 1, "e") for room in draft.rooms))
+    publication = publish_draft(draft, tuple(Placed(room, 1, "e") for room in draft.rooms))
     again = parse_record(publication.record())
     assert (again.event, again.places, json.loads(again.body)) == (event, (Placed(f"project:{project}", 1, "e"),), data)

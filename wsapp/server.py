@@ -12,7 +12,6 @@ from functools import partial
 from typing import Any
 
 from flask import Flask
-from flask_socketio import SocketIO
 
 from wsapp import __version__
 from wsapp.auth import open_authenticator
@@ -43,7 +42,7 @@ from wsapp.runtime.drain import VERB, Drain
 from wsapp.runtime.event_blueprint import Event, EventBlueprint
 from wsapp.runtime.fanout import Fanout
 from wsapp.runtime.figures import Figures
-from wsapp.runtime.greenlets import Greenlets
+from wsapp.runtime.greenlets import Greenlets, on_the_hub
 from wsapp.runtime.hosting import Hosted
 from wsapp.runtime.hub import Hub
 from wsapp.runtime.inbound import Inbound
@@ -59,6 +58,9 @@ from wsapp.runtime.watch import Watch
 from wsapp.schemas import parse_room
 from wsapp.settings import Settings, load_settings
 from wsapp.stock.options import split_options
+from wsapp.stock.running import Runner
+from wsapp.stock.served import Served
+from wsapp.stock.unstarted import StartedFirst
 from wsapp.transport.engine import Engine, EngineOptions, Hooks
 from wsapp.transport.frames import Frame
 from wsapp.transport.gate import Gate, GateOptions
@@ -109,7 +111,7 @@ class Broadcasts:
         return self._publisher.publish_many(calls)
 
 
-class SocketServer(Broadcasts, Hosted, Acknowledged):
+class SocketServer(Broadcasts, Hosted, Served, Acknowledged):
     """The real-time server, as a Flask extension.
 
         server = SocketServer(app)            # or SocketServer() and server.init_app(app)
@@ -123,7 +125,6 @@ class SocketServer(Broadcasts, Hosted, Acknowledged):
     def __init__(self, app: Flask | None = None, **settings: Any) -> None:
         super().__init__()
         self._given = settings
-        self.socketio = SocketIO()
         self._blueprints: list[EventBlueprint] = [subscriptions, sessions]
         self.events: dict[str, Event] = {}
         self._greenlets = Greenlets()
@@ -151,8 +152,10 @@ class SocketServer(Broadcasts, Hosted, Acknowledged):
         for blueprint in self._blueprints:
             self._register(blueprint)
         mount(app, self.settings.prefix)
-        app.wsgi_app = Mounted(app.wsgi_app, os.environ.get("SCRIPT_NAME", ""),  # type: ignore[method-assign]
+        started = StartedFirst(app.wsgi_app, self.start, lambda: self._started, self.path_prefix)
+        app.wsgi_app = Mounted(started, os.environ.get("SCRIPT_NAME", ""),  # type: ignore[method-assign]
                                self.settings.trusted_proxies)
+        self._serve_with_flask(Runner(app, self.settings, self.socketio.sockio_mw))
         from wsapp.transport.worker import register  # gunicorn is needed only where something is served
         register(self)
 
@@ -196,7 +199,6 @@ class SocketServer(Broadcasts, Hosted, Acknowledged):
             settings, self._backend, self._delivery, self.connections, self._outlet)
         self._watch.warm = partial(hasty.heads, _one_in_each(self._backend))
         self._outlet.serve, self._outlet.told = self._fanout.serve_unrecorded, self._tell_mode
-        self._outlet.arrived = self._delivery.arrived
         self._publisher = Publisher(self._outlet, max_event=settings.max_event)
         self.hub = Hub(settings, self._backend, self.connections, self.throttler, self._delivery, self._lifecycle,
                        self.metrics, self._identify, self._hooks, self._critical,
@@ -282,8 +284,8 @@ class SocketServer(Broadcasts, Hosted, Acknowledged):
         self._page = mount_page(self._app, self.settings.prefix)
         self.socketio.server.manager_initialized = True
         self._greenlets.adopt(self._manager.start(self._backend.bus))
-        self._backend.start(self.token, self._delivery.on_record, self._on_gap, self._manager.on_bus,
-                            self._on_control)
+        self._backend.start(self.token, on_the_hub(self._delivery.on_record), on_the_hub(self._on_gap),
+                            on_the_hub(self._manager.on_bus), on_the_hub(self._on_control))
         self.engine.start()
         run, every = self._greenlets.run, self._greenlets.every
         run("outbox", self._outlet.run)

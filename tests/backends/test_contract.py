@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from dataclasses import replace
 from functools import partial
 
 import pytest
@@ -31,7 +32,7 @@ class TestPublish:
         assert len({receipt.places[0].epoch for receipt in receipts}) == 1
         ids = [receipt.id for receipt in receipts]
         assert ids == sorted(set(ids))
-        assert {len(id) for id in ids} == {14}
+        assert {len(id) for id in ids} == {24}
         assert {receipt.status for receipt in receipts} == {"accepted"}
 
     def test_id_grows_over_all_rooms(self, world: World) -> None:
@@ -130,8 +131,48 @@ class TestIdempotency:
         assert sorted(receipt.positions[A].seq for receipt in receipts) == list(range(1, 241))
         page = read(broker)
         assert seqs(page) == list(range(1, 241))
-        ids = [publication.id for publication in page.publications]
-        assert ids == sorted(set(ids))
+        assert len({publication.id for publication in page.publications}) == 240
+
+
+class TestRetry:
+    """Recording is idempotent by id: the answer to a publish may be lost, its record not."""
+
+    def test_what_is_recorded_is_not_recorded_again(self, world: World) -> None:
+        broker = world.open().broker
+        sent = [draft(A), draft(A, B), draft(B)]
+        first = broker.publish(sent)
+        broker.publish([draft(A, body=b'"%d"' % number) for number in range(1200)])
+        again = broker.publish([replace(one, retry=True) for one in sent])
+        assert again == [replace(receipt, duplicate=True) for receipt in first]
+        assert (read(broker, A, limit=0).head.seq, read(broker, B, limit=0).head.seq) == (1202, 2)
+
+    def test_what_is_not_recorded_is(self, world: World) -> None:
+        broker = world.open().broker
+        broker.publish([draft(A) for _ in range(3)])
+        lost = replace(draft(A, B), retry=True)
+        (receipt,) = broker.publish([lost])
+        assert (receipt.id, receipt.duplicate) == (lost.id, False)
+        assert [(place.room, place.seq) for place in receipt.places] == [(A, 4), (B, 1)]
+        assert broker.publish([lost]) == [replace(receipt, duplicate=True)]
+
+    def test_one_room_that_keeps_it_is_enough(self, world: World) -> None:
+        broker = world.open(Limits(history_size=3)).broker
+        both = draft(A, B)
+        (first,) = broker.publish([both])
+        broker.publish([draft(A) for _ in range(9)])
+        found = {place.room: place for place in broker.publish([replace(both, retry=True)])[0].places}
+        assert found[B] == first.places[1]
+
+    def test_the_receipt_has_one_id_with_the_record(self, world: World) -> None:
+        broker = world.open().broker
+        sent = draft(A, B)
+        (receipt,) = broker.publish([sent])
+        assert {sent.id} == {receipt.id, read(broker, A).publications[0].id, read(broker, B).publications[0].id}
+
+    @pytest.mark.parametrize("id", ["", "a\tb", "0" * 13, "0" * 20 + "\n"])
+    def test_an_id_that_would_break_the_header_is_refused(self, world: World, id: str) -> None:
+        with pytest.raises(ValueError, match="id"):
+            world.open().broker.publish([replace(draft(), id=id)])
 
 
 class TestTrim:
@@ -338,7 +379,7 @@ class TestSessions:
 
     def test_what_few_sessions_have_is_kept_and_forgotten_again(self, world: World) -> None:
         sessions = world.open().sessions
-        for changes in ({"watching": (A,), "seen": ("id1", "id2")}, {"seen": ("id2",)}, {}):
+        for changes in ({"watching": (A, B)}, {"watching": (A,)}, {}):
             sessions.save([self.session(**changes)])
             assert sessions.take("sess", "w1:s1") == self.session(**changes)
 

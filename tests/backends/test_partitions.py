@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import inspect
+import random
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 
 import pytest
 
@@ -15,7 +17,7 @@ from tests.valkey_cluster import ValkeyCluster
 from wsapp.backends.memory import MemoryBackend
 from wsapp.backends.partitions import PartitionedBroker
 from wsapp.core.events import Draft, Position
-from wsapp.core.partitions import SPREAD, partition_of, room_in
+from wsapp.core.partitions import SPREAD, room_in
 from wsapp.core.ports import HistoryQuery, Receipt, Watching
 from wsapp.errors import BrokerUnavailable, PartitionMismatch
 
@@ -41,16 +43,6 @@ def divided(request: pytest.FixtureRequest) -> Iterator[World]:
 
 
 class TestPublish(contract.TestPublish):
-    def test_id_grows_over_all_rooms(self, world: World) -> None:
-        """Of one partition."""
-        rooms = [f"agent:{number % 7}" for number in range(50)]
-        ids = [receipt.id for receipt in world.open().broker.publish([draft(room) for room in rooms])]
-        assert len(set(ids)) == 50
-        for partition in range(COUNT):
-            there = [id for id, room in zip(ids, rooms, strict=True) if partition_of(room, COUNT) == partition]
-            assert there == sorted(there)
-            assert {int(id, 16) % COUNT for id in there} <= {partition}
-
     def test_several_rooms_in_one_publish(self, world: World) -> None:
         """One id and one receipt; each partition's record has the rooms that are there."""
         broker = world.open().broker
@@ -74,6 +66,7 @@ class TestLive(contract.TestLive):
 
 
 TestIdempotency = contract.TestIdempotency
+TestRetry = contract.TestRetry
 TestTrim = contract.TestTrim
 TestHistory = contract.TestHistory
 TestHeads = contract.TestHeads
@@ -196,12 +189,35 @@ class TestPartlyAway:
         assert not receipt.duplicate, "it was not known everywhere"
         assert broker.publish([draft(A, B, key="k")]) == [Receipt(receipt.id, receipt.places, duplicate=True)]
 
-    def test_nothing_is_recorded_elsewhere_before_its_home(self, lines: list[Cut]) -> None:
+    @pytest.mark.parametrize("away", [1, 2])
+    def test_a_retry_publishes_only_what_is_missing(self, lines: list[Cut], away: int) -> None:
+        """However much is recorded where it arrived, also more than a history keeps."""
         broker = PartitionedBroker(lines)  # type: ignore[arg-type]
-        lines[1].away = True
+        lines[away].away = True
+        sent = [draft(A, B), draft(A, C), draft(C)]
         with pytest.raises(BrokerUnavailable):
-            broker.publish([draft(A, B)])
-        assert lines[2].inner.read([HistoryQuery(B)])[0].publications == ()
+            broker.publish(sent)
+        arrived = A if away == 2 else B
+        broker.publish([draft(arrived) for _ in range(10_500)])
+        lines[away].away = False
+        receipts = broker.publish([replace(one, retry=True) for one in sent])
+        assert [receipt.id for receipt in receipts] == [one.id for one in sent]
+        assert [tuple(place.room for place in receipt.places) for receipt in receipts] == [(A, B), (A, C), (C,)]
+        assert receipts[0].positions[arrived].seq == 1
+        heads = {room: position.seq for room, position in broker.heads([A, B, C]).items()}
+        assert heads == {A: 2, B: 1, C: 2} | {arrived: 10_502 if away == 2 else 10_501}
+
+    @pytest.mark.parametrize("seed", range(5))
+    def test_no_room_sees_another_order(self, lines: list[Cut], seed: int) -> None:
+        chance = random.Random(seed)
+        broker = PartitionedBroker(lines)  # type: ignore[arg-type]
+        rooms = [f"agent:{number}" for number in range(chance.choice([4, 12]))]
+        sent = [draft(*chance.sample(rooms, chance.choice([1, 1, 2, 3])), event=str(number),
+                      key=chance.choice(["", "", f"k{number}"])) for number in range(60)]
+        broker.publish(sent)
+        for room in rooms:
+            recorded = [one.event for one in broker.read([HistoryQuery(room)])[0].publications]
+            assert recorded == [one.event for one in sent if room in one.rooms]
 
     def test_a_wrong_draft_publishes_nothing(self, lines: list[Cut]) -> None:
         broker = PartitionedBroker(lines)  # type: ignore[arg-type]

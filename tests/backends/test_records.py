@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from wsapp.backends.records import base36, clock_of, milliseconds, read_receipt, split_owner, unique
+from wsapp.backends.records import base36, milliseconds, read_receipt, split_owner, unique
 from wsapp.core.events import Placed
 
 
@@ -10,11 +10,6 @@ def test_read_receipt() -> None:
     receipt = read_receipt("00ab\tagent:a\t7\te-1\ttask:b\t1\te-2", duplicate=True)
     assert (receipt.id, receipt.duplicate) == ("00ab", True)
     assert receipt.places == (Placed("agent:a", 7, "e-1"), Placed("task:b", 1, "e-2"))
-
-
-def test_clock_of() -> None:
-    assert clock_of("068824544eec37") == 0x068824544EEC37
-    assert [clock_of(id) for id in ("", "068824544eec37-ab", "068824544eec3g", "68824544eec37")] == [0, 0, 0, 0]
 
 
 def test_base36() -> None:

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Iterator
 
 import pytest
 import redis
 
-from tests.backends.conftest import Listener, World, draft, eventually
+from tests.backends.conftest import World, draft, eventually
 from tests.valkey import Valkey
 from wsapp.backends.redis_broker import RedisBackend
 from wsapp.backends.redis_keys import RedisKeys
@@ -113,53 +112,6 @@ class TestForeignState:
         backend.close()
 
 
-    def test_ids_are_not_given_again_though_the_clock_is_behind(self, own_valkey: Valkey) -> None:
-        """Flushed, or failed over with a lost tail, to a server whose time is earlier."""
-        backend = RedisBackend(own_valkey.url, Limits(), channel="stock", timeout=1.0)
-        ahead = (int(time.time()) + 3600) * 1000 * 1024
-        with redis.Redis.from_url(own_valkey.url) as client:
-            client.set(backend.broker._keys.clock, ahead)  # as if its time had been an hour later until now
-            lost = backend.broker.publish([draft() for _ in range(50)])
-            client.set(backend.broker._keys.clock, ahead)  # the replica has not heard of them
-            client.hset(backend.broker._keys.generation, "run", "another")
-            RedisBackend(own_valkey.url, Limits(), channel="stock", timeout=1.0).ping()
-            (promoted,) = backend.broker.publish([draft()])
-            assert promoted.id > lost[-1].id
-            client.flushall()
-            (flushed,) = backend.broker.publish([draft()])
-            assert flushed.id > promoted.id
-        backend.close()
-
-
-    def test_nor_when_it_is_lost_twice_and_who_comes_first_knows_little(self, own_valkey: Valkey) -> None:
-        one, other = (RedisBackend(own_valkey.url, Limits(), channel="stock", timeout=1.0) for _ in range(2))
-        ahead = (int(time.time()) + 3600) * 1000 * 1024
-        with redis.Redis.from_url(own_valkey.url) as client:
-            client.set(one.broker._keys.clock, ahead)
-            given = [*one.broker.publish([draft()]), *other.broker.publish([draft()])]
-            for first in (one, other):
-                client.flushall()
-                given += first.broker.publish([draft() for _ in range(100)])
-        assert len({receipt.id for receipt in given}) == len(given)
-        for backend in (one, other):
-            backend.close()
-
-    def test_what_was_only_heard_is_not_given_again_either(self, own_valkey: Valkey) -> None:
-        speaks, hears = (RedisBackend(own_valkey.url, Limits(), channel="stock", timeout=1.0) for _ in range(2))
-        listener = Listener(hears, "w1")
-        listener.start()
-        hears.broker.subscribe([A])
-        with redis.Redis.from_url(own_valkey.url) as client:
-            client.set(speaks.broker._keys.clock, (int(time.time()) + 3600) * 1000 * 1024)
-            *_, last = speaks.broker.publish([draft() for _ in range(100)])
-            eventually(lambda: len(listener.records) == 100)
-            client.flushall()
-            (after,) = hears.broker.publish([draft()])
-        assert after.id > last.id
-        for backend in (speaks, hears):
-            backend.close()
-
-
 class TestGeneration:
     def test_another_run_id_begins_new_epochs_everywhere(self, backend: RedisBackend, raw: redis.Redis,
                                                          keys: RedisKeys, shared_world: World) -> None:
@@ -193,19 +145,12 @@ class TestGeneration:
         backend.close()
 
 
-def test_the_clock_never_goes_back(backend: RedisBackend, raw: redis.Redis, keys: RedisKeys) -> None:
-    ahead = 2_000_000_000_000 * 1024 + 5
-    raw.set(keys.clock, ahead)
-    one, two = backend.broker.publish([draft(), draft()])
-    assert (one.id, two.id) == (f"{ahead + 1:014x}", f"{ahead + 2:014x}")
-
-
 def test_everything_expires(backend: RedisBackend, raw: redis.Redis, keys: RedisKeys) -> None:
     backend.broker.publish([draft(key="k")])
     for name, ttl in ((keys.stream(A), 900), (keys.meta(A), 86_400), (keys.result("k"), 300)):
         assert ttl - 60 < raw.ttl(name) <= ttl
     assert set(raw.scan_iter(f"{keys.prefix}*")) == {
-        keys.stream(A), keys.meta(A), keys.result("k"), keys.clock, keys.generation}
+        keys.stream(A), keys.meta(A), keys.result("k"), keys.generation}
 
 
 def test_databases_do_not_hear_each_other(valkey: Valkey, shared_world: World) -> None:

@@ -8,7 +8,7 @@ from wsapp.backends.redis_keys import RedisKeys, partition_tags, slot_of
 
 def test_every_key_carries_the_hash_tag_of_its_partition() -> None:
     keys = RedisKeys("wsapp:", "3")
-    names = [keys.clock, keys.generation, keys.workers, keys.stream("agent:a"), keys.meta("agent:a"),
+    names = [keys.generation, keys.workers, keys.stream("agent:a"), keys.meta("agent:a"),
              keys.session("s"), keys.worker("b"), keys.result("k"), keys.room_channels, keys.control_channels,
              keys.critical("u"), keys.delivery("i"), keys.due, keys.dead_letters]
     assert all(name.startswith("wsapp:{3}:") for name in names)
@@ -23,9 +23,9 @@ def test_channels_belong_to_a_database() -> None:
 def test_published_declares_each_room_once_and_the_result_last() -> None:
     keys = RedisKeys()
     assert keys.published(draft("a", "b", "a", key="k")) == [
-        keys.clock, keys.generation, keys.stream("a"), keys.meta("a"), keys.stream("b"), keys.meta("b"),
+        keys.generation, keys.stream("a"), keys.meta("a"), keys.stream("b"), keys.meta("b"),
         keys.result("k")]
-    assert len(keys.published(draft("a"))) == 4
+    assert len(keys.published(draft("a"))) == 3
 
 
 def test_long_idempotency_keys_are_hashed() -> None:

@@ -28,7 +28,7 @@ def test_ready_while_it_delivers(place: Place) -> None:
 def test_not_ready_before_it_is_started() -> None:
     app = Flask("host")
     SocketServer(app)
-    answer = app.test_client().get("/readyz")
+    answer = app.test_client().get("/readyz", environ_overrides={"SERVER_SOFTWARE": "another"})
     assert (answer.status_code, answer.json["reason"]) == (503, "starting")
 
 

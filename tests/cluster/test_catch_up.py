@@ -104,20 +104,6 @@ def test_a_stream_is_paced_too_and_its_place_is_exact(server: Server) -> None:
         assert [(one.event, one.data) for one in rest] == [(one.event, one.data) for one in expected]
 
 
-def test_the_offset_profile_is_all_or_nothing(server: Server) -> None:
-    project = fresh("project")
-    back = enter(server, ["subscribe-project", project], {"recovery": "offset"})
-    absence(server, project)
-    with RawSocket(server, {**back, "pid": back["sessionId"]}) as client:
-        [told] = client.event("session")
-        assert (told["recovered"], told["reason"], told["missed"]) == (False, "too_many", 431)
-        assert client.told["pid"] != back["sessionId"]
-        [event, *_] = client.event("alarm")
-        assert event["n"] == 1, "critical events come all the same"
-        server.emitter.broadcast_project_event(project, "live", {"n": 1})
-        assert client.event("live")[0]["seq"] == 432
-
-
 def absence(server: Server, project: str) -> None:
     """400 updates of five tasks, an alarm and 30 notes."""
     for number in range(400):

@@ -148,13 +148,13 @@ def test_trimmed_history_is_told(fleet: Fleet) -> None:
     """Recovery is never partial: with a hole it says how many are missing and why, and goes on live."""
     agent = fresh("agent")
     with Server(2, env={"WSAPP_HISTORY_SIZE": "10"}) as server:
-        plain, offset = fleet.npm(server), fleet.npm(server, auth={"recovery": "offset"})
-        for client in (plain, offset):
+        plain, sdk = fleet.npm(server), fleet.npm(server, auth={"wsapp": 1})
+        for client in (plain, sdk):
             client.subscribe("agent", agent)
             client.leave()
             client.wait_drop()
         publish(server, agent, 50)
-        for client in (plain, offset):
+        for client in (plain, sdk):
             client.connect()
             told = client.wait_session(2)
             assert told["recovered"] is False
@@ -162,7 +162,7 @@ def test_trimmed_history_is_told(fleet: Fleet) -> None:
             assert told["reason"]
             client.subscribe("agent", agent)
             client.wait_ids(publish(server, agent, 1, 50))
-        assert offset.recovered == [False, False]
+        assert plain.recovered == sdk.recovered == [False, False]
 
 
 def test_expired_session_starts_anew(fleet: Fleet) -> None:

@@ -156,18 +156,6 @@ def test_what_waits_of_one_room_is_forgotten() -> None:
     assert watch.session.drop_waiting("agent:2") == 0
 
 
-def test_a_publication_is_shown_under_the_id_that_was_seen_first() -> None:
-    session = Watch().session
-    recorded = Publication("given", 1, 5, "i", Lane.LOG, "e", "x", (Placed("task:1", 1, "e1"),), b"{}", "own")
-    assert session.as_seen(recorded) is recorded
-    session.has_seen("own")
-    shown = session.as_seen(recorded)
-    assert (shown.id, shown.places, shown.data_json("task:1")) == ("own", recorded.places, b'{"id":"own"}')
-    assert session.as_seen(recorded) is shown
-    assert session.as_seen(shown) is shown
-    assert session.dirty
-
-
 def test_what_came_live_of_another_history_is_of_the_past() -> None:
     old, new = (Publication("i", 1, 5, "", Lane.LOG, "e", "x", (Placed("task:1", 1, epoch),), b"{}")
                 for epoch in ("e1", "e2"))

@@ -14,7 +14,7 @@ def test_with_the_ledger_on_everything_still_works(fleet: Fleet) -> None:
     """Throttled and not, each profile: what is over the rate is batched, nothing is lost, order is kept."""
     agent = fresh("agent")
     with Server(1, env={"WSAPP_LEDGER": "on", "MAX_EVENTS_PER_SEC": "20"}) as server:
-        clients = [fleet.npm(server), fleet.npm(server, auth={"recovery": "offset"}), fleet.python(server)]
+        clients = [fleet.npm(server), fleet.npm(server, auth={"wsapp": 1}), fleet.python(server)]
         fleet.each(clients, lambda client: client.subscribe("agent", agent))
         ids = publish(server, agent, 60)
         for client in clients:

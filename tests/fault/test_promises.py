@@ -21,7 +21,7 @@ from tests.fault.machine.publishers import Auditor, enter
 from tests.fault.machine.watchers import NodeWatchers
 from tests.harness import Server, wait_until
 from tests.valkey import Valkey
-from wsapp.backends.records import clock_of
+from wsapp.core.ids import made_ms
 from wsapp.errors import BrokerUnavailable
 
 pytestmark = [pytest.mark.cluster, pytest.mark.node]
@@ -168,7 +168,7 @@ def test_redis_killed_for_long_and_back(nodes: NodeWatchers, emptied: bool) -> N
         views = watch(nodes, server, 60)
         with Stream(server, 200, inside=20) as stream:
             time.sleep(1.5)
-            last = (time.time() - LAST_MOMENT) * 1000 * 1024  # as ids count
+            last = (time.time() - LAST_MOMENT) * 1000
             valkey.kill()
             time.sleep(AWAY)
             valkey.start(valkey.port)
@@ -186,7 +186,7 @@ def test_redis_killed_for_long_and_back(nodes: NodeWatchers, emptied: bool) -> N
             room = int(view.rooms[0].removeprefix("agent:a"))
             mine = {id for id, token in stream.accepted.items() if token % AGENTS == room}
             # What Redis had recorded and not yet sent to all workers when it was killed is told (`judged` looks).
-            assert emptied or all(clock_of(id) > last for id in mine - set(view.ids)), "what came before all have seen"
+            assert emptied or all(made_ms(id) > last for id in mine - set(view.ids)), "what came before all have seen"
         if emptied:
             assert all(any(note.kind == "r" for note in view.notes) for view in views), "everybody is told"
         else:

@@ -41,7 +41,7 @@ def check(data: bytes) -> None:
         return
     if draft is not None:
         places = tuple(Placed(room, 1, "e") for room in draft.rooms)
-        publication = publish_draft(draft, "id", places)
+        publication = publish_draft(draft, places)
         again = parse_record(publication.record())
         assert again.record() == publication.record()
         for profile in Profile:

@@ -17,7 +17,7 @@ def said(caplog: pytest.LogCaptureFixture, address: Any, identified: bool = Fals
          **settings: Any) -> list[str]:
     caplog.clear()
     with caplog.at_level(logging.INFO):
-        announce(load_settings({}, settings), identified, page, [address], "http")
+        announce(load_settings({}, {"redis_url": "redis://h", **settings}), identified, page, [address], "http")
     return [record.getMessage() for record in caplog.records]
 
 
@@ -27,6 +27,10 @@ def said(caplog: pytest.LogCaptureFixture, address: Any, identified: bool = Fals
     (("2001:db8::1", 80, 0, 0), "http://[2001:db8::1]:80/live")])
 def test_where_the_page_is(caplog: pytest.LogCaptureFixture, address: Any, url: str) -> None:
     assert f"the page is at {url} " in said(caplog, address, page="/live")[0]
+
+
+def test_what_the_memory_backend_means(caplog: pytest.LogCaptureFixture) -> None:
+    assert "only this process can publish" in said(caplog, "/run/x.sock", redis_url=None)[0]
 
 
 def test_a_unix_socket_has_no_url(caplog: pytest.LogCaptureFixture) -> None:

@@ -70,11 +70,6 @@ def test_a_merged_state_is_the_latest_with_its_own_number() -> None:
         assert (event[1]["progress"], event[1]["seq"], count) == (2, 2, 1)
 
 
-def test_an_offset_client_gets_every_event_with_its_offset() -> None:
-    told = [event for event, _ in frames([Batch([thought(1), thought(2)])], Profile.OFFSET)]
-    assert [event[2] for event in told] == [f"{seq:014x}" for seq in (1, 2)]
-
-
 def test_the_same_content_is_encoded_once_and_another_is_not_confused_with_it() -> None:
     one, two, three = (thought(seq) for seq in (1, 2, 3))
     first = [frame for frame, _ in batch_frames([Batch([one, two, three])], Profile.PLAIN)]

@@ -9,7 +9,7 @@ from typing import Any
 import gevent
 import pytest
 
-from tests.runtime.world import RecordingPeer, World, eventually, peer, thoughts
+from tests.runtime.world import World, eventually, peer, thoughts
 from wsapp.core.critical import RetryPolicy
 from wsapp.core.events import Lane, Placed, Position, Profile, Publication
 from wsapp.core.ports import CriticalStore, Due, Fate, Kept
@@ -309,40 +309,30 @@ def test_two_workers_share_a_user(worker: Critical) -> None:
     assert ids(here) == [id]
 
 
-def test_an_old_offset_does_not_move_the_client_back(worker: Critical) -> None:
-    ada = worker.client("agent:a", user="ada", profile=Profile.OFFSET)
+def test_a_copy_is_the_frame_of_the_first_time(worker: Critical) -> None:
+    ada = worker.client("agent:a", user="ada")
     sdk = worker.client("agent:a", user="ada", profile=Profile.SDK)
     id = worker.alarm()
     eventually(lambda: ids(ada) == [id])
     worker.sweep_after(2.1)
-    assert peer(ada).events[0][2:] == [id]
-    assert peer(ada).events[1][2:] == []
+    assert peer(ada).events[0] == peer(ada).events[1]
     assert peer(sdk).events[0] == peer(sdk).events[1]
     assert peer(sdk).events[0][2]["critical"] is True
 
 
-def test_a_text_keeps_its_offset(worker: Critical) -> None:
-    ada = worker.client("project:p", user="ada", profile=Profile.OFFSET)
-    id = worker.publisher.broadcast_project_event("p", "note", "text", critical=True).id
-    eventually(lambda: peer(ada).events)
-    worker.sweep_after(2.1)
-    assert peer(ada).events == [["note", "text", id]] * 2
-
-
 def test_served_while_redis_was_away_it_is_kept_once(worker: Critical) -> None:
-    """As the outbox does it: known to watchers under one id, recorded under it, or under another one as its origin."""
+    """As the outbox does it: known to watchers under the id that it is recorded under."""
     ada = worker.client("agent:a", user="ada")
     alone = Publication("x1", 1, 9, "ic", Lane.CRITICAL, "", "agent-thought", (Placed("agent:a", 0, ""),),
                         json.dumps({"agentId": "a", "thought": "!"}).encode())
     worker.fanout.serve_unrecorded(alone)
     assert ids(ada) == ["x1"]
     room = worker.registry.rooms["agent:a"]
-    recorded = Publication("y1", 1, 9, "ic", Lane.CRITICAL, "", "agent-thought", (Placed("agent:a", 1, "e"),),
-                           alone.body, "x1")
+    recorded = Publication("x1", 1, 9, "ic", Lane.CRITICAL, "", "agent-thought", (Placed("agent:a", 1, "e"),),
+                           alone.body)
     worker.fanout.pass_on(room, recorded, 1)
     worker.critical.sweep()
     assert worker.state("x1") == {"ada": ("pending", 1)}
-    assert worker.state("y1") == {}
     assert ids(ada) == ["x1"]
 
 
@@ -374,33 +364,3 @@ def test_the_sweep_goes_on_when_redis_is_away(worker: Critical) -> None:
     worker.store.away = False
     eventually(lambda: len(ids(ada)) >= 3)
     assert set(ids(ada)) == {id}
-
-
-def test_an_urgent_event_that_passes_the_lanes_takes_no_offset_along() -> None:
-    """A recovery from its offset would skip what still waits in the lanes."""
-    world = World(rate=2, max_items=50)
-    offset, plain = (world.client("agent:a", user=profile.name, profile=profile)
-                     for profile in (Profile.OFFSET, Profile.PLAIN))
-    for number in range(5):
-        world.thought(number)
-    world.thought("!", priority=10)
-    came = [event for event in peer(offset).events if event[1]["thought"] == "!"]
-    assert [len(event) for event in came] == [2], "no offset"
-    assert thoughts(offset) == thoughts(plain) == ["0", "1", "!"]
-    last = [event[2] for event in peer(offset).events if len(event) == 3][-1]
-    world.connections.store.save([world.connections.saved(offset)])
-    world.lifecycle.goodbye(offset.sid)
-    admitted = world.lifecycle.welcome("back", RecordingPeer("back"), {  # type: ignore[arg-type]
-        "recovery": "offset", "pid": offset.id, "offset": last}, "OFFSET")
-    assert admitted.recovery is not None
-    admitted.recovery.release()
-    assert thoughts(admitted.session) == ["2", "3", "4", "!"]
-    world.close()
-
-
-def test_an_urgent_event_with_nothing_before_it_has_its_offset() -> None:
-    world = World(rate=2, max_items=50)
-    session = world.client("agent:a", profile=Profile.OFFSET)
-    receipt = world.thought("!", priority=10)
-    assert peer(session).events[-1][2] == receipt.id
-    world.close()

@@ -6,7 +6,7 @@ import gevent
 import pytest
 
 from tests.runtime.world import World, eventually, numbers, peer, thoughts
-from wsapp.core.events import Draft, Lane, Profile, Publication
+from wsapp.core.events import Lane, Profile, Publication
 from wsapp.core.ports import Limits
 from wsapp.errors import BrokerUnavailable
 from wsapp.runtime.fanout import FEW
@@ -241,14 +241,6 @@ def test_a_session_with_nothing_else_waiting_is_not_flushed_empty(throttled: Wor
     throttled.pass_time(60)
     throttled.throttler.flush()
     assert len(thoughts(session)) == 2 + others
-
-
-def test_a_publish_whose_record_came_live_is_known_by_its_origin(world: World) -> None:
-    world.client("agent:a")
-    [receipt] = world.broker.publish([Draft("x", ("agent:a",), b"1", 1, origin="here")])
-    world.broker.publish([Draft("x", ("agent:b",), b"1", 1, origin="unfollowed")])
-    assert world.delivery.arrived("here") == receipt
-    assert world.delivery.arrived("unfollowed") is None
 
 
 def interleaved(world: World) -> list[str]:

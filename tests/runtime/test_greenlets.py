@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import threading
+
 import gevent
 import pytest
 
 from tests.runtime.world import eventually
 from wsapp.runtime import greenlets as module
-from wsapp.runtime.greenlets import Greenlets
+from wsapp.runtime.greenlets import Greenlets, on_the_hub
 
 
 def test_a_loop_that_fails_is_logged_and_begun_again(monkeypatch: pytest.MonkeyPatch,
@@ -52,3 +54,19 @@ def test_adopted_ones_are_stopped_too_and_stopping_twice_is_fine() -> None:
     greenlets.stop()
     greenlets.stop()
     assert adopted.dead
+
+
+def test_what_a_thread_calls_runs_here_in_order() -> None:
+    """Only in an unpatched process, as this one is, are there other threads."""
+    seen: list[tuple[int, bool]] = []
+
+    def call(number: int) -> None:
+        seen.append((number, threading.get_ident() == home))
+    home, handed = threading.get_ident(), on_the_hub(call)
+    handed(0)
+    assert seen == [(0, True)]
+    thread = threading.Thread(target=lambda: [handed(number) for number in range(1, 50)])
+    thread.start()
+    eventually(lambda: len(seen) == 50)
+    thread.join()
+    assert seen == [(number, True) for number in range(50)]

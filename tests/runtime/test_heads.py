@@ -86,7 +86,7 @@ def test_a_broker_that_is_away_is_the_callers_to_handle(world: World) -> None:
 
 
 def test_the_beacon_goes_to_the_sdk_profile_only(world: World) -> None:
-    plain, offset = world.client("agent:a"), world.client("agent:a", profile=Profile.OFFSET)
+    plain = world.client("agent:a")
     sdk = [world.client("agent:a", "task:t", profile=Profile.SDK) for _ in range(2)]
     roomless = world.client(profile=Profile.SDK)
     receipt = world.thought("x")
@@ -96,7 +96,7 @@ def test_the_beacon_goes_to_the_sdk_profile_only(world: World) -> None:
     assert beacon["rooms"]["agent:a"] == {"epoch": receipt.places[0].epoch, "seq": 1}
     assert beacon["rooms"]["task:t"]["seq"] == 0
     assert peer(sdk[0]).frames[-1] is peer(sdk[1]).frames[-1]
-    assert not any(peer(session).of("beacon") for session in (plain, offset, roomless))
+    assert not any(peer(session).of("beacon") for session in (plain, roomless))
 
 
 def test_the_beacon_tells_what_the_worker_has_not_got_yet(world: World) -> None:

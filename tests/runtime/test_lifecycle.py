@@ -38,7 +38,7 @@ def watch(world: World, session: Session, *rooms: str) -> None:
 
 @pytest.mark.parametrize(("auth", "profile"), [
     (None, Profile.PLAIN), ({}, Profile.PLAIN), ({"wsapp": 1}, Profile.SDK), ({"wsapp": "1"}, Profile.PLAIN),
-    ({"recovery": "offset"}, Profile.OFFSET), ({"wsapp": 1, "recovery": "offset"}, Profile.SDK)])
+    ({"recovery": "offset"}, Profile.PLAIN), ({"wsapp": 1, "recovery": "offset"}, Profile.SDK)])
 def test_the_profile_is_chosen_at_connect(auth: dict[str, Any] | None, profile: Profile) -> None:
     assert read_hello(auth).profile is profile
 
@@ -48,10 +48,10 @@ def test_a_malformed_session_id_is_an_unknown_one(id: object) -> None:
     assert read_hello({"sessionId": id}).session_id is None
 
 
-def test_the_hello_reads_pid_offset_and_positions() -> None:
+def test_the_hello_reads_pid_and_positions() -> None:
     hello = read_hello({"pid": "p" * 20, "offset": "0f", "token": "theirs",
                         "positions": {"agent:a": {"epoch": "e", "seq": 4}}})
-    assert (hello.session_id, hello.offset) == ("p" * 20, "0f")
+    assert hello.session_id == "p" * 20
     assert hello.positions == {"agent:a": Position("e", 4)}
     assert read_hello({"positions": [1], "offset": 5}).positions == {}  # of no session: nothing of ours
 
@@ -105,31 +105,6 @@ def test_positions_of_the_client_count_more_than_the_confirmed_ones(world: World
                                                          "agent:secret": {"epoch": place.epoch, "seq": 0}}})
     assert thoughts(session) == ["3"]
     assert set(session.subs) == {"agent:a"}
-
-
-def test_an_offset_client_is_not_sent_what_it_has(world: World) -> None:
-    old = enter(world, {"recovery": "offset"})
-    watch(world, old, "agent:a")
-    receipts = [world.thought(number) for number in range(4)]
-    world.lifecycle.goodbye(old.sid)
-    session = enter(world, {"recovery": "offset", "pid": old.id, "offset": receipts[1].id})
-    assert thoughts(session) == ["2", "3"]
-
-
-def test_an_offset_that_overtook_others_is_not_given(throttled: World) -> None:
-    """What waits behind a more urgent event of another room must not count as received."""
-    old = enter(throttled, {"recovery": "offset"})
-    watch(throttled, old, "agent:a", "agent:b")
-    for number in range(4):
-        throttled.thought(number, agent="a", priority=2)
-    throttled.thought("urgent", agent="b", priority=8)
-    throttled.pass_time(0.6)
-    throttled.throttler.flush()
-    assert thoughts(old) == ["0", "1", "urgent"]
-    offsets = [event[2] for event in peer(old).events if event[0] == "agent-thought" and len(event) == 3]
-    throttled.lifecycle.goodbye(old.sid)
-    session = enter(throttled, {"recovery": "offset", "pid": old.id, "offset": offsets[-1]})
-    assert thoughts(session) == ["2", "3", "urgent"]
 
 
 def test_a_late_disconnect_of_the_old_connection_changes_nothing(world: World) -> None:
@@ -384,8 +359,8 @@ def test_the_saver_follows_what_becomes_confirmed(world: World, monkeypatch: pyt
 # -- one event, one id
 
 
-def served_twice(world: World, *watchers: Session) -> tuple[str, str]:
-    """Redis takes a publish and its answer is lost: the worker serves it as its own.  The ids: its own, Redis'."""
+def answer_lost(world: World, *watchers: Session) -> str:
+    """Redis takes a publish and its answer is lost: the worker serves it unrecorded and publishes it again."""
     outlet = Outlet(world.broker.publish, world.backend, world.metrics)
     outlet.serve = world.fanout.serve_unrecorded
     world.lost = lambda _room, _seq: True
@@ -401,39 +376,27 @@ def served_twice(world: World, *watchers: Session) -> tuple[str, str]:
     outlet._step()
     world.delivery.on_gap()
     eventually(lambda: world.registry.rooms["agent:a"].track.seq > 0 and world.registry.rooms["agent:a"].join is None)
-    [recorded] = world.broker.read([HistoryQuery("agent:a")])[0].publications[-1:]
-    assert receipt.id != recorded.id
+    [recorded] = world.broker.read([HistoryQuery("agent:a")])[0].publications
+    assert receipt.id == recorded.id
     assert [one["id"] for session in watchers for one in peer(session).of("agent-thought")] == [receipt.id] * len(
         watchers)
-    return receipt.id, recorded.id
+    return receipt.id
 
 
 @pytest.mark.parametrize("auth", [{}, {"wsapp": 1}])
 def test_an_event_is_replayed_under_the_id_that_its_client_saw(world: World, auth: dict[str, Any]) -> None:
     session = enter(world, auth)
     watch(world, session, "agent:a")
-    own, recorded = served_twice(world, session)
+    id = answer_lost(world, session)
     world.lifecycle.goodbye(session.sid)
     other = World(backend=world.backend, boot="w2")  # to another worker, which never heard of it
     back = enter(other, {**auth, "sessionId": session.id})
-    assert [one["id"] for one in peer(back).of("agent-thought")] == [own]
+    assert [one["id"] for one in peer(back).of("agent-thought")] == [id]
     if auth:
-        assert [event[2]["id"] for event in peer(back).events if event[0] == "agent-thought"] == [own]
+        assert [event[2]["id"] for event in peer(back).events if event[0] == "agent-thought"] == [id]
     stranger = other.client()
     other.join(stranger, {"agent:a": back.positions()["agent:a"]._replace(seq=0)}).release()
-    assert [one["id"] for one in peer(stranger).of("agent-thought")] == [recorded]
-    other.lifecycle.goodbye(back.sid)
-    third = enter(world, {"sessionId": session.id})
-    assert third.seen == (own,)
-
-
-def test_ids_seen_are_bounded_and_cost_nobody_else(world: World) -> None:
-    session = world.client("agent:a")
-    world.thought("x")
-    assert world.connections.saved(session).seen == ()
-    for number in range(1000):
-        session.has_seen(str(number))
-    assert session.seen[0] == "744"
+    assert [one["id"] for one in peer(stranger).of("agent-thought")] == [id]
 
 
 def test_the_presence_that_was_asked_for_is_remembered_while_the_room_is(world: World) -> None:
@@ -461,7 +424,6 @@ def test_a_session_that_ends_while_redis_is_away_is_saved_when_it_is_back(world:
     session, taken = enter(world), enter(world)
     for one in (session, taken):
         watch(world, one, "agent:a")
-        one.has_seen("own")
     world.thought("x")
 
     def away(_sessions: object) -> list[bool]:
@@ -479,24 +441,8 @@ def test_a_session_that_ends_while_redis_is_away_is_saved_when_it_is_back(world:
     world.lifecycle.save_dirty()
     assert not world.connections.unsaved
     back = welcome(world, {"sessionId": session.id})
-    assert (back.told["recovered"], back.told["missed"], back.session.seen) == (True, 0, ("own",))
+    assert (back.told["recovered"], back.told["missed"]) == (True, 0)
     assert world.connections.store.save([world.connections.saved(elsewhere.session)]) == [True], "fenced"
-
-
-def test_what_a_client_saw_is_known_here_although_its_session_cannot_be_read(world: World,
-                                                                            monkeypatch: pytest.MonkeyPatch) -> None:
-    session = enter(world)
-    watch(world, session, "agent:a")
-    session.has_seen("own")
-    world.lifecycle.goodbye(session.sid)
-
-    def away(*_arguments: object) -> None:
-        raise BrokerUnavailable("away")
-
-    monkeypatch.setattr(world.backend.sessions, "take", away)
-    back = welcome(world, {"sessionId": session.id})
-    assert (back.told["reason"], back.session.seen) == ("unavailable", ("own",))
-    assert welcome(world).session.seen == ()
 
 
 def test_when_redis_is_back_what_changed_is_saved_at_once(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -505,7 +451,6 @@ def test_when_redis_is_back_what_changed_is_saved_at_once(world: World, monkeypa
     watch(world, session, "agent:a")
     world.run(world.lifecycle.save_forever)
     gevent.sleep(0)
-    session.has_seen("own")
-    assert session.dirty
+    session.dirty = True
     world.lifecycle.save_soon()
     eventually(lambda: not session.dirty)

@@ -9,7 +9,7 @@ import pytest
 
 from tests.runtime.world import eventually
 from wsapp.backends.memory import MemoryBackend
-from wsapp.core.events import AUTO_KEY, Draft, Publication, parse_record
+from wsapp.core.events import Draft, Publication, parse_record
 from wsapp.core.ports import HistoryQuery, Receipt
 from wsapp.errors import BrokerUnavailable
 from wsapp.metrics import Metrics
@@ -83,7 +83,7 @@ def test_normally_it_is_one_round_trip_and_nothing_is_served_unrecorded(office: 
     assert receipt.status == "accepted"
     assert receipt.places[0].seq == 1
     assert (office.served, office.modes, len(office.wire.sent)) == ([], [], 1)
-    assert office.wire.sent[0][0].key.startswith(AUTO_KEY)
+    assert (office.wire.sent[0][0].key, office.wire.sent[0][0].retry) == ("", False), "it costs no look"
 
 
 def test_a_key_of_the_caller_is_kept(office: Office) -> None:
@@ -244,31 +244,35 @@ def test_a_record_under_a_given_id_is_the_one_that_was_served(office: Office) ->
     assert [one.id for one in heard] == [one.id for one in office.served]
 
 
-def test_a_publish_whose_record_came_although_its_answer_did_not_is_accepted(office: Office) -> None:
-    """Local watchers have it under the broker's id: they must not get it again under the worker's."""
+def test_receipt_wire_and_history_have_one_id_whatever_was_lost(office: Office) -> None:
     office.wire.deaf = True
-    known: dict[str, Receipt] = {}
-    office.outlet.arrived = known.get
-
-    def publish(drafts: Sequence[Draft]) -> list[Receipt]:
-        try:
-            return office.wire.publish(drafts)
-        finally:
-            [publication] = office.wire.backend.broker.read([HistoryQuery("agent:a")])[0].publications[-1:]
-            known[publication.origin] = Receipt(publication.id, publication.places)
-
-    office.outlet._send = publish
-    [receipt] = office.say(1)
-    assert (receipt.status, receipt.id) == ("accepted", office.wire.ids()[0])
-    assert (office.served, office.outlet.waiting()) == ([], 0)
-
-
-def test_only_what_was_tried_says_under_which_other_id_it_may_be_known(office: Office) -> None:
-    office.wire.deaf = True
-    first, second = office.say(1, 2)
-    assert [publication.origin for publication in office.served] == [first.id, ""]
-    office.wire.deaf = False
+    receipts = office.say(1, 2)
+    office.wire.deaf, office.wire.away = False, True
+    receipts += office.say(3)
+    office.wire.away = False
     office.run()
-    tried, queued = office.wire.backend.broker.read([HistoryQuery("agent:a")])[0].publications
-    assert (tried.id == first.id, tried.origin) == (False, first.id)
-    assert (queued.id, queued.origin) == (second.id, "")
+    assert [receipt.id for receipt in receipts] == [one.id for one in office.served] == office.wire.ids()
+    assert office.wire.kept() == ["1", "2", "3"]
+
+
+def test_only_what_was_sent_before_is_a_retry(office: Office) -> None:
+    office.wire.deaf = True
+    office.say(1, 2)
+    assert not office.outlet._step(), "sent, and no answer"
+    office.wire.deaf = False
+    office.say(3)
+    assert office.outlet._step()
+    retries = [[(draft.body, draft.retry) for draft in sent] for sent in office.wire.sent]
+    assert retries == [[(b"1", False)], [(b"1", True), (b"2", False)], [(b"1", True), (b"2", True), (b"3", False)]]
+
+
+def test_a_flush_beside_the_loop_doubles_nothing(office: Office) -> None:
+    office.wire.away = True
+    office.say(*range(5))
+    office.wire.away, office.wire.pause = False, 0.01
+    running = gevent.spawn(office.outlet.run)
+    gevent.sleep(0.005)
+    assert office.outlet.flush(office.now + 5) == 0
+    running.kill()
+    assert office.wire.kept() == [str(number) for number in range(5)]
+    assert office.outlet._bytes == 0

@@ -104,23 +104,15 @@ def test_an_event_of_two_waits_in_its_home_and_holds_what_follows_there(office: 
     assert (office.parts[0].bodies(A), office.parts[1].bodies(B)) == (["1", "2"], ["1"])
 
 
-def test_what_came_to_its_home_alone_is_served_under_the_id_it_has_there(office: Office) -> None:
-    """The home's record came live; its own clients know that id."""
-    known: list[str] = []
-
-    def arrived(_origin: str) -> Receipt | None:
-        (found,) = office.parts[0].backend.broker.read([HistoryQuery(A)])[0].publications
-        known.append(found.id)
-        return Receipt(found.id, found.places)
-
-    office.outlets.arrived = arrived
+def test_what_came_to_one_partition_alone_is_completed_under_its_id(office: Office) -> None:
     office.parts[1].away = True
     receipt = office.say(1, A, B)
-    assert (receipt.status, receipt.id, office.served[0].id) == ("queued", known[0], known[0])
+    (here,) = office.parts[0].backend.broker.read([HistoryQuery(A)])[0].publications
+    assert (receipt.status, here.id, office.served[0].id) == ("queued", receipt.id, receipt.id)
     office.parts[1].away = False
     eventually(lambda: office.outlets.mode is Mode.NORMAL)
     (there,) = office.parts[1].backend.broker.read([HistoryQuery(B)])[0].publications
-    assert there.id == known[0]
+    assert there.id == receipt.id
     assert office.parts[0].bodies(A) == ["1"]
 
 

@@ -162,27 +162,6 @@ def test_more_than_is_replayed_is_refused_as_a_whole() -> None:
     world.close()
 
 
-def test_an_offset_leaves_out_what_the_client_has(world: World) -> None:
-    receipts = [world.thought(number, agent="ab"[number % 2]) for number in range(8)]
-    session = world.client(profile=Profile.OFFSET)
-    recovery = world.join(session, {f"agent:{agent}": position(world, 0, f"agent:{agent}") for agent in "ab"})
-    recovery.forget_up_to(receipts[4].id)
-    assert recovery.outcome()["missed"] == 3
-    recovery.release()
-    assert thoughts(session) == numbers(5, 8)
-
-
-def test_an_offset_from_a_time_without_redis_leaves_nothing_out(world: World) -> None:
-    """The worker served it before it was recorded; what others published meanwhile has an older id and is news."""
-    for number in range(4):
-        world.thought(number)
-    session = world.client(profile=Profile.OFFSET)
-    recovery = world.join(session, {"agent:a": position(world, 0)})
-    recovery.forget_up_to("f" * 14 + "abcdef")
-    recovery.release()
-    assert thoughts(session) == numbers(4)
-
-
 def test_confirmed_stands_where_the_client_said_until_a_pong(world: World) -> None:
     for number in range(4):
         world.thought(number)
@@ -316,15 +295,6 @@ def test_up_to_the_limit_everything_comes(world: World) -> None:
     assert len(peer(session).events) == 18
     unlimited = long_absence(world, limit=0)
     assert len(peer(unlimited).events) == 36
-
-
-def test_the_offset_profile_is_all_or_nothing(world: World) -> None:
-    session = long_absence(world, Profile.OFFSET)
-    assert session.metadata["told"] == {"recovered": False, "missed": 18, "reason": "too_many"}
-    assert peer(session).events == []
-    assert session.positions()["project:p"].seq == 18
-    world.thought("live", also_to=["project:p"])
-    assert thoughts(session) == ["live"]
 
 
 def test_critical_events_of_the_skipped_range_are_not_skipped(world: World) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+from dataclasses import replace
 
 import pytest
 
@@ -101,7 +102,8 @@ def test_a_recovery_leaves_out_what_came_through_another_partition(divided: Worl
     come(divided, B, record("7", (B, 1)))
     for flags, text in ((SPREAD, "7"), ("", "8")):
         body = f'{{"agentId":"a","thought":"{text}"}}'.encode()
-        divided.backend.broker.publish([Draft("agent-thought", (A,), body, 1, flags=flags, id=id if flags else "")])
+        draft = Draft("agent-thought", (A,), body, 1, flags=flags)
+        divided.backend.broker.publish([replace(draft, id=id) if flags else draft])
     epoch = divided.broker.heads([A])[A].epoch
     divided.join(session, {A: Position(epoch, 0)}).release()
     assert thoughts(session) == ["7", "8"]

@@ -130,7 +130,7 @@ class MemoryBroker:
     def __init__(self, limits: Limits, clock: Clock, mailbox: Mailbox) -> None:
         self._limits, self._clock, self._mailbox = limits, clock, mailbox
         self._lock = threading.Lock()
-        self._generation, self._last = secrets.token_hex(4), 0
+        self._generation, self._epochs = secrets.token_hex(4), 0
         self._rooms: OrderedDict[str, _Room] = OrderedDict()  # by last publish
         self._results: OrderedDict[str, tuple[float, Receipt]] = OrderedDict()
         self._wanted: set[str] = set()
@@ -150,9 +150,11 @@ class MemoryBroker:
         self._expire(now)
         if draft.key and draft.key in self._results:
             return replace(self._results[draft.key][1], duplicate=True)
-        self._last = max(self._last + 1, int(now * 1000) * 1024)
+        recorded = self._recorded(draft) if draft.retry else None
+        if recorded is not None:
+            return recorded
         places = tuple(self._place(room, now) for room in unique(draft.rooms))
-        publication = publish_draft(draft, draft.id or f"{self._last:014x}", places)
+        publication = publish_draft(draft, places)
         record = publication.record()
         for place in places:
             self._rooms[place.room].add(record, self._limits, now)
@@ -162,10 +164,20 @@ class MemoryBroker:
         self._mailbox.post([self._delivery(place.room, record) for place in places if place.room in self._wanted])
         return receipt
 
+    def _recorded(self, draft: Draft) -> Receipt | None:
+        """The receipt of an earlier attempt, when a history still has the event."""
+        begin = draft.id.encode() + b"\t"
+        for room in (self._rooms[name] for name in draft.rooms if name in self._rooms):
+            for entry in reversed(room.entries):
+                if entry.record.startswith(begin):
+                    return Receipt(draft.id, parse_record(entry.record).places, duplicate=True)
+        return None
+
     def _place(self, name: str, now: float) -> Placed:
         room = self._rooms.get(name)
         if room is None:
-            room = self._rooms[name] = _Room(f"{self._generation}-{base36(self._last)}")
+            self._epochs += 1
+            room = self._rooms[name] = _Room(f"{self._generation}-{base36(self._epochs)}")
         self._rooms.move_to_end(name)
         room.age_out(self._limits, now)
         room.seq += 1

@@ -1,26 +1,26 @@
 """Several partitions as one backend: rooms are divided over them, everything else is in partition 0.
 
-Each partition is a `RedisBackend` of its own, with its clock, generation, connections and live connection.  An event
-whose rooms are in several partitions is recorded in each with the rooms it has there: first in its home, the
-partition of its first room, which gives it the id; then, under that id and the same idempotency key, in the others.
+Each partition is a `RedisBackend` of its own, with its generation, connections and live connection.  An event whose
+rooms are in several partitions is recorded in each, with the rooms it has there and under the same id.
 """
 
 from __future__ import annotations
 
 import threading
 import time
+from collections import OrderedDict
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
-from typing import TypeVar
+from typing import Final, TypeVar
 
 from wsapp.backends.records import check_draft
 from wsapp.backends.redis_broker import RedisBackend
 from wsapp.backends.redis_line import open_lines
 from wsapp.backends.redis_presence import PartitionedPresence
 from wsapp.core.api_keys import ApiKeys
-from wsapp.core.events import Draft, Placed, Position
-from wsapp.core.partitions import SPREAD, Wave, partition_of, waves
+from wsapp.core.events import Draft, Position
+from wsapp.core.partitions import SPREAD, partition_of, spread
 from wsapp.core.ports import (
     Backend,
     Broker,
@@ -39,39 +39,78 @@ from wsapp.errors import BrokerUnavailable
 
 T = TypeVar("T")
 
+MOST_PARTLY: Final = 10_000  # receipts kept of calls that failed in some partition
+
 
 class PartitionedBroker:
     """`Broker` over one broker per partition, asked at the same time.  What it raises names the partition."""
 
     def __init__(self, brokers: Sequence[Broker]) -> None:
         self._brokers, self._count = tuple(brokers), len(brokers)
+        self._partly: OrderedDict[tuple[str, int], Receipt] = OrderedDict()
 
     def publish(self, drafts: Sequence[Draft]) -> list[Receipt]:
-        """As `Broker.publish`; one round trip when every event is of one partition, two for each wave else.
+        """As `Broker.publish`; one round trip, two more for each event with a key and rooms in several partitions.
 
-        An id grows in publish order over the rooms of one partition.  When a partition is away nothing is known of
-        the drafts: those of the others may be recorded, and with a key they can be repeated.
+        When a partition is away nothing is known of what was sent there.  What the others recorded is remembered: a
+        retry by this broker publishes only what is missing.
         """
         for draft in drafts:
             check_draft(draft, draft.head())
-        return [receipt for wave in waves(drafts, self._count) for receipt in self._publish_wave(wave)]
+        receipts: list[Receipt] = []
+        together: list[Draft] = []
+        for draft in drafts:
+            if draft.key and len(spread(draft.rooms, self._count)) > 1:
+                receipts += self._publish_together(together)
+                receipts.append(self._publish_keyed(draft))
+                together = []
+            else:
+                together.append(draft)
+        return receipts + self._publish_together(together)
 
-    def _publish_wave(self, wave: Wave) -> list[Receipt]:
-        receipts = self._send([_leg(draft, places, next(iter(places)), draft.id)
-                               for draft, places in zip(wave.drafts, wave.places, strict=True)])
-        numbered = [(number, _leg(wave.drafts[number], places, partition, receipts[number].id))
-                    for number, places in enumerate(wave.places) for partition in list(places)[1:]]
-        if numbered:
-            elsewhere = self._send([leg for _, leg in numbered])
-            for (number, _), receipt in zip(numbered, elsewhere, strict=True):
-                receipts[number] = _together(wave.drafts[number], receipts[number], receipt)
+    def _publish_together(self, drafts: Sequence[Draft]) -> list[Receipt]:
+        found = self._send([self._parts(draft) for draft in drafts])
+        return [_joined(draft, receipts) for draft, receipts in zip(drafts, found, strict=True)]
+
+    def _publish_keyed(self, draft: Draft) -> Receipt:
+        """The home first: it knows under which id an event with this key was published before."""
+        home, *others = self._parts(draft).items()
+        (found,) = self._send([dict([home])])
+        id = found[home[0]].id
+        (rest,) = self._send([{partition: replace(part, id=id) for partition, part in others}])
+        return _joined(draft, found | rest)
+
+    def _parts(self, draft: Draft) -> dict[int, Draft]:
+        """What each partition records of a draft; the first one is its home."""
+        rooms = spread(draft.rooms, self._count)
+        if len(rooms) == 1:
+            return dict.fromkeys(rooms, draft)
+        return {partition: replace(draft, rooms=tuple(some), flags=draft.flags + SPREAD)
+                for partition, some in rooms.items()}
+
+    def _send(self, drafts: Sequence[Mapping[int, Draft]]) -> list[dict[int, Receipt]]:
+        """Publish the parts of drafts in all partitions at the same time, in each one in the order of the drafts."""
+        receipts: list[dict[int, Receipt]] = [{} for _ in drafts]
+        sent: dict[int, list[tuple[int, Draft]]] = {}
+        for number, parts in enumerate(drafts):
+            for partition, part in parts.items():
+                known = self._partly.get((part.id, partition)) if part.retry else None
+                if known is not None:
+                    receipts[number][partition] = known
+                else:
+                    sent.setdefault(partition, []).append((number, part))
+        answers, errors = _answers({partition: partial(self._brokers[partition].publish, [part for _, part in some])
+                                    for partition, some in sent.items()})
+        for partition, found in answers.items():
+            for (number, part), receipt in zip(sent[partition], found, strict=True):
+                receipts[number][partition] = receipt
+                if errors:
+                    self._partly[part.id, partition] = receipt
+        while len(self._partly) > MOST_PARTLY:
+            self._partly.popitem(last=False)
+        if errors:
+            raise errors[0]
         return receipts
-
-    def _send(self, legs: Sequence[tuple[int, Draft]]) -> list[Receipt]:
-        chosen = _chosen([partition for partition, _ in legs])
-        found = _ask_all({partition: partial(self._brokers[partition].publish, [legs[number][1] for number in numbers])
-                          for partition, numbers in chosen.items()})
-        return _in_place(chosen, found)
 
     def read(self, queries: Sequence[HistoryQuery]) -> list[HistoryPage]:
         """As `Broker.read`."""
@@ -104,18 +143,14 @@ class PartitionedBroker:
                 for partition, numbers in _chosen([self._of(room) for room in rooms]).items()}
 
 
-def _leg(draft: Draft, places: Mapping[int, Sequence[str]], partition: int, id: str) -> tuple[int, Draft]:
-    """The part of a draft that is recorded in a partition."""
-    if len(places) == 1:
-        return partition, draft
-    return partition, replace(draft, rooms=tuple(places[partition]), flags=draft.flags + SPREAD, id=id)
-
-
-def _together(draft: Draft, home: Receipt, other: Receipt) -> Receipt:
+def _joined(draft: Draft, receipts: Mapping[int, Receipt]) -> Receipt:
     """One receipt with the places in the draft's order; a duplicate when every part is one."""
-    places: dict[str, Placed] = {place.room: place for place in (*home.places, *other.places)}
+    if len(receipts) == 1:
+        return next(iter(receipts.values()))
+    parts = list(receipts.values())
+    places = {place.room: place for part in parts for place in part.places}
     in_order = tuple(places[room] for room in dict.fromkeys(draft.rooms) if room in places)
-    return replace(home, places=in_order, duplicate=home.duplicate and other.duplicate)
+    return replace(parts[0], places=in_order, duplicate=all(part.duplicate for part in parts))
 
 
 def _chosen(partitions: Sequence[int]) -> dict[int, list[int]]:
@@ -137,8 +172,16 @@ def _number(pair: tuple[int, object]) -> int:
 
 
 def _ask_all(questions: Mapping[int, Callable[[], T]]) -> dict[int, T]:
-    """Ask all partitions at the same time: on threads, which are greenlets in a patched worker.  Raises what one of
-    them raised, with the partition; all of them have ended then."""
+    """Ask all partitions at the same time.  Raises what one of them raised, with the partition."""
+    answers, errors = _answers(questions)
+    if errors:
+        raise errors[0]
+    return answers
+
+
+def _answers(questions: Mapping[int, Callable[[], T]]) -> tuple[dict[int, T], list[Exception]]:
+    """What the partitions answer and raise, questioned at the same time: on threads, which are greenlets in a patched
+    worker."""
     answers: dict[int, T] = {}
     errors: list[Exception] = []
 
@@ -157,9 +200,7 @@ def _ask_all(questions: Mapping[int, Callable[[], T]]) -> dict[int, T]:
     last()
     for thread in threads:
         thread.join()
-    if errors:
-        raise errors[0]
-    return answers
+    return answers, errors
 
 
 class PartitionedBackend:

@@ -1,16 +1,15 @@
-"""What both twins ask of a draft, and the clock's numbers as text."""
+"""What both twins require of a draft, and how they write and read what they store."""
 
 from __future__ import annotations
 
-import re
 from collections.abc import Sequence
 from typing import Final
 
 from wsapp.core.events import Draft, Placed
+from wsapp.core.ids import CLOCK_DIGITS
 from wsapp.core.ports import Receipt
 
 _DIGITS: Final = "0123456789abcdefghijklmnopqrstuvwxyz"
-_CLOCK: Final = re.compile("[0-9a-f]{14}")
 
 
 def check_draft(draft: Draft, head: str) -> None:
@@ -19,6 +18,8 @@ def check_draft(draft: Draft, head: str) -> None:
         raise ValueError(f"{draft.event!r} is published to no room")
     if head.count("\t") != 5 or "\n" in head:
         raise ValueError(f"a tab or newline in the event's name or entity: {head!r}")
+    if len(draft.id) < CLOCK_DIGITS or not draft.id.isalnum():
+        raise ValueError(f"not an id of a draft: {draft.id!r}")
     for room in draft.rooms:
         if not room or "\t" in room or "\n" in room:
             raise ValueError(f"not a room name: {room!r}")
@@ -29,11 +30,6 @@ def read_receipt(placed: str, duplicate: bool) -> Receipt:
     number, *fields = placed.split("\t")
     places = tuple(Placed(fields[i], int(fields[i + 1]), fields[i + 2]) for i in range(0, len(fields), 3))
     return Receipt(number, places, duplicate=duplicate)
-
-
-def clock_of(id: str) -> int:
-    """The value of the broker's clock at which it gave an id; 0 for one that a worker gave."""
-    return int(id, 16) if _CLOCK.fullmatch(id) else 0
 
 
 def split_owner(owner: str) -> tuple[str, str]:

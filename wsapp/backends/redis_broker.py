@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from wsapp.backends.records import check_draft, clock_of, milliseconds, read_receipt, unique
+from wsapp.backends.records import check_draft, milliseconds, read_receipt, unique
 from wsapp.backends.redis_api_keys import RedisApiKeys
 from wsapp.backends.redis_cluster import RedisBus, RedisCluster
 from wsapp.backends.redis_critical import RedisCritical
@@ -20,7 +20,8 @@ from wsapp.backends.redis_sessions import RedisSessions
 from wsapp.backends.redis_wire import RedisPool
 from wsapp.backends.window import Window
 from wsapp.core.api_keys import ApiKeys
-from wsapp.core.events import AUTO_KEY, Draft, Position, parse_record
+from wsapp.core.events import Draft, Position, parse_record
+from wsapp.core.ids import made_ms
 from wsapp.core.ports import (
     Backend,
     Broker,
@@ -37,7 +38,6 @@ from wsapp.core.ports import (
 )
 
 PROBE_TTL = 60_000  # ms
-AUTO_TTL = 120.0  # seconds that a key made by a worker is kept: its retries come while Redis is just back
 
 
 class RedisBroker:
@@ -45,33 +45,28 @@ class RedisBroker:
 
     def __init__(self, pool: RedisPool, live: RedisLive, limits: Limits) -> None:
         self._pool, self._live, self._keys = pool, live, pool.keys
-        self._publish_script = publish_in(self._keys.partitions, self._keys.number, self._keys.sharded)
+        self._publish_script = publish_in(self._keys.partitions, self._keys.sharded)
         self._nonce = secrets.token_hex(4)
-        self._newest = 0  # of the clock, as far as this process has seen
         self._window = Window(self._publish_now)
         self._bounds: list[Argument] = [
             limits.history_size, limits.history_bytes, milliseconds(limits.history_age), milliseconds(limits.meta_ttl)]
         self._result_ttl = milliseconds(limits.result_ttl)
-        self._auto_ttl = milliseconds(min(limits.result_ttl, AUTO_TTL))
 
     def publish(self, drafts: Sequence[Draft]) -> list[Receipt]:
         """As `Broker.publish`.  Raises BrokerUnavailable, and ValueError for a draft that cannot be a record."""
         return self._window.ask(drafts) if drafts else []
 
     def _publish_now(self, drafts: Sequence[Draft]) -> list[Receipt]:
-        self._newest = max(self._newest, clock_of(self._live.last.partition(b"\t")[0].decode()))
         replies = self._pool.ask([self._publish(draft) for draft in drafts])
-        receipts = [read_receipt(placed.decode(), duplicate == 1) for duplicate, placed in replies]
-        self._newest = max(self._newest, *(clock_of(receipt.id) for receipt in receipts))
-        return receipts
+        return [read_receipt(placed.decode(), duplicate == 1) for duplicate, placed in replies]
 
     def _publish(self, draft: Draft) -> Command:
         head = draft.head()
         check_draft(draft, head)
-        ttl = self._auto_ttl if draft.key.startswith(AUTO_KEY) else self._result_ttl
+        tried = max(0, round(time.time() * 1000 - made_ms(draft.id))) if draft.retry else ""
         return self._publish_script.command(
-            self._keys.published(draft), [head, draft.body, self._nonce, *self._bounds, ttl, self._keys.room_channels,
-                                          draft.id, self._newest, *unique(draft.rooms)])
+            self._keys.published(draft), [head, draft.body, self._nonce, *self._bounds, self._result_ttl,
+                                          self._keys.room_channels, draft.id, tried, *unique(draft.rooms)])
 
     def read(self, queries: Sequence[HistoryQuery]) -> list[HistoryPage]:
         """As `Broker.read`.  The timeout is that of the next bytes: a long answer may take longer as a whole."""

@@ -60,11 +60,6 @@ class RedisKeys:
         return f"{self.prefix}{{{self.partition}}}:"
 
     @property
-    def clock(self) -> str:
-        """STRING: the last id given, as a decimal number."""
-        return f"{self.base}clock"
-
-    @property
     def generation(self) -> str:
         """HASH `token`, `run`: which server's life the epochs belong to; `partitions`: of how many this is one."""
         return f"{self.base}generation"
@@ -158,7 +153,7 @@ class RedisKeys:
 
     def published(self, draft: Draft) -> list[str]:
         """The keys that publish.lua declares for a draft, in its order."""
-        names = [self.clock, self.generation]
+        names = [self.generation]
         for room in dict.fromkeys(draft.rooms):
             names += (self.stream(room), self.meta(room))
         if draft.key:

@@ -63,7 +63,6 @@ class RedisLive:
         self._away, self._reason = True, "the live connection was not started"
         self._asked_at: float | None = None
         self._heard, self._silent = 0.0, ""
-        self.last = b""  # the record that came last
         self.lost: Callable[[], None] = _nothing
 
     def start(self, boot: str, on_record: Callable[[str, bytes], None], on_gap: Callable[[], None],
@@ -270,7 +269,6 @@ class RedisLive:
                 if room is None:
                     self._other(message[1], message[2])
                     continue
-                self.last = message[2]
                 try:
                     on_record(room, message[2])
                 except Exception:

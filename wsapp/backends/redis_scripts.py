@@ -57,19 +57,19 @@ SCRIPTS: Final = (PRESENCE_SYNC, PRESENCE_UPDATE, PRESENCE_MEMBERS, PRESENCE_WAT
                   REVOKE, PUBLISH, HISTORY, GENERATION, SESSION_SAVE, SESSION_TAKE, SESSION_DROP, CRITICAL_KEEP,
                   CRITICAL_DUE, CRITICAL_CLAIM, CRITICAL_SEND, CRITICAL_RETRY, CRITICAL_ACK, CRITICAL_REQUEUE)
 BY_SHA: Final = {script.sha: script for script in SCRIPTS}
-_ALONE: Final = "local STEP, PLACE, SEND = 1, 0, 'PUBLISH'"
+_ALONE: Final = "local PARTITIONS, SEND = 1, 'PUBLISH'"
 
 
-def publish_in(partitions: int, number: int, sharded: bool) -> Script:
+def publish_in(partitions: int, sharded: bool) -> Script:
     """publish.lua for one of several partitions, or for sharded channels."""
     if partitions == 1 and not sharded:
         return PUBLISH
-    line = f"local STEP, PLACE, SEND = {partitions}, {number}, '{'SPUBLISH' if sharded else 'PUBLISH'}'"
+    line = f"local PARTITIONS, SEND = {partitions}, '{'SPUBLISH' if sharded else 'PUBLISH'}'"
     script = _named(PUBLISH.text.replace(_ALONE, line, 1))
     return BY_SHA.setdefault(script.sha, script)
 
 
-def scripts_in(partitions: int, number: int, sharded: bool) -> tuple[Script, ...]:
+def scripts_in(partitions: int, sharded: bool) -> tuple[Script, ...]:
     """What a connection for one of several partitions loads."""
-    publish = publish_in(partitions, number, sharded)
+    publish = publish_in(partitions, sharded)
     return tuple(publish if script is PUBLISH else script for script in SCRIPTS)

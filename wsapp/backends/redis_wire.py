@@ -242,7 +242,7 @@ def open_wire(address: Address, keys: RedisKeys, timeout: float) -> RedisWire:
         server, replication = replies[len(greeting):len(greeting) + 2]
         if _told(replication, "role") == "slave":
             raise hiredis.ReplyError("READONLY it is a replica")
-        command = GENERATION.command([keys.generation, keys.clock],
+        command = GENERATION.command([keys.generation],
                                      [_told(server, "run_id"), secrets.token_hex(4), keys.partitions])
         (token,) = wire.ask([command], remaining(deadline))
         if isinstance(token, hiredis.ReplyError):
@@ -254,7 +254,7 @@ def open_wire(address: Address, keys: RedisKeys, timeout: float) -> RedisWire:
 
 
 def _scripts(keys: RedisKeys) -> Sequence[Script]:
-    return scripts_in(keys.partitions, keys.number, keys.sharded)
+    return scripts_in(keys.partitions, keys.sharded)
 
 
 def _told(info: object, name: str) -> str:

@@ -129,7 +129,7 @@ _SUMMARIES: Final = {
     "connect": "The `auth` of CONNECT.", "connect-error": "The data of CONNECT_ERROR.",
 }
 _AUTH: Final = {"type": "object", "properties": {
-    "token": _TOKEN, "sessionId": _TEXT, "wsapp": {"const": 1}, "recovery": {"const": "offset"},
+    "token": _TOKEN, "sessionId": _TEXT, "wsapp": {"const": 1},
     "positions": _map(_ref("Position"))}}
 
 

@@ -8,7 +8,7 @@ from typing import Any, Final
 
 from marshmallow import fields
 
-from wsapp.core.events import KINDS, Position, Publication, strict_loads
+from wsapp.core.events import KINDS, Position, strict_loads
 from wsapp.core.ports import HistoryPage, HistoryQuery
 from wsapp.errors import BrokerUnavailable, ErrorCode, PayloadError, RequestError, WsappError
 from wsapp.runtime.event_blueprint import Answer, Call, EventBlueprint
@@ -234,7 +234,7 @@ def history(call: Call, request: History) -> Answer:
     if request.room not in call.session.subs:
         raise _not_subscribed(request.room)
     page = read_history(call.hub, request)
-    return history_answer(page, [call.session.as_seen(one) for one in page.publications])
+    return history_answer(page)
 
 
 def read_history(hub: Hub, request: History) -> HistoryPage:
@@ -250,8 +250,8 @@ def read_history(hub: Hub, request: History) -> HistoryPage:
     return replace(page, publications=tuple(one for one in page.publications if one.seq(page.room) < request.before))
 
 
-def history_answer(page: HistoryPage, publications: Sequence[Publication] | None = None) -> Answer:
-    """A page as clients and callers of the server API get it; `publications` stand in for those of the page."""
+def history_answer(page: HistoryPage) -> Answer:
+    """A page as clients and callers of the server API get it."""
     events = [{"event": one.event, "data": strict_loads(one.data_json(page.room)), "id": one.id, "ts": one.ts,
-               "seq": one.seq(page.room)} for one in (page.publications if publications is None else publications)]
+               "seq": one.seq(page.room)} for one in page.publications]
     return {"room": page.room, "epoch": page.head.epoch, "seq": page.head.seq, "first": page.first, "events": events}

@@ -10,6 +10,7 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import Final
 
 from wsapp.core.events import Draft
@@ -26,8 +27,8 @@ LAST_RETRY: Final = 2.0
 class Outlet:
     """Publishes what is `put`, in order, on a thread of its own.
 
-    After an interruption the batch under way is sent again, so up to 500 lines may be published twice, never
-    fewer than once.  `connect` is called on that thread, again after each failure.
+    After an interruption what was under way is sent again as a retry, so that no line is recorded twice while the
+    history keeps it.  `connect` is called on that thread, again after each failure.
     """
 
     def __init__(self, connect: Callable[[], Emitter], warn: Callable[[str], None]) -> None:
@@ -121,6 +122,8 @@ class Outlet:
                 done = len(self._emitter.publish_many(self._batch))
             except PublishInterrupted as error:
                 done = len(error.receipts)
+                for at in range(done, done + error.unknown):
+                    self._batch[at] = replace(self._batch[at], retry=True)
                 self._lost_redis(error, pause)
                 pause = min(2 * pause, LAST_RETRY)
             except (BrokerUnavailable, SettingsError) as error:

@@ -12,17 +12,17 @@ The *text* is the Socket.IO packet (protocol v5, section "Packet encoding") insi
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import IntEnum, StrEnum
 from typing import Any, Final, NamedTuple
 
 from wsapp.core.depth import TOO_DEEP
+from wsapp.core.ids import new_id
 from wsapp.errors import PayloadError
 
 MIN_PRIORITY: Final = 0
 MAX_PRIORITY: Final = 10
 DEFAULT_PRIORITY: Final = 5
-AUTO_KEY: Final = "~"  # begins the idempotency keys that a worker makes itself, kept for a shorter time
 CRITICAL_PRIORITY: Final = 9  # from here on an event bypasses the throttle
 
 KINDS: Final = ("agent", "task", "project")  # of rooms
@@ -42,7 +42,6 @@ class Profile(IntEnum):
 
     PLAIN = 0
     SDK = 1
-    OFFSET = 2
 
 
 class Lane(StrEnum):
@@ -72,10 +71,9 @@ class Position(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Draft:
-    """A checked event that is not yet published.  `body` is its data as JSON; `rooms[0]` is its home.  `id` is set
-    only when watchers have seen it under that id already, while the broker was away; `origin` is the id they would
-    have seen (or have, where both are set: the publish was tried, and its answer did not come), by which its worker
-    knows it again when the broker took it after all, and by which it is replayed to those who got it so."""
+    """A checked event that is not yet published.  `body` is its data as JSON; `rooms[0]` is its home.  `id` is made
+    with the draft and is the event's id everywhere.  `retry`: an attempt to publish it was made before and its answer
+    did not come, so the broker looks whether it is recorded already."""
 
     event: str
     rooms: tuple[str, ...]
@@ -86,12 +84,12 @@ class Draft:
     entity: str = ""
     flags: str = ""
     key: str = ""
-    id: str = ""
-    origin: str = ""
+    id: str = field(default_factory=new_id)
+    retry: bool = False
 
     def head(self) -> str:
         """The middle of the record's header, between `id` and the rooms, which the broker adds."""
-        flags = _written_flags(self.flags, self.origin)
+        flags = self.flags or "-"
         return f"{self.ts}\t{self.priority}\t{flags}\t{self.lane.value}\t{self.entity}\t{self.event}"
 
 
@@ -130,20 +128,15 @@ def body_flags(data: object) -> str:
     return ("" if "id" in data else "i") + ("" if "seq" in data else "s")
 
 
-def _written_flags(flags: str, origin: str) -> str:
-    """The flags' field of a record: letters, and the origin behind a tilde."""
-    return f"{flags or '-'}~{origin}" if origin else flags or "-"
-
-
 class Publication:
     """A recorded event as a worker holds it.  `texts` caches the encodings that its clients share."""
 
-    __slots__ = ("body", "entity", "event", "flags", "id", "lane", "origin", "places", "priority", "texts", "ts")
+    __slots__ = ("body", "entity", "event", "flags", "id", "lane", "places", "priority", "texts", "ts")
 
     def __init__(self, id: str, ts: int, priority: int, flags: str, lane: Lane, entity: str, event: str,
-                 places: tuple[Placed, ...], body: bytes, origin: str = "") -> None:
+                 places: tuple[Placed, ...], body: bytes) -> None:
         self.id, self.ts, self.priority, self.flags, self.lane = id, ts, priority, flags, lane
-        self.entity, self.event, self.places, self.body, self.origin = entity, event, places, body, origin
+        self.entity, self.event, self.places, self.body = entity, event, places, body
         self.texts: dict[tuple[Profile, str], Any] = {}
 
     def __repr__(self) -> str:
@@ -188,31 +181,19 @@ class Publication:
         head = b"42[" + strict_dumps(self.event).encode() + b"," + self.data_json(room)
         if profile is Profile.PLAIN:
             return head + b"]"
-        if profile is Profile.SDK:
-            return head + b"," + self.meta_json() + b"]"
-        return head + b',"' + self.id.encode() + b'"]'
-
-    def renamed(self, id: str) -> Publication:
-        """The same publication under another id, made once."""
-        key = (Profile.PLAIN, "~" + id)
-        other: Publication | None = self.texts.get(key)
-        if other is None:
-            other = self.texts[key] = Publication(id, self.ts, self.priority, self.flags, self.lane, self.entity,
-                                                  self.event, self.places, self.body, self.origin)
-        return other
+        return head + b"," + self.meta_json() + b"]"
 
     def record(self) -> bytes:
         """The inverse of `parse_record`."""
         places = "".join(f"\t{p.room}\t{p.seq}\t{p.epoch}" for p in self.places)
-        flags = _written_flags(self.flags, self.origin)
-        head = f"{self.id}\t{self.ts}\t{self.priority}\t{flags}\t{self.lane.value}\t{self.entity}"
+        head = f"{self.id}\t{self.ts}\t{self.priority}\t{self.flags or '-'}\t{self.lane.value}\t{self.entity}"
         return f"{head}\t{self.event}{places}\n".encode() + self.body
 
 
-def publish_draft(draft: Draft, id: str, places: tuple[Placed, ...]) -> Publication:
+def publish_draft(draft: Draft, places: tuple[Placed, ...]) -> Publication:
     """The publication a draft becomes once the broker has numbered it."""
-    return Publication(id, draft.ts, draft.priority, draft.flags, draft.lane, draft.entity, draft.event,
-                       places, draft.body, draft.origin)
+    return Publication(draft.id, draft.ts, draft.priority, draft.flags, draft.lane, draft.entity, draft.event,
+                       places, draft.body)
 
 
 _LANES: Final = {lane.value: lane for lane in Lane}
@@ -225,12 +206,12 @@ def parse_record(record: bytes) -> Publication:
     places = fields[7:]
     if not places or len(places) % 3 or fields[4] not in _LANES:
         raise ValueError(f"a record of {len(fields)} fields")
-    flags, _, origin = fields[3].partition("~")
+    flags = fields[3].partition("~")[0]  # before publishers made the ids an origin stood behind a tilde
     flags = "" if flags == "-" else flags
     return Publication(
         fields[0], int(fields[1]), int(fields[2]), flags, _LANES[fields[4]], fields[5], fields[6],
         tuple(Placed(places[i], int(places[i + 1]), places[i + 2]) for i in range(0, len(places), 3)),
-        record[end + 1:], origin)
+        record[end + 1:])
 
 
 def packet(event: str, *args: object) -> bytes:

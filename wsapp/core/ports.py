@@ -18,8 +18,8 @@ from wsapp.core.events import Draft, Placed, Position, Publication
 @dataclass(frozen=True, slots=True)
 class Receipt:
     """What became of a publish.  `status` is `accepted` (Redis has it), `queued` (waits in the outbox) or
-    `local_only` (served on this worker, recorded nowhere).  `duplicate`: the key had been published before, and
-    the id and places are those of the first time."""
+    `local_only` (served on this worker, recorded nowhere).  `duplicate`: the event, or one with its key, had been
+    published before, and the id and places are those of the first time."""
 
     id: str
     places: tuple[Placed, ...]
@@ -86,8 +86,9 @@ class Broker(Protocol):
     def publish(self, drafts: Sequence[Draft]) -> list[Receipt]:
         """Number, record, trim and fan out each draft, in one round trip for all of them, atomically for each one.
 
-        An id grows in publish order over all rooms; seq is contiguous from 1 per room and epoch.  A draft with a
-        key that was published in the last `result_ttl` seconds is not published again.
+        The event's id is that of the draft; seq is contiguous from 1 per room and epoch.  A draft that is a `retry`
+        is not recorded again when its history still has it, nor one with a key that was published in the last
+        `result_ttl` seconds: the receipt is that of the first time, and `duplicate`.
         """
         ...
 
@@ -112,7 +113,7 @@ class Broker(Protocol):
 @dataclass(frozen=True, slots=True)
 class SavedSession:
     """What survives a connection for `session_ttl` seconds.  `positions` are the confirmed ones, `watching` the rooms
-    whose presence it asked for, `seen` ids under which it got what is perhaps recorded under another."""
+    whose presence it asked for."""
 
     session_id: str
     user_id: str
@@ -120,7 +121,6 @@ class SavedSession:
     positions: Mapping[str, Position]
     metadata: Mapping[str, object] = field(default_factory=dict)
     watching: tuple[str, ...] = ()
-    seen: tuple[str, ...] = ()
 
 
 ANONYMOUS = "anon:"  # begins the user ids of those who gave no name

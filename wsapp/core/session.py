@@ -16,7 +16,6 @@ if TYPE_CHECKING:
 
 PROFILES: Final = len(Profile)
 MUCH: Final = 256  # unconfirmed events in one room
-MOST_SEEN: Final = 256  # ids remembered per session
 
 
 class State(IntEnum):
@@ -121,7 +120,7 @@ class Session:
     """One watcher, from CONNECT until its state lapses.  Owned by one connection at a time (`owner`)."""
 
     __slots__ = ("_looked", "connected_at", "dirty", "id", "last_seen", "metadata", "owner", "peer", "profile",
-                 "queue", "received", "seen", "sent", "sid", "subs", "untold", "user_id", "watching")
+                 "queue", "received", "sent", "sid", "subs", "untold", "user_id", "watching")
 
     def __init__(self, id: str, sid: str, user_id: str, owner: str, profile: Profile, peer: Peer, queue: UserQueue,
                  now: float, metadata: dict[str, object] | None = None) -> None:
@@ -133,7 +132,6 @@ class Session:
         self.received = self.sent = self._looked = 0
         self.dirty = False
         self.untold: list[Shed] | None = None  # shed, but not yet told: the client does not read
-        self.seen: tuple[str, ...] = ()  # ids under which it got what may be recorded under another, oldest first
         self.watching: frozenset[str] = frozenset()  # rooms whose presence it asked for
 
     def __repr__(self) -> str:
@@ -150,17 +148,6 @@ class Session:
         if dropped and not lanes.depth:
             del self.queue.lanes[self.sid]
         return sum(1 + waiting.merged for waiting in dropped)
-
-    def has_seen(self, id: str) -> None:
-        """It gets an event under an id that the broker may not know: the publish was tried, its answer is lost."""
-        self.seen = (*self.seen, id)[-MOST_SEEN:]
-        self.dirty = True
-
-    def as_seen(self, publication: Publication) -> Publication:
-        """A recorded publication as this client knows it: under the id that it got first."""
-        if self.seen and publication.origin in self.seen and publication.id != publication.origin:
-            return publication.renamed(publication.origin)
-        return publication
 
     def rerouted(self, box: Any) -> None:
         """The peer's `direct` has changed, or whether it may be written to."""

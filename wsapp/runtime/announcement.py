@@ -18,6 +18,8 @@ def announce(settings: Settings, identified: bool, page: str, addresses: Iterabl
     `identified`: the application names its users itself.  `addresses` are those of the listening sockets, as
     `getsockname` gives them.
     """
+    if settings.redis_url is None:
+        log.info("wsapp: REDIS_URL is unset: only this process can publish, and nothing is kept when it ends")
     for address in addresses:
         if not isinstance(address, tuple):
             continue  # a Unix socket is for a proxy on this machine

@@ -14,19 +14,17 @@ from wsapp.core.session import Session
 from wsapp.transport.frames import Frame, Squeeze, joined
 
 
-def batch_frames(batches: list[Batch], profile: Profile, last: bool = True) -> Iterator[tuple[Frame, int]]:
-    """Frames and how many publications each delivers.  The sdk profile gets everything in one `batch` frame.  Unless
-    these are the `last` that wait the offset profile gets no offsets: what still waits may be older."""
+def batch_frames(batches: list[Batch], profile: Profile) -> Iterator[tuple[Frame, int]]:
+    """Frames and how many publications each delivers.  The sdk profile gets everything in one `batch` frame."""
     if profile is Profile.SDK and (len(batches) > 1 or len(batches[0].waits) > 1):
         yield _shared(batches, profile, _sdk_batch), sum(len(batch.waits) for batch in batches)
         return
-    single = Profile.PLAIN if profile is Profile.OFFSET and not last else profile
     for batch in batches:
         if profile is Profile.PLAIN and batch.event == THOUGHT and len(batch.waits) > 1:
             yield _shared([batch], profile, _plain_thoughts), len(batch.waits)
         else:
             for wait in batch.waits:
-                yield single_frame(wait.item, single, batch.room), 1
+                yield single_frame(wait.item, profile, batch.room), 1
 
 
 def send_joined(session: Session, frames: list[Frame], squeeze: Squeeze) -> None:

@@ -242,14 +242,10 @@ class CriticalDelivery:
                 self.on_copy(session, publication)
 
     def _frame(self, publication: Publication, session: Session) -> Any:
-        """The frame as it was sent first.  For the offset profile without its offset where that can be left out: an
-        old one would move the client's position back."""
+        """The frame as it was sent first."""
         rooms = [place.room for place in publication.places]
         room = next((name for name in rooms if name in session.subs), rooms[0])
-        profile = session.profile
-        if profile is Profile.OFFSET and not publication.body.startswith(b'"'):
-            profile = Profile.PLAIN
-        return self._frame_of(publication, profile, room)
+        return self._frame_of(publication, session.profile, room)
 
     def _tell_dead(self, user: str, id: str, outcome: UserDelivery | None) -> None:
         if outcome is not None and outcome.state is Fate.DEAD:

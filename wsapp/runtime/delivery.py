@@ -9,16 +9,15 @@ from __future__ import annotations
 
 import logging
 import time
-from collections import deque
 from collections.abc import Callable, Sequence
 from typing import Final
 
 import gevent
 
 from wsapp.core.catch_up import Pace
-from wsapp.core.events import Placed, Position, Publication, packet, parse_record
+from wsapp.core.events import Position, Publication, packet, parse_record
 from wsapp.core.history import Join, More, Reason, Recovered, Refused, Verdict
-from wsapp.core.ports import Broker, HistoryPage, Receipt
+from wsapp.core.ports import Broker, HistoryPage
 from wsapp.core.registry import Registry, Room
 from wsapp.core.session import State, Tail
 from wsapp.errors import BrokerUnavailable
@@ -35,7 +34,6 @@ REACH: Final = 2.0  # seconds in which a room that begins anew has been read
 LOOK: Final = 0.005
 PRECEDENCE: Final = 1.0  # seconds for which a room that was healed waits for another one
 SOON: Final = 0.001
-RECENT: Final = 1000  # live records whose origins are remembered
 
 
 class Delivery:
@@ -48,7 +46,6 @@ class Delivery:
         self.pace, self.partitions = Pace(), 1
         self._heals = 0  # rooms that are being healed now
         self.reads = SharedReads(broker, self._stands, clock)
-        self._origins: deque[tuple[str, str, tuple[Placed, ...]]] = deque(maxlen=RECENT)
         fanout.turns.caught_up = self._read_on
 
     def _stands(self, name: str) -> Position | None:
@@ -63,17 +60,10 @@ class Delivery:
         if room is None:
             return
         publication = parse_record(record)
-        if publication.origin:
-            self._origins.append((publication.origin, publication.id, publication.places))
         for place in publication.places:
             if place.room == name:
                 self._offer(room, publication, place.seq, place.epoch)
                 return
-
-    def arrived(self, origin: str) -> Receipt | None:
-        """What Redis would have answered to a publish whose record came live a moment ago; None when it did not."""
-        found = next((one for one in self._origins if one[0] == origin), None)
-        return Receipt(found[1], found[2]) if found is not None else None
 
     def on_gap(self) -> None:
         """Live records may have been lost: every room reads on from where it stands."""

@@ -8,6 +8,7 @@ send.
 from __future__ import annotations
 
 import time
+from collections import deque
 from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Final
@@ -16,6 +17,7 @@ import gevent
 from gevent.event import Event
 
 from wsapp.core.events import Lane, Profile, Publication, packet
+from wsapp.core.ids import made_ms
 from wsapp.core.lanes import SHED_SNAPSHOTS, Batch, Shed, Waiting, coalesce
 from wsapp.core.registry import Registry, Room, Turn
 from wsapp.core.session import PROFILES, Session, State, Subscription
@@ -30,6 +32,7 @@ from wsapp.transport.outbox import RELIEVED
 
 VARIANTS: Final = 2 * PROFILES  # each profile, plain and compressed
 FEW: Final = 16  # members that are served on the spot: to wait for more that could go with it does not pay
+RECENT: Final = 1000  # live records remembered, for a publish whose record came and whose answer did not
 MOST_UNTOLD: Final = 100  # separate runs of shed events kept for a client that does not read
 
 
@@ -41,6 +44,7 @@ class Fanout:
         self.registry, self.throttler, self.metrics, self._clock = registry, throttler, metrics, clock
         self.turns = Turns(self._serve_turn, self._may_go)
         self.unrecorded = Unrecorded()
+        self._recent: deque[tuple[str, str]] = deque(maxlen=RECENT)  # (room, id)
         self._waiting_flush = Event()
         throttler.on_emit(self._emit)
         throttler.on_shed(self._tell_shed)
@@ -53,6 +57,7 @@ class Fanout:
 
     def pass_on(self, room: Room, publication: Publication, seq: int) -> None:
         """A publication of a room, in its turn: held by members that still recover, served to the live ones."""
+        self._recent.append((room.name, publication.id))
         for sub in room.recovering():
             if sub.join is not None:
                 sub.join.hold(publication, seq)
@@ -114,18 +119,20 @@ class Fanout:
     # -- unrecorded
 
     def serve_unrecorded(self, publication: Publication) -> None:
-        """Pass a publication to this worker's members while the broker is away.  When it comes back with a number,
-        those who have it are left out."""
+        """Pass a publication to this worker's members while the broker is away, but to those who have it: its record
+        may have come though the answer did not.  When it comes back with a number, all of them are left out."""
         served: set[Session] = set()
-        for place in publication.places:
-            room = self.registry.rooms.get(place.room)
-            for sub in room.live() if room is not None else ():
+        rooms = [room for place in publication.places if (room := self.registry.rooms.get(place.room)) is not None]
+        for room in rooms:
+            if (room.name, publication.id) in self._recent:
+                served.update(sub.session for sub in room.live())
+        had = len(served)
+        for room in rooms:
+            for sub in room.live():
                 if sub.session not in served:
                     served.add(sub.session)
-                    sub.session.peer.push(self.frame(publication, sub.session.profile, place.room))
-                    if publication.origin:  # it may be recorded already, under an id that nobody here knows
-                        sub.session.has_seen(publication.id)
-        self.metrics.sent += len(served)
+                    sub.session.peer.push(self.frame(publication, sub.session.profile, room.name))
+        self.metrics.sent += len(served) - had
         if publication.critical and self.critical is not None:
             self.critical.later(publication, {session.user_id for session in served})
         self.unrecorded.remember(publication, served)
@@ -138,8 +145,6 @@ class Fanout:
         now = self._clock()
         name, serial, bypass = room.name, publication.id, publication.lane is Lane.CRITICAL
         earlier = earlier_rooms(publication, name)
-        if bypass:
-            subs = self._overtake(room, publication, seq, subs)
         encoded: list[tuple[bytes, int] | None] = [None] * VARIANTS
         served, live = 0, State.LIVE
         for sub in subs:
@@ -168,21 +173,6 @@ class Fanout:
             sub.count += 1
             served += 1
         self._count(publication, served)
-
-    def _overtake(self, room: Room, publication: Publication, seq: int,
-                  subs: Sequence[Subscription]) -> Sequence[Subscription]:
-        """What passes the lanes goes without its offset to whom something older waits there for: a recovery from that
-        offset would begin too late.  Returns the others."""
-        behind = {sub for sub in subs if sub.session.profile is Profile.OFFSET and sub.session.lanes() is not None
-                  and sub.state is State.LIVE and sub.sent < seq}
-        earlier = earlier_rooms(publication, room.name)
-        for sub in behind:
-            sub.sent = seq
-            if not comes_through(sub.session, earlier):
-                sub.session.peer.push(self.frame(publication, Profile.PLAIN, room.name))
-                sub.count += 1
-                self._count(publication, 1)
-        return [sub for sub in subs if sub not in behind] if behind else subs
 
     def _serve_joined(self, room: Room, turn: Turn, subs: Sequence[Subscription]) -> list[Subscription]:
         """Send what waited for its turn in one piece to each who takes all of it now; returns the others."""
@@ -249,7 +239,7 @@ class Fanout:
         if served:
             self.metrics.sent += served
             self.metrics.delivered += served
-            self.metrics.took(max(0.0, time.time() * 1000 - published_ms(publication)), served)
+            self.metrics.took(max(0.0, time.time() * 1000 - made_ms(publication.id)), served)
 
     def frame(self, publication: Publication, profile: Profile, room: str) -> Frame:
         """The shared frame of a publication for all clients of a profile that get it through a room."""
@@ -299,7 +289,7 @@ class Fanout:
             return
         if session.untold:
             self._tell_untold(session)
-        for frame, count in batch_frames(batches, session.profile, session.lanes() is None):
+        for frame, count in batch_frames(batches, session.profile):
             session.peer.push(frame)
             session.sent += 1
             self.metrics.sent += 1
@@ -343,8 +333,3 @@ def comes_through(session: Session, earlier: frozenset[str]) -> bool:
 
 def _plain(_payload: bytes) -> None:
     return None
-
-
-def published_ms(publication: Publication) -> float:
-    """When the broker took it, in ms of its clock: the id is a hybrid clock of 1024 steps a millisecond."""
-    return int(publication.id[:14], 16) / 1024

@@ -3,14 +3,34 @@
 from __future__ import annotations
 
 import logging
+import threading
 from collections.abc import Callable
-from typing import Final
+from functools import partial
+from typing import Final, ParamSpec
 
 import gevent
+from gevent import monkey
 
 log = logging.getLogger(__name__)
 
+P = ParamSpec("P")
+
 RESTART_PAUSE: Final = 0.5  # seconds
+
+
+def on_the_hub(call: Callable[P, None]) -> Callable[P, None]:
+    """A function for other threads to call in place of `call`, which then runs in this thread's event loop, in order.
+    In a patched process it is `call` itself, since threads are greenlets there; only tests run unpatched."""
+    if monkey.is_module_patched("threading"):
+        return call
+    loop, home = gevent.get_hub().loop, threading.get_ident()
+
+    def called(*args: P.args, **kwargs: P.kwargs) -> None:
+        if threading.get_ident() == home:
+            call(*args, **kwargs)
+        else:
+            loop.run_callback_threadsafe(partial(call, *args, **kwargs))
+    return called
 
 
 class Greenlets:

@@ -17,6 +17,7 @@ class Hosted:
     hub: Hub
 
     def __init__(self) -> None:
+        super().__init__()
         self._hooks: dict[str, list[Callable[..., object]]] = {"connect": [], "subscribe": [], "disconnect": []}
         self._host = HostHooks()
 

@@ -6,7 +6,6 @@ import logging
 import random
 import re
 import time
-from collections import OrderedDict
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from itertools import islice
@@ -33,7 +32,6 @@ SESSION_ID: Final = re.compile(r"[A-Za-z0-9_-]{16,64}")
 SAVE_BATCH: Final = 500
 SAVE_INTERVAL: Final = 2.0  # seconds until a newly confirmed position is saved at the latest
 SLOT: Final = 0.005  # seconds between two clients' returns after a drain
-MOST_GONE: Final = 10_000  # sessions that have gone and had seen what may be recorded under another id
 SLOT_LOOK: Final = 0.25  # seconds between looks whether anybody is left to wait for
 MAX_SPREAD: Final = 5.0  # seconds over which the returns are spread at most
 
@@ -44,24 +42,21 @@ class Hello:
 
     profile: Profile = Profile.PLAIN
     session_id: str | None = None
-    offset: str | None = None
     positions: Mapping[str, Position] = field(default_factory=dict)
 
 
 def read_hello(auth: Mapping[str, Any] | None) -> Hello:
-    """Read the CONNECT payload: `{wsapp?: 1, recovery?: "offset", sessionId? | pid?, offset?, positions?}`.
+    """Read the CONNECT payload: `{wsapp?: 1, sessionId? | pid?, positions?}`.
 
     Keys that are not ours belong to the host application.  A malformed session id is an unknown one.  Raises
     PayloadError for positions beside a session id that are none.
     """
     auth = auth or {}
-    offsets = Profile.OFFSET if auth.get("recovery") == "offset" else Profile.PLAIN
-    profile = Profile.SDK if auth.get("wsapp") == 1 else offsets
+    profile = Profile.SDK if auth.get("wsapp") == 1 else Profile.PLAIN
     asked = auth.get("sessionId", auth.get("pid"))
-    offset = auth.get("offset")
     session_id = asked if isinstance(asked, str) and SESSION_ID.fullmatch(asked) else None
     positions = load_positions(auth.get("positions")) if session_id else {}
-    return Hello(profile, session_id, offset if isinstance(offset, str) else None, positions)
+    return Hello(profile, session_id, positions)
 
 
 @dataclass(slots=True)
@@ -91,7 +86,6 @@ class Lifecycle:
         self._save_now = Event()
         self._saved = Event()
         self._saving: set[Session] = set()  # clean, but their round trip has not ended
-        self._gone: OrderedDict[str, tuple[str, ...]] = OrderedDict()  # what sessions had seen, by their ids
 
     # -- coming
 
@@ -103,20 +97,13 @@ class Lifecycle:
         saved, reason = self._take(hello, sid, user_id, connection, until)
         if saved is None:
             session = self.connections.handle_connection(sid, connection, user_id, profile=hello.profile)
-            self._expect(session, self._gone.get(hello.session_id or "", ()))
             connection.viewer = session
             return Welcome(session, _told(session, False, 0, reason), None)
         session = self.connections.handle_connection(
             sid, connection, user_id or saved.user_id, session_id=saved.session_id, profile=hello.profile,
             metadata=saved.metadata)
         connection.viewer = session
-        self._expect(session, tuple(dict.fromkeys((*saved.seen, *self._gone.get(saved.session_id, ())))))
         return self._resume(session, connection, hello, saved, may_read, until)
-
-    def _expect(self, session: Session, seen: tuple[str, ...]) -> None:
-        session.seen = seen
-        if seen:
-            self.delivery.fanout.unrecorded.expect(session)
 
     def _take(self, hello: Hello, sid: str, user_id: str | None, connection: Connection,
               until: float) -> tuple[SavedSession | None, str | None]:
@@ -147,8 +134,6 @@ class Lifecycle:
                 raise
             self.connections.rename(session)
             return Welcome(session, _told(session, False, 0, "unavailable"), None)
-        if session.profile is Profile.OFFSET and hello.offset:
-            recovery.forget_up_to(hello.offset)
         recovery.pace(self.delivery.pace)
         if recovery.recovered:
             self.delivery.metrics.resumed += 1
@@ -230,10 +215,6 @@ class Lifecycle:
     def goodbye(self, sid: str) -> Session | None:
         """A connection has ended: its session is saved for ten minutes."""
         session = self.connections.session(sid)
-        if session is not None and session.seen:
-            self._gone[session.id] = session.seen
-            if len(self._gone) > MOST_GONE:
-                self._gone.popitem(last=False)
         try:
             return self.connections.handle_disconnection(sid)
         except BrokerUnavailable as error:

@@ -3,26 +3,28 @@
     normal -> degraded -> catching up -> normal
 
 Normally a publish is one round trip.  When Redis does not answer at once, local watchers are served immediately, the
-publication waits in a bounded outbox under an idempotency key, and everything later queues behind it, so that the
-order holds.  When Redis is back the outbox is flushed in order; a publish whose answer was lost is not doubled.
+publication waits in a bounded outbox, and everything later queues behind it, so that the order holds.  When Redis is
+back the outbox is flushed in order.  An event has one id from its draft on; what was sent to Redis before is sent as a
+retry, so that it is not recorded twice.
 """
 
 from __future__ import annotations
 
 import logging
 import random
-import secrets
 import time
 from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from enum import StrEnum
+from itertools import islice
 from typing import Final
 
 import gevent
 from gevent.event import Event
+from gevent.lock import BoundedSemaphore
 
-from wsapp.core.events import AUTO_KEY, Draft, Placed, Publication, publish_draft
+from wsapp.core.events import Draft, Placed, Publication, publish_draft
 from wsapp.core.ports import Backend, Receipt
 from wsapp.errors import BrokerUnavailable
 from wsapp.metrics import Metrics
@@ -52,10 +54,18 @@ class OutletLimits:
     age: float = 600.0
 
 
+class _Waiting:
+    """A draft in the outbox; `at` is when it came.  `tried`: it was sent, and perhaps recorded."""
+
+    __slots__ = ("at", "draft", "tried")
+
+    def __init__(self, draft: Draft, at: float, tried: bool) -> None:
+        self.draft, self.at, self.tried = draft, at, tried
+
+
 class Outlet:
     """One worker's way to the broker.  `serve(publication)` passes one to local watchers unrecorded; `told(mode)` is
-    called when the mode changes; `arrived(origin)` is the receipt of a publish whose answer was lost, but not its
-    record."""
+    called when the mode changes."""
 
     def __init__(self, publish: Callable[[Sequence[Draft]], list[Receipt]], backend: Backend, metrics: Metrics,
                  limits: OutletLimits | None = None, clock: Callable[[], float] = time.monotonic) -> None:
@@ -64,12 +74,10 @@ class Outlet:
         self.mode, self.reason = Mode.NORMAL, ""  # why Redis is away, with what to do about it
         self.serve: Callable[[Publication], None] = _nobody
         self.told: Callable[[Mode], None] = _nothing
-        self.arrived: Callable[[str], Receipt | None] = _unknown
-        self._waiting: deque[tuple[Draft, float]] = deque()
+        self._waiting: deque[_Waiting] = deque()
+        self._flushing = BoundedSemaphore()  # one attempt at a time: what is under way is not sent beside itself
         self._bytes = 0
         self._away = Event()
-        self._salt = secrets.token_hex(3)
-        self._last = 0
         self.refused = 0
 
     # -- the Publisher's broker
@@ -77,42 +85,24 @@ class Outlet:
     def publish(self, drafts: Sequence[Draft]) -> list[Receipt]:
         """As `Broker.publish`, but never raises BrokerUnavailable: the receipts say `queued` or `local_only`."""
         self._metrics.publishes += len(drafts)
-        keyed = [self._keyed(draft) for draft in drafts]
-        if self.mode is Mode.NORMAL:
+        tried = self.mode is Mode.NORMAL
+        if tried:
             try:
-                return self._send(keyed)
+                return self._send(drafts)
             except BrokerUnavailable as error:
                 self.lost(error)
-                return [self._settle(draft) for draft in keyed]
-        return [self._queue(replace(draft, id=draft.origin, origin="")) for draft in keyed]
+        return [self._queue(draft, tried) for draft in drafts]
 
-    def _settle(self, draft: Draft) -> Receipt:
-        """Its answer did not come; its record may have."""
-        return self.arrived(draft.origin) or self._queue(draft)
-
-    def _keyed(self, draft: Draft) -> Draft:
-        """Every draft has a key, so that an attempt whose answer was lost can be repeated, and says where it began,
-        so that watchers who got it here meanwhile don't get it again, or under that id.  One that is not tried before
-        it is queued is recorded under this id and needs no origin."""
-        origin = self._next_id()
-        return replace(draft, key=draft.key or AUTO_KEY + origin, origin=origin)
-
-    def _next_id(self) -> str:
-        """An id as the broker makes them, of this worker's clock, with a tail that nobody else has."""
-        self._last = max(self._last + 1, int(time.time() * 1000) * 1024)
-        return f"{self._last:014x}{self._salt}"
-
-    def _queue(self, draft: Draft) -> Receipt:
+    def _queue(self, draft: Draft, tried: bool) -> Receipt:
         self._metrics.publish_failures += 1
-        draft = replace(draft, id=draft.id or draft.origin)
         unnumbered = replace(draft, flags=draft.flags.replace("s", ""))
-        self.serve(publish_draft(unnumbered, draft.id, tuple(Placed(room, 0, "") for room in draft.rooms)))
+        self.serve(publish_draft(unnumbered, tuple(Placed(room, 0, "") for room in draft.rooms)))
         if len(self._waiting) >= self._limits.items or self._bytes + len(draft.body) > self._limits.bytes:
             self.refused += 1
             if self.refused % WARN_EVERY == 1:
                 log.error("the outbox is full: %d publications were served here only", self.refused)
             return Receipt(draft.id, (), "local_only")
-        self._waiting.append((draft, self._clock()))
+        self._waiting.append(_Waiting(draft, self._clock(), tried))
         self._bytes += len(draft.body)
         return Receipt(draft.id, (), "queued")
 
@@ -146,22 +136,21 @@ class Outlet:
 
     def _step(self) -> bool:
         """One attempt; False when Redis is still away."""
-        self._expire()
-        batch = [self._waiting[number][0] for number in range(min(BATCH, len(self._waiting)))]
-        try:
-            if batch:
-                self._send(batch)
-            else:
-                self._backend.ping()
-        except BrokerUnavailable as error:
-            self.reason = str(error)
-            self._enter(Mode.DEGRADED)
-            return False
-        for draft in batch:
-            # `flush` may be at it beside `run`: what the other one has taken out is not taken out again.
-            if self._waiting and self._waiting[0][0] is draft:
+        with self._flushing:
+            self._expire()
+            batch = list(islice(self._waiting, BATCH))
+            try:
+                if batch:
+                    self._send([_to_send(one) for one in batch])
+                else:
+                    self._backend.ping()
+            except BrokerUnavailable as error:
+                self.reason = str(error)
+                self._enter(Mode.DEGRADED)
+                return False
+            for one in batch:
                 self._waiting.popleft()
-                self._bytes -= len(draft.body)
+                self._bytes -= len(one.draft.body)
         if self._waiting:
             self._enter(Mode.CATCHING_UP)
         else:
@@ -171,8 +160,8 @@ class Outlet:
 
     def _expire(self) -> None:
         limit = self._clock() - self._limits.age
-        while self._waiting and self._waiting[0][1] < limit:
-            draft, _ = self._waiting.popleft()
+        while self._waiting and self._waiting[0].at < limit:
+            draft = self._waiting.popleft().draft
             self._bytes -= len(draft.body)
             self.refused += 1
             log.error("publication %s was given up: Redis has been away for too long", draft.id)
@@ -189,13 +178,15 @@ class Outlet:
         return len(self._waiting)
 
 
+def _to_send(waiting: _Waiting) -> Draft:
+    """The draft, as a retry when it was sent before; from now on it was."""
+    tried, waiting.tried = waiting.tried, True
+    return replace(waiting.draft, retry=True) if tried else waiting.draft
+
+
 def _nobody(_publication: Publication) -> None:
     return None
 
 
 def _nothing(_mode: Mode) -> None:
-    return None
-
-
-def _unknown(_origin: str) -> Receipt | None:
     return None

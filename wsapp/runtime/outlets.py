@@ -7,7 +7,6 @@ waits, and what follows it in its home waits behind it.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import replace
 from itertools import groupby
 from typing import Final
 
@@ -23,23 +22,12 @@ from wsapp.runtime.outlet import Mode, Outlet
 _WORSE: Final = (Mode.NORMAL, Mode.CATCHING_UP, Mode.DEGRADED)
 
 
-class PartOutlet(Outlet):
-    """The outbox of one partition.  An event that came to its home alone waits for its other partitions, under the id
-    that it has there."""
-
-    def _settle(self, draft: Draft) -> Receipt:
-        known = self.arrived(draft.origin)
-        if known is None or len(known.places) == len(set(draft.rooms)):
-            return known or self._queue(draft)
-        return self._queue(replace(draft, id=known.id))
-
-
 class Outlets:
     """As `Outlet`, over several partitions.  `told(mode)` is called when the worst mode of them changes."""
 
     def __init__(self, publish: Callable[[Sequence[Draft]], list[Receipt]], parts: Sequence[Backend],
                  metrics: Metrics) -> None:
-        self.parts = tuple(PartOutlet(publish, part, metrics) for part in parts)
+        self.parts = tuple(Outlet(publish, part, metrics) for part in parts)
         self.told: Callable[[Mode], None] = _nothing
         self.mode = Mode.NORMAL
         for outlet in self.parts:
@@ -62,16 +50,6 @@ class Outlets:
     def serve(self, serve: Callable[[Publication], None]) -> None:
         for outlet in self.parts:
             outlet.serve = serve
-
-    @property
-    def arrived(self) -> Callable[[str], Receipt | None]:
-        """As `Outlet.arrived`."""
-        return self.parts[0].arrived
-
-    @arrived.setter
-    def arrived(self, arrived: Callable[[str], Receipt | None]) -> None:
-        for outlet in self.parts:
-            outlet.arrived = arrived
 
     @property
     def reason(self) -> str:

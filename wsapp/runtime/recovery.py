@@ -15,10 +15,9 @@ from typing import Final
 import gevent
 
 from wsapp.core.catch_up import Pace, is_critical, shed_of, thin
-from wsapp.core.events import Position, Profile, Publication, packet
+from wsapp.core.events import Position, Publication, packet
 from wsapp.core.history import Join, More, Reason, Recovered, Refused
 from wsapp.core.lanes import Shed
-from wsapp.core.partitions import made_together
 from wsapp.core.registry import Registry
 from wsapp.core.session import Session, State, Subscription, Tail
 from wsapp.errors import BrokerUnavailable
@@ -26,7 +25,6 @@ from wsapp.runtime.delivery import PAGE, Delivery
 from wsapp.transport.frames import Frame
 from wsapp.transport.outbox import CROWDED, RELIEVED
 
-BROKER_ID: Final = 14  # digits of an id that the broker made; those of workers are longer
 SLICE: Final = 64  # replayed events that go out together; then everybody else gets a turn
 SLICE_BYTES: Final = 16_384
 PATIENCE: Final = 0.02  # seconds between looks at how a client keeps up; they double up to
@@ -98,27 +96,9 @@ class Recovery:
         sub.join = Tail(position.epoch)
         self._subs.append(sub)
 
-    def forget_up_to(self, id: str) -> None:
-        """Leave out what the client says it has: everything up to and including this id.  In the rooms that contain
-        the event its place counts; ids decide in the others of its partition.  An id that a worker made while Redis
-        was away proves nothing about what was recorded meanwhile, nor the other way round: rather twice than not at
-        all."""
-        if len(id) != BROKER_ID:
-            return
-        for room, found in self._found.items():
-            at = next((number for number, one in enumerate(found) if one.id == id), None)
-            self._found[room] = found[at + 1:] if at is not None else tuple(
-                one for one in found if one.id > id or len(one.id) != BROKER_ID
-                or not made_together(one.id, id, self._delivery.partitions))
-
     def pace(self, pace: Pace, *, each: bool = False) -> None:
-        """Of a room with too much to replay, skip what is neither new nor needed.  Socket.IO's own recovery is all or
-        nothing: the offset profile is refused then.  `each`: the rooms were requested one by one, so that a refused
-        one takes nothing from the others."""
-        if self.session.profile is Profile.OFFSET:
-            for room, found in self._found.items():
-                if pace.exceeded(len(found)):
-                    self.refused[room] = Refused(Reason.TOO_MANY, len(found), self.positions[room])
+        """Of a room with too much to replay, skip what is neither new nor needed.  `each`: the rooms were requested one
+        by one, so that a refused one takes nothing from the others."""
         if self.refused:
             self._drop(self.refused.keys() if each else self._found.keys() | self.refused.keys())
         for room, found in self._found.items():
@@ -178,8 +158,7 @@ class Recovery:
         """Send what was missed, in publish order, and go live."""
         session, delivery = self.session, self._delivery
         if delivery.fanout.critical is not None:
-            unacknowledged = {one.id: session.as_seen(one) for found in self._found.values() for one in found
-                              if one.critical}
+            unacknowledged = {one.id: one for found in self._found.values() for one in found if one.critical}
             self.critical = delivery.fanout.critical.replaying(session, unacknowledged.values())
         replayed: set[str] | None = set() if len(session.subs) > 1 else None
         self._replay(replayed)
@@ -210,7 +189,7 @@ class Recovery:
     def _send(self, run: list[tuple[str, Publication]]) -> None:
         if run:
             session = self.session
-            self._delivery.fanout.replay(session, [(room, session.as_seen(publication)) for room, publication in run])
+            self._delivery.fanout.replay(session, run)
             session.sent += len(run)
             self._delivery.metrics.sent += len(run)
 

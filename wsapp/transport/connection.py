@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-CLOSED, PONG, MESSAGE = b"1", b"3", ord("4")  # the first two carry nothing
+CLOSED, PONG, MESSAGE = b"1", b"3", b"4"  # the first two carry nothing
 BROKEN: Final = frozenset({CloseCode.PROTOCOL_ERROR, CloseCode.INVALID_DATA, CloseCode.TOO_BIG})
 
 SLOW_GRACE: Final = 15.0  # seconds in which a client that was cut off may read that it was
@@ -147,6 +147,11 @@ class Connection:
             return
         for frame in frames:
             self.push(frame)
+
+    @property
+    def busy(self) -> bool:
+        """Whether something that the client has sent waits or is being handled."""
+        return self._inbox is not None and self._inbox.busy
 
     def backlog(self) -> int:
         """Bytes that wait for the client to read."""
@@ -325,8 +330,7 @@ class Connection:
         if binary:
             self._enqueue(self.engine.read(self, payload), len(payload))
             return
-        kind = payload[0] if payload else -1
-        if kind == MESSAGE:
+        if payload[:1] == MESSAGE:
             self._enqueue(self.engine.read(self, payload[1:].decode()), len(payload))
         elif payload == PONG:
             self._pong()

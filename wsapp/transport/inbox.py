@@ -39,6 +39,11 @@ class Inbox:
         return any(item == kept for kept, _ in self._items or ())
 
     @property
+    def busy(self) -> bool:
+        """Whether a message waits or is being handled."""
+        return self._working
+
+    @property
     def full(self) -> bool:
         """Whether the client should be read from no more."""
         return self._items is not None and (len(self._items) >= INBOX_LIMIT or self._bytes >= self._limit)

@@ -37,7 +37,7 @@ LOSING: Final = ("redis_killed", "redis_emptied", "redis_flushed", "redis_promot
 SLOW_RATE: Final = 5.0  # frames a second of throttled watchers
 WORKER_CLOCKS: Final = (-86_400, -300, -5, 5, 300, 86_400)  # seconds that a worker's clock jumps
 REDIS_CLOCKS: Final = (-90, -30, -3, 3, 30, 90)  # and Redis's; more would be the end of what is kept by its clock
-AUTHS: Final = ({}, {"wsapp": 1}, {"recovery": "offset"})
+AUTHS: Final = ({}, {"wsapp": 1})
 
 
 class Stage:
@@ -83,7 +83,7 @@ class Stage:
         self.nodes = enter(NodeWatchers())
         url = f"http://127.0.0.1:{self.client_proxy.port}"
         for number in range(self.count):
-            throttled, auth = number % 8 == 7, dict(AUTHS[number % 3])
+            throttled, auth = number % 8 == 7, dict(AUTHS[number % len(AUTHS)])
             name = f"npm {number} {auth}" + (" throttled" if throttled else "")
             self.nodes.open(View(name, self._rooms(), throttled), url, auth, SLOW_RATE if throttled else 0)
         self.pythons = [PythonWatcher(View(f"python {number}", self._rooms()), url) for number in range(2)]

@@ -47,14 +47,14 @@ const commands = {
   // The same session a second time: what a duplicated browser tab presents.
   twin({ n, of, url }) {
     const { socket, auth, rooms, rate } = clients.get(of);
-    commands.open({ n, url, auth, rooms, rate, pid: socket._pid, offset: socket._lastOffset });
+    commands.open({ n, url, auth, rooms, rate, pid: socket._pid });
   },
-  open({ n, url, auth, rooms, rate, pid, offset }) {
+  open({ n, url, auth, rooms, rate, pid }) {
     const socket = io(url, {
       transports: ["websocket"], auth, forceNew: true, reconnectionDelay: 50, reconnectionDelayMax: 500, timeout: 4000,
       autoConnect: false,
     });
-    if (pid) Object.assign(socket, { _pid: pid, _lastOffset: offset });
+    if (pid) Object.assign(socket, { _pid: pid });
     const client = { n, socket, auth, rooms, rate };
     clients.set(n, client);
     socket.onAny((name, ...args) => {

@@ -1,6 +1,6 @@
 -- Compare the server that a new connection reached with the one the generation belongs to.
 --
--- KEYS  generation, clock
+-- KEYS  generation
 -- ARGV  1 the server's run id ('' when it does not tell)  2 a fresh random token  3 of how many partitions this is one
 -- Reply the token in force; the error PARTITIONS with the right number when the data are divided into another
 --
@@ -12,12 +12,6 @@ local partitions = stored[3] or (token and '1') or ARGV[3] -- it was not written
 if partitions ~= ARGV[3] then return redis.error_reply('PARTITIONS ' .. partitions .. ' and not ' .. ARGV[3]) end
 if not stored[3] then redis.call('HSET', KEYS[1], 'partitions', partitions) end
 if not token or (run and ARGV[1] ~= '' and run ~= ARGV[1]) then token = ARGV[2] end
-if token ~= stored[1] then
-  redis.call('HSET', KEYS[1], 'token', token)
-  -- The ids of the lost tail, too, may not be given again; by itself the clock passes them only if this server's time
-  -- is not behind the other's.  Two seconds.
-  local last = tonumber(redis.call('GET', KEYS[2]))
-  if stored[1] and last then redis.call('SET', KEYS[2], string.format('%.0f', last + 2048000)) end
-end
+if token ~= stored[1] then redis.call('HSET', KEYS[1], 'token', token) end
 if ARGV[1] ~= '' and run ~= ARGV[1] then redis.call('HSET', KEYS[1], 'run', ARGV[1]) end
 return token

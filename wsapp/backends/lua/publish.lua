@@ -1,20 +1,21 @@
 -- Publish one draft into all of its rooms: number it, record it, trim, fan it out.  Atomic.
 --
--- KEYS  clock, generation, then (stream, meta) of each room, then the result key if the draft has an idempotency key
+-- KEYS  generation, then (stream, meta) of each room, then the result key if the draft has an idempotency key
 -- ARGV  1 head  2 body  3 nonce for a missing generation  4 most entries  5 most bytes  6 age ms  7 meta ttl ms
---       8 result ttl ms  9 prefix of room channels  10 the id if watchers know one already
---       11 the newest clock value the caller has seen (0: none)  12.. the rooms
+--       8 result ttl ms  9 prefix of room channels  10 the id  11 of a retry: how long ago the id was made (ms), else ''
+--       12.. the rooms
 -- Reply {duplicate 0|1, "id\troom\tseq\tepoch[\troom\tseq\tepoch...]"}
 --
 -- Everything that can be wrong with stored state is found and mended before the first write, so that a draft is
 -- never in some of its rooms only.  Work is bounded: at most DROPPED old entries leave a room per publish.
 local DROPPED = 8
-local AHEAD = 2048000 -- two seconds: what was given and lost is not given again
-local STEP, PLACE, SEND = 1, 0, 'PUBLISH' -- of several partitions: how many, which; redis_scripts writes this line
+local LOOK, SLACK = 500, 1000 -- entries that a retry looks at in any case, and ms by which clocks may have been set
+local PARTITIONS, SEND = 1, 'PUBLISH' -- redis_scripts writes this line where there are several
 local head, body, most, most_bytes, age = ARGV[1], ARGV[2], tonumber(ARGV[4]), tonumber(ARGV[5]), tonumber(ARGV[6])
+local id, tried = ARGV[10], tonumber(ARGV[11])
 local count = #ARGV - 11
-local result = KEYS[3 + 2 * count]
-local generation = redis.call('HGET', KEYS[2], 'token')
+local result = KEYS[2 + 2 * count]
+local generation = redis.call('HGET', KEYS[1], 'token')
 
 -- A result of an older generation is void: the history it points into is gone, so the draft is published again.
 if result and generation then
@@ -24,20 +25,11 @@ if result and generation then
   end
 end
 
--- The hybrid clock: 1/1024 ms, never the same twice, never back.  Below 2^53, so exact in a Lua number.  A partition
--- takes each STEP-th number: no id is given twice, and it tells where it was made.
---
--- Where the clock is lost, or less than somebody has seen, the server's time may be behind what was given too, and who
--- comes first may not have seen the last of it, perhaps twice in a row: each life of the data begins somewhere else.
 local named = generation or ARGV[3]
-local begin = (tonumber(string.sub(named, 1, 8), 16) or 0) % AHEAD
 local time = redis.call('TIME')
 local now = tonumber(time[1]) * 1000 + math.floor(tonumber(time[2]) / 1000)
-local last, seen = tonumber(redis.call('GET', KEYS[1])) or 0, tonumber(ARGV[11])
-if seen > last then last = seen + AHEAD + begin end
-local value = math.max(last + 1, now * 1024 + begin % 1024)
-value = value + (PLACE - value) % STEP
-local id = ARGV[10] ~= '' and ARGV[10] or string.format('%014x', value)
+-- Names the histories that begin now: the server's time, and of the id what tells one millisecond's apart.
+local begun = now * 1024 + (tonumber(string.sub(id, 12, 14), 16) or 0) % 1024
 
 local function base36(number)
   local text = ''
@@ -68,11 +60,31 @@ local function state_of(stream, meta)
   return {epoch = m[1], seq = seq, first = first, bytes = bytes, oldest = oldest}
 end
 
+-- The places of an event that an earlier attempt has recorded in the stream; nil when there is none.  What came before
+-- its id was made is not looked at.
+local function places_of(stream)
+  local before, looked = '+', 0
+  repeat
+    local entries = redis.call('XREVRANGE', stream, before, '-', 'COUNT', 100)
+    for i = 1, #entries do
+      local record = entries[i][2][4]
+      if string.sub(record, 1, #id + 1) == id .. '\t' then
+        return string.match(record, '^[^\t]+' .. string.rep('\t[^\t]*', 6) .. '(\t[^\n]+)')
+      end
+    end
+    looked = looked + #entries
+    local last = entries[#entries]
+    if last then before = '(' .. last[1] end
+  until #entries < 100 or (looked >= LOOK and tonumber(last[2][2]) < now - tried - SLACK)
+end
+
 local rooms, places = {}, ''
 for i = 1, count do
-  local room = state_of(KEYS[1 + 2 * i], KEYS[2 + 2 * i])
+  local room = state_of(KEYS[2 * i], KEYS[1 + 2 * i])
+  local known = tried and not room.fresh and places_of(KEYS[2 * i])
+  if known then return {1, id .. known} end
   if room.fresh then
-    room = {fresh = true, epoch = named .. '-' .. base36(value), seq = 0, first = 1, bytes = 0, oldest = now}
+    room = {fresh = true, epoch = named .. '-' .. base36(begun), seq = 0, first = 1, bytes = 0, oldest = now}
   end
   room.seq = room.seq + 1
   places = places .. '\t' .. ARGV[11 + i] .. '\t' .. room.seq .. '\t' .. room.epoch
@@ -80,9 +92,7 @@ for i = 1, count do
 end
 local record = id .. '\t' .. head .. places .. '\n' .. body
 
--- SET first: where memory is short it is refused before anything has been written.
-redis.call('SET', KEYS[1], string.format('%.0f', value))
-if not generation then redis.call('HSET', KEYS[2], 'token', named, 'partitions', STEP) end
+if not generation then redis.call('HSET', KEYS[1], 'token', named, 'partitions', PARTITIONS) end
 
 -- How many of `entries` (the oldest ones) are over a limit, and what they weigh.
 local function over(room, entries, upto)
@@ -117,8 +127,11 @@ local function trim(stream, room)
 end
 
 for i = 1, count do
-  local stream, meta, room = KEYS[1 + 2 * i], KEYS[2 + 2 * i], rooms[i]
-  if room.fresh then redis.call('DEL', stream, meta) end
+  local stream, meta, room = KEYS[2 * i], KEYS[1 + 2 * i], rooms[i]
+  if room.fresh then
+    redis.call('HSET', meta, 'epoch', room.epoch) -- first, because it is refused where memory is short
+    redis.call('DEL', stream)
+  end
   redis.call('XADD', stream, room.seq .. '-0', 'ts', now, 'r', record)
   room.bytes = room.bytes + #record
   trim(stream, room)
