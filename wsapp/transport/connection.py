@@ -102,9 +102,7 @@ class Connection:
 
     def send(self, packet: Any) -> None:
         """Send a packet of python-engineio."""
-        encoded = packet.encode()
-        binary = isinstance(encoded, (bytes, bytearray))
-        self.push(Frame(bytes(encoded) if binary else encoded.encode(), binary))
+        self.push(_frame(packet.encode()))
 
     # -- outwards
 
@@ -340,11 +338,9 @@ class Connection:
             raise PacketError(f"not a packet of a client: {payload[:20]!r}")
 
     def _pong(self) -> None:
-        now = time.monotonic()
-        if self.awaiting_pong:
-            self.awaiting_pong = False
-            if self.viewer is not None:
-                self.viewer.ponged(now)
+        if self.awaiting_pong and self.viewer is not None:
+            self.viewer.ponged(time.monotonic())
+        self.awaiting_pong = False
 
     def _enqueue(self, item: Any, size: int) -> None:
         if item is None:
@@ -364,6 +360,10 @@ class Connection:
         """Read on."""
         if self.ws is not None:
             self.ws.resume()
+
+
+def _frame(encoded: str | bytes | bytearray) -> Frame:
+    return Frame(encoded.encode()) if isinstance(encoded, str) else Frame(bytes(encoded), binary=True)
 
 
 def let_in(connection: Connection) -> None:
