@@ -79,14 +79,16 @@ def wait_until(condition: Callable[[], Any], what: str, timeout: float = DEADLIN
 class Server:
     """One gunicorn with `workers` workers.  Without `redis_url` it gets a Valkey of its own in `valkey`; with an
     empty one it is left to start its private one.  `ca` signed its certificate, if it speaks TLS.  It listens at
-    `bind` too.  `place` is what its command begins with, like `ip netns exec`; `host` is where it then listens."""
+    `bind` too.  `place` is what its command begins with, like `ip netns exec`; `host` is where it then listens.
+    `root` has the code that it runs."""
 
     live: ClassVar[list[Server]] = []
 
     def __init__(self, workers: int = 2, redis_url: str | None = None, env: Mapping[str, str] | None = None,
                  app: str = "app:app", port: int | None = None, ca: Path | None = None,
                  config: str = "gunicorn.conf.py", bind: str | None = None, ready_at: str = "/readyz",
-                 host: str = "127.0.0.1", place: Sequence[str] = ()) -> None:
+                 host: str = "127.0.0.1", place: Sequence[str] = (), root: Path = ROOT) -> None:
+        self.root = root
         self.ready_at = ready_at
         self.bind = bind
         self.workers, self.app, self.ca, self.config = workers, app, ca, config
@@ -149,14 +151,14 @@ class Server:
     def start(self, wait: bool = True) -> Self:
         """Start (again, on the same port) and wait for readiness."""
         inherited = {k: v for k, v in os.environ.items() if not k.startswith(OURS)}
-        env = {**inherited, "PYTHONPATH": str(ROOT), "PYTHONUNBUFFERED": "1", "REDIS_URL": self.redis_url,
+        env = {**inherited, "PYTHONPATH": str(self.root), "PYTHONUNBUFFERED": "1", "REDIS_URL": self.redis_url,
                "WEBSOCKET_PORT": str(self.port), "WSAPP_BIND": self.host,
                "WEB_CONCURRENCY": str(self.workers), **self.env}
         with self.log.open("ab") as log:
             self._log_start = log.tell()
             self._process = subprocess.Popen(
                 [*self.place, sys.executable, "-m", "gunicorn", "-c", self.config, *self._binds(), self.app],
-                cwd=ROOT, env=env,
+                cwd=self.root, env=env,
                 stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True)
         if wait:
             wait_until(self._started, f"{self.app} ready on {self.port}", START_DEADLINE)

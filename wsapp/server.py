@@ -28,7 +28,7 @@ from wsapp.core.ports import Backend, Broker, Receipt, Watching
 from wsapp.core.registry import Registry
 from wsapp.core.throttle import EventThrottler
 from wsapp.emitter import Call, Publisher
-from wsapp.errors import BrokerUnavailable, PartitionMismatch
+from wsapp.errors import BrokerUnavailable, Incompatible
 from wsapp.metrics import Metrics
 from wsapp.runtime.accounting import AccountedFanout
 from wsapp.runtime.addresses import Addresses
@@ -276,7 +276,7 @@ class SocketServer(Broadcasts, Hosted, Served, Acknowledged):
         if self._started:
             return
         assert self._app is not None
-        require_partitions(self._backend)
+        require_compatible(self._backend)
         self._started = True
         self._addresses.start(listening)
         self.engine.renew_token()
@@ -440,14 +440,15 @@ def _outlet(backend: Backend, hasty: Broker, metrics: Metrics) -> Outlet | Outle
             Outlet(hasty.publish, backend, metrics))
 
 
-def require_partitions(backend: Backend) -> None:
-    """Raises PartitionMismatch when Redis is there and says that its rooms are divided otherwise than here."""
+def require_compatible(backend: Backend) -> None:
+    """Raises Incompatible when Redis is there, and its rooms are divided otherwise than here or its data have a format
+    that this release does not read."""
     try:
         backend.ping()
-    except PartitionMismatch:
+    except Incompatible:
         raise
     except BrokerUnavailable as error:
-        log.warning("whether the partitions are right is seen when Redis is there: %s", error)
+        log.warning("whether the data in Redis fit is seen when Redis is there: %s", error)
 
 
 def _engine_options(settings: Settings) -> EngineOptions:

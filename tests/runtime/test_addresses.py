@@ -34,11 +34,8 @@ class Place:
         made.start(listening)
         return made
 
-    def beat(self, token: str, addresses: Addresses, **changed: object) -> None:
-        fact = addresses.fact()
-        if fact and changed:
-            fact = {FACT: {**fact[FACT], **changed}}  # type: ignore[dict-item]
-        self.cluster.beat(token, {"users": 1, **fact}, 6.0)
+    def beat(self, token: str, addresses: Addresses) -> None:
+        self.cluster.beat(token, {"users": 1, **addresses.fact()}, 6.0)
 
 
 @pytest.fixture
@@ -97,12 +94,6 @@ def test_a_loopback_elsewhere_leads_nowhere(place: Place, caplog: pytest.LogCapt
 def test_a_lease_without_an_address(place: Place, fact: object) -> None:
     place.cluster.beat("0000000b", {"users": 1, FACT: fact}, 6.0)
     assert place.addresses.find("0000000b") is None
-
-
-def test_an_address_of_another_release(place: Place, caplog: pytest.LogCaptureFixture) -> None:
-    place.beat("0000000b", place.another("there", Listening((("10.0.0.6", 3001),))), v=2)
-    assert place.addresses.find("0000000b") is None
-    assert "format 2, this worker reads 1" in caplog.text
 
 
 def test_leases_are_read_seldom(place: Place) -> None:

@@ -64,7 +64,8 @@ class RedisKeys:
 
     @property
     def generation(self) -> str:
-        """HASH `token`, `run`: which server's life the epochs belong to; `partitions`: of how many this is one."""
+        """HASH `token`, `run`: which server's life the epochs belong to; `partitions`: of how many this is one;
+        `format`: of all that is stored (`wsapp.core.formats`)."""
         return f"{self.base}generation"
 
     @property

@@ -14,8 +14,9 @@ import hmac
 import re
 from typing import Final, NamedTuple
 
+from wsapp.core.formats import FORWARDED
+
 HEADER: Final = "Wsapp-Forwarded"
-FORMAT: Final = "1"
 NO_ADDRESS: Final = "-"  # the client came through a Unix socket
 
 _FIELDS: Final = re.compile(r"([0-9]{1,4}) ([0-9A-Za-z:.%_-]{1,64}) ([0-9]{1,5}) (http|https) ([0-9a-f]{64})")
@@ -35,7 +36,7 @@ class Client(NamedTuple):
 
 def forwarded_header(secret: bytes, method: str, target: str, client: Client) -> str:
     """The value of the header for one request."""
-    told = f"{FORMAT} {client.address or NO_ADDRESS} {client.port} {client.scheme}"
+    told = f"{FORWARDED} {client.address or NO_ADDRESS} {client.port} {client.scheme}"
     return f"{told} {_mac(secret, method, target, told)}"
 
 
@@ -45,8 +46,8 @@ def read_forwarded(secret: bytes, method: str, target: str, header: str) -> Clie
     if found is None:
         raise NotForwarded(f"{HEADER} is malformed")
     version, address, port, scheme, mac = found.groups()
-    if version != FORMAT:
-        raise NotForwarded(f"{HEADER} has format {version}, this worker reads {FORMAT}: update it first")
+    if int(version) != FORWARDED:
+        raise NotForwarded(f"{HEADER} has format {version}, this worker reads {FORWARDED}: update it first")
     if not hmac.compare_digest(mac, _mac(secret, method, target, header.rpartition(" ")[0])):
         raise NotForwarded(f"{HEADER} is written by workers only")
     return Client("" if address == NO_ADDRESS else address, int(port), scheme)

@@ -23,7 +23,6 @@ from wsapp.transport.hosts.route import ForwardingOptions, Listening, Route
 
 log = logging.getLogger(__name__)
 
-FORMAT: Final = 1  # of the address in a lease
 FACT: Final = "address"  # its name among the facts of a lease
 OFF: Final = "off"
 FRESH: Final = 2.0  # seconds for which what was read of a lease is believed
@@ -80,7 +79,7 @@ class Addresses:
             self._address = self._find_own()
         if self._address is None:
             return {}
-        return {FACT: {"v": FORMAT, "host": self._address[0], "port": self._address[1], "machine": self._machine,
+        return {FACT: {"host": self._address[0], "port": self._address[1], "machine": self._machine,
                        "certificates": list(self._listening.certificates)}}
 
     def find(self, token: str) -> Route | None:
@@ -107,9 +106,6 @@ class Addresses:
     def _route(self, token: str, fact: Any) -> Route | None:
         """Of a lease's fact; None where it has none, or one that leads nowhere from here."""
         if not isinstance(fact, Mapping):
-            return None
-        if fact.get("v") != FORMAT:
-            self._warn(token, f"its address has format {fact.get('v')!r}, this worker reads {FORMAT}")
             return None
         route = Route(str(fact["host"]), int(fact["port"]), frozenset(map(str, fact["certificates"])))
         if (route.host, route.port) == self._address and fact["machine"] == self._machine:

@@ -31,7 +31,7 @@ from gunicorn.sock import ssl_context
 from gunicorn.workers.ggevent import VERSION, GeventPyWSGIWorker, PyWSGIHandler, PyWSGIServer
 
 from wsapp.core.throttle import Bucket
-from wsapp.errors import PartitionMismatch, SettingsError
+from wsapp.errors import Incompatible, SettingsError
 from wsapp.transport import runtime_directory
 from wsapp.transport.balance import DRAINED, STEP_ASIDE, Balance
 from wsapp.transport.guest import GuestOptions, invite, turn_away, wants_websocket
@@ -364,7 +364,7 @@ def _start(hosted: list[Service], listening: Listening) -> None:
     try:
         for service in hosted:
             service.start(listening)
-    except (PartitionMismatch, SettingsError) as error:
+    except (Incompatible, SettingsError) as error:
         log.critical("the server ends: %s", error)
         sys.exit(Arbiter.WORKER_BOOT_ERROR)
 
