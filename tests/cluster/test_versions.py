@@ -25,7 +25,7 @@ from wsapp.core.events import parse_record
 pytestmark = [pytest.mark.cluster, pytest.mark.node]
 
 # The release before this one; mixing begins there (CHANGELOG.md).  A tag, once there are releases.
-PREVIOUS: Final = "d54223c98ba9b34c6c8998d4af96dd59a6e5d489"
+PREVIOUS: Final = "642fea30614d0630a6530559448234be65bebeb7"
 SECONDS: Final = float(os.environ.get("MIXED_SECONDS", "10"))  # of each of the six steps
 ENV: Final = {"WSAPP_DRAIN_TIMEOUT": "4", "MAX_EVENTS_PER_SEC": "1000", "WSAPP_CATCH_UP_LIMIT": "0"}
 PUBLISH: Final = """
