@@ -28,8 +28,9 @@ from wsapp.core.ports import Backend, Broker, Receipt, Watching
 from wsapp.core.registry import Registry
 from wsapp.core.throttle import EventThrottler
 from wsapp.emitter import Call, Publisher
-from wsapp.errors import BrokerUnavailable, PartitionMismatch
+from wsapp.errors import BrokerUnavailable, Incompatible
 from wsapp.metrics import Metrics
+from wsapp.runtime.addresses import Addresses
 from wsapp.runtime.admission import TICK, Admission
 from wsapp.runtime.announcement import announce
 from wsapp.runtime.canary import ROOM as CANARY_ROOM
@@ -63,6 +64,7 @@ from wsapp.transport.engine import Engine, EngineOptions, Hooks
 from wsapp.transport.frames import Frame
 from wsapp.transport.gate import Gate, GateOptions
 from wsapp.transport.guest import GuestOptions
+from wsapp.transport.hosts.route import Listening, Routes
 from wsapp.transport.live_reading import read_in_hub
 from wsapp.transport.mount import Mounted
 from wsapp.transport.origins import Origins
@@ -165,6 +167,8 @@ class SocketServer(Broadcasts, Hosted, Served, Acknowledged):
                                      partitions=settings.partitions, reading=read_in_hub)
         self.store = "Redis" if self._backend.shared else "memory, one worker"
         self.metrics = Metrics()
+        self.count_forwarding = self.metrics.count
+        self._addresses = Addresses(self._backend.cluster, settings)
         self.request_timed_out = partial(self.metrics.count, "requestsTimedOut")
         self.count_refusal = self.metrics.count
         self.max_connections, self.trusted_proxies = settings.max_connections, settings.trusted_proxies
@@ -259,14 +263,21 @@ class SocketServer(Broadcasts, Hosted, Served, Acknowledged):
         """Names this worker in every sid."""
         return self.engine.token
 
-    def start(self) -> None:
-        """Begin to work in this process: called by the worker before it accepts, after any fork.  Raises SettingsError
-        when a route of the application has the path of one of ours."""
+    @property
+    def routes(self) -> Routes | None:
+        """Where the workers of other hosts are; None when no other host can share this server's sessions."""
+        return self._addresses if self._backend.shared and self._addresses.active else None
+
+    def start(self, listening: Listening = Listening()) -> None:  # noqa: B008  # it is immutable
+        """Begin to work in this process: called by the worker before it accepts, after any fork.  Other hosts reach
+        the server where it is `listening`.  Raises SettingsError when a route of the application has the path of one
+        of ours."""
         if self._started:
             return
         assert self._app is not None
-        require_partitions(self._backend)
+        require_compatible(self._backend)
         self._started = True
+        self._addresses.start(listening)
         self.engine.renew_token()
         self.connections.boot = self.token
         self.api.start(self.token)
@@ -311,7 +322,9 @@ class SocketServer(Broadcasts, Hosted, Served, Acknowledged):
 
     def _beat(self) -> None:
         try:
-            self._backend.cluster.beat(self.token, self.figures.own(), self.settings.heartbeat * LEASE_BEATS)
+            self._backend.cluster.beat(self.token, {**self.figures.own(), **self._addresses.fact()},
+                                       self.settings.heartbeat * LEASE_BEATS)
+            self._addresses.renew()
             self.hub.presence.beat(self.settings.heartbeat * LEASE_BEATS)
         except BrokerUnavailable as error:
             self._outlet.lost(error)
@@ -418,14 +431,15 @@ def _outlet(backend: Backend, hasty: Broker, metrics: Metrics) -> Outlet | Outle
             Outlet(hasty.publish, backend, metrics))
 
 
-def require_partitions(backend: Backend) -> None:
-    """Raises PartitionMismatch when Redis is there and says that its rooms are divided otherwise than here."""
+def require_compatible(backend: Backend) -> None:
+    """Raises Incompatible when Redis is there, and its rooms are divided otherwise than here or its data have a format
+    that this release does not read."""
     try:
         backend.ping()
-    except PartitionMismatch:
+    except Incompatible:
         raise
     except BrokerUnavailable as error:
-        log.warning("whether the partitions are right is seen when Redis is there: %s", error)
+        log.warning("whether the data in Redis fit is seen when Redis is there: %s", error)
 
 
 def _engine_options(settings: Settings) -> EngineOptions:
