@@ -64,6 +64,7 @@ from wsapp.transport.engine import Engine, EngineOptions, Hooks
 from wsapp.transport.frames import Frame
 from wsapp.transport.gate import Gate, GateOptions
 from wsapp.transport.guest import GuestOptions
+from wsapp.transport.live_reading import read_in_hub
 from wsapp.transport.mount import Mounted
 from wsapp.transport.origins import Origins
 
@@ -162,7 +163,7 @@ class SocketServer(Broadcasts, Hosted, Served, Acknowledged):
     def _compose(self, settings: Settings) -> None:
         self._backend = open_backend(settings.redis_url, settings.limits, channel=settings.channel,
                                      prefix=settings.key_prefix, timeout=settings.broker_timeout,
-                                     partitions=settings.partitions)
+                                     partitions=settings.partitions, reading=read_in_hub)
         self.store = "Redis" if self._backend.shared else "memory, one worker"
         self.metrics = Metrics()
         self.request_timed_out = partial(self.metrics.count, "requestsTimedOut")

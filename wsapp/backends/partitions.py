@@ -17,6 +17,7 @@ from typing import Final, TypeVar
 from wsapp.backends.records import check_draft
 from wsapp.backends.redis_broker import RedisBackend
 from wsapp.backends.redis_line import open_lines
+from wsapp.backends.redis_live import read_by_thread
 from wsapp.backends.redis_presence import PartitionedPresence
 from wsapp.core.api_keys import ApiKeys
 from wsapp.core.events import Draft, Position
@@ -31,6 +32,7 @@ from wsapp.core.ports import (
     HistoryQuery,
     Limits,
     Presence,
+    Reading,
     Receipt,
     Revocations,
     SessionStore,
@@ -209,8 +211,9 @@ class PartitionedBackend:
     shared = True
 
     def __init__(self, url: str, limits: Limits, *, channel: str, prefix: str = "wsapp:", timeout: float = 0.25,
-                 partitions: int = 2) -> None:
-        self._redis = [RedisBackend(url, limits, channel=channel, prefix=prefix, timeout=timeout, line=line)
+                 partitions: int = 2, reading: Reading = read_by_thread) -> None:
+        self._redis = [RedisBackend(url, limits, channel=channel, prefix=prefix, timeout=timeout, line=line,
+                                    reading=reading)
                        for line in open_lines(url, prefix, partitions)]
         first = self._redis[0]
         self.parts: Sequence[Backend] = tuple(self._redis)

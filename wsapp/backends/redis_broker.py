@@ -12,7 +12,7 @@ from wsapp.backends.redis_api_keys import RedisApiKeys
 from wsapp.backends.redis_cluster import RedisBus, RedisCluster
 from wsapp.backends.redis_critical import RedisCritical
 from wsapp.backends.redis_line import RedisLine, open_lines
-from wsapp.backends.redis_live import RedisLive
+from wsapp.backends.redis_live import RedisLive, read_by_thread
 from wsapp.backends.redis_presence import PartitionedPresence, RedisPresence
 from wsapp.backends.redis_revocations import RedisRevocations
 from wsapp.backends.redis_scripts import HISTORY, Argument, Command, publish_in
@@ -32,6 +32,7 @@ from wsapp.core.ports import (
     HistoryQuery,
     Limits,
     Presence,
+    Reading,
     Receipt,
     Revocations,
     SessionStore,
@@ -120,12 +121,12 @@ class RedisBackend:
     parts: Sequence[Backend] = ()
 
     def __init__(self, url: str, limits: Limits, *, channel: str, prefix: str = "wsapp:", timeout: float = 0.25,
-                 line: RedisLine | None = None) -> None:
+                 line: RedisLine | None = None, reading: Reading = read_by_thread) -> None:
         self._line = line or open_lines(url, prefix)[0]
         self._pool = self._line.pool(timeout)
         self._limits = limits
         self._hasty: list[RedisPool] = []
-        self._live = self._line.live(channel, timeout)
+        self._live = self._line.live(channel, timeout, reading)
         self._live.lost, self._pool.moved, self._pool.opened = self._forget, self._moved, self._live.hurry
         self.broker: Broker = RedisBroker(self._pool, self._live, limits)
         self.sessions: SessionStore = RedisSessions(self._pool, limits)

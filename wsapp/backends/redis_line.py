@@ -5,12 +5,13 @@ from __future__ import annotations
 from typing import NamedTuple
 
 from wsapp.backends.redis_keys import RedisKeys, partition_tags
-from wsapp.backends.redis_live import RedisLive
+from wsapp.backends.redis_live import RedisLive, read_by_thread
 from wsapp.backends.redis_sentinel import read_address
 from wsapp.backends.redis_slot_live import SlotLive
 from wsapp.backends.redis_slot_pool import SlotPool
 from wsapp.backends.redis_slots import SlotAddress, is_cluster, read_cluster
 from wsapp.backends.redis_wire import Address, RedisPool
+from wsapp.core.ports import Reading
 
 
 class RedisLine(NamedTuple):
@@ -25,11 +26,11 @@ class RedisLine(NamedTuple):
             return SlotPool(self.address, self.keys, timeout, opening)
         return RedisPool(self.address, self.keys, timeout, opening)
 
-    def live(self, channel: str, timeout: float) -> RedisLive:
+    def live(self, channel: str, timeout: float, reading: Reading = read_by_thread) -> RedisLive:
         """The live connection."""
         if isinstance(self.address, SlotAddress):
-            return SlotLive(self.address, self.keys, channel, timeout)
-        return RedisLive(self.address, self.keys, channel, timeout)
+            return SlotLive(self.address, self.keys, channel, timeout, reading)
+        return RedisLive(self.address, self.keys, channel, timeout, reading)
 
 
 def open_lines(url: str, prefix: str, partitions: int = 1) -> list[RedisLine]:

@@ -10,7 +10,9 @@ import logging
 import random
 import threading
 import time
+from collections import deque
 from collections.abc import Callable, Iterable, Sequence
+from functools import partial
 from typing import Any, Final
 
 import hiredis
@@ -19,6 +21,7 @@ from wsapp.backends.redis_errors import Explained, unavailable
 from wsapp.backends.redis_keys import RedisKeys
 from wsapp.backends.redis_scripts import Command
 from wsapp.backends.redis_wire import CHECK_EVERY, CHUNK, FAILURES, Address, RedisWire, open_wire, pack
+from wsapp.core.ports import LiveSocket, Reading
 from wsapp.errors import BrokerUnavailable
 
 log = logging.getLogger("wsapp.backends.live")
@@ -42,12 +45,25 @@ class _Confirmation:
         self.done = threading.Event()
 
 
+def read_by_thread(sock: LiveSocket, take: Callable[[bytes], bool], settle: Callable[[], None]) -> None:
+    """As `Reading`: the calling thread blocks in `recv`."""
+    while data := sock.recv(CHUNK):
+        if take(data):
+            settle()
+        if len(data) == CHUNK:
+            time.sleep(0)  # a flood must not starve the process's other threads
+    raise ConnectionResetError("the server closed the connection")
+
+
 class RedisLive:
     """Reads on a thread of its own; `subscribe` and `unsubscribe` may be called from any other.  `lost` is called when
-    the connection has ended, and once more when a new one is made."""
+    the connection has ended, and once more when a new one is made.  `reading` is how bytes are waited for."""
 
-    def __init__(self, address: Address, keys: RedisKeys, channel: str, timeout: float) -> None:
-        self._address, self._keys, self._timeout = address, keys, timeout
+    record_kind = b"message"  # what the server calls a record of a room
+
+    def __init__(self, address: Address, keys: RedisKeys, channel: str, timeout: float,
+                 reading: Reading = read_by_thread) -> None:
+        self._address, self._keys, self._timeout, self._reading = address, keys, timeout, reading
         self._prefix, self._bus = keys.room_channels.encode(), channel.encode()
         self._lock = threading.Lock()  # orders what is sent with what is expected
         self._wire: RedisWire | None = None
@@ -55,6 +71,7 @@ class RedisLive:
         self._pending: dict[bytes, int] = {}
         self._waiting: list[_Confirmation] = []
         self._rooms: dict[bytes, str] = {}
+        self._unsettled: deque[Any] = deque()  # messages that are not records
         self._others: dict[bytes, Callable[[bytes], None]] = {}
         self._closing = threading.Event()
         self._hurry = threading.Event()
@@ -212,22 +229,26 @@ class RedisLive:
                 wire.close()
 
     def _read(self, wire: RedisWire, wanted: _Confirmation, gap: bool) -> None:
-        reader, sock = wire.reader, wire.sock
-        wire.wait_for_ever()
-        self._listening = not wanted.left  # in a partition in which nobody is
-        while not self._closing.is_set():
-            data = sock.recv(CHUNK)
-            if not data:
-                raise ConnectionResetError("the server closed the connection")
-            self._heard, self._asked_at = time.monotonic(), None
-            reader.feed(data)
-            self._dispatch(reader)
+        feed, dispatch, clock = wire.reader.feed, partial(self._dispatch, wire.reader), time.monotonic
+
+        def take(data: bytes) -> bool:
+            self._heard, self._asked_at = clock(), None
+            feed(data)
+            dispatch()
+            return bool(self._unsettled)
+
+        def settle() -> None:
+            while self._unsettled:
+                self._notice(self._unsettled.popleft())
             if not self._listening and not wanted.left:
                 self._listening = True
                 if gap:
                     self._call(self._on_gap)
-            if len(data) == CHUNK:
-                time.sleep(0)  # a flood must not starve the worker's other greenlets
+
+        self._unsettled.clear()
+        wire.wait_for_ever()
+        self._listening = not wanted.left  # in a partition in which nobody is
+        self._reading(wire, take, settle)
 
     def _watch_over(self, wire: RedisWire) -> None:
         """Beside the reader, which waits without a timeout (a timer for every wait would cost more than a message):
@@ -258,23 +279,17 @@ class RedisLive:
                 log.debug("live connection: the reader will notice: %s", error)
 
     def _dispatch(self, reader: hiredis.Reader) -> None:
-        """Hand on every complete message: the hot loop of a worker that listens."""
-        gets, rooms, on_record = reader.gets, self._rooms, self._on_record
-        while True:
-            message: Any = gets()
-            if message is False:
-                return
-            if type(message) is list and message[0] == b"message":
-                room = rooms.get(message[1])
-                if room is None:
-                    self._other(message[1], message[2])
-                    continue
-                try:
-                    on_record(room, message[2])
-                except Exception:
-                    log.exception("a record of %s was not delivered", room)
-            else:
-                self._notice(message)
+        """Pass on every record that is complete: the hot loop of a worker that listens.  It never waits; other messages
+        are left for `_notice`."""
+        gets, rooms, on_record, kind = reader.gets, self._rooms, self._on_record, self.record_kind
+        while (message := gets()) is not False:
+            if type(message) is not list or message[0] != kind or (room := rooms.get(message[1])) is None:
+                self._unsettled.append(message)
+                continue
+            try:
+                on_record(room, message[2])
+            except Exception:
+                log.exception("a record of %s was not delivered", room)
 
     def _other(self, channel: bytes, body: bytes) -> None:
         """The stock or the control channel; or a room that was left a moment ago."""
@@ -285,8 +300,11 @@ class RedisLive:
     def _notice(self, message: Any) -> None:
         if isinstance(message, hiredis.ReplyError):
             raise message
-        if type(message) is list and message[0] == b"subscribe":
+        kind = message[0] if type(message) is list else None
+        if kind == b"subscribe":
             self._confirm(message[1])
+        elif kind == b"message":
+            self._other(message[1], message[2])
 
     def _call(self, handler: Callable[..., None], *arguments: object) -> None:
         """Run a callback; what it raises is its own error and must not end the reading."""

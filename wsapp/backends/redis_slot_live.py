@@ -5,18 +5,16 @@ The stock channel and the control channels are plain ones, which every node of a
 
 from __future__ import annotations
 
-import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 from wsapp.backends.redis_errors import Explained
 from wsapp.backends.redis_keys import RedisKeys
-from wsapp.backends.redis_live import BATCH, RedisLive
+from wsapp.backends.redis_live import BATCH, RedisLive, read_by_thread
 from wsapp.backends.redis_scripts import Command
 from wsapp.backends.redis_slots import SlotAddress
 from wsapp.backends.redis_wire import RedisWire
-
-log = logging.getLogger("wsapp.backends.live")
+from wsapp.core.ports import Reading
 
 _LEFT = "the slot of its rooms has another owner now"
 
@@ -25,8 +23,11 @@ class SlotLive(RedisLive):
     """`RedisLive` with SSUBSCRIBE.  It moves with its slot: a node that gives the slot away ends the subscriptions, and
     once a second the nodes are asked who owns it."""
 
-    def __init__(self, address: SlotAddress, keys: RedisKeys, channel: str, timeout: float) -> None:
-        super().__init__(address, keys, channel, timeout)
+    record_kind = b"smessage"
+
+    def __init__(self, address: SlotAddress, keys: RedisKeys, channel: str, timeout: float,
+                 reading: Reading = read_by_thread) -> None:
+        super().__init__(address, keys, channel, timeout, reading)
         self._slot = address
         self._leaving: dict[bytes, int] = {}
 
@@ -45,24 +46,12 @@ class SlotLive(RedisLive):
 
     def _notice(self, message: Any) -> None:
         kind = message[0] if type(message) is list else None
-        if kind == b"smessage":
-            self._record(message[1], message[2])
-        elif kind == b"ssubscribe":
+        if kind == b"ssubscribe":
             self._confirm(message[1])
         elif kind == b"sunsubscribe":
             self._left(message[1])
         else:
             super()._notice(message)
-
-    def _record(self, channel: bytes, record: bytes) -> None:
-        room = self._rooms.get(channel)
-        on_record: Callable[[str, bytes], None] = self._on_record
-        if room is None:  # it was left a moment ago
-            return
-        try:
-            on_record(room, record)
-        except Exception:
-            log.exception("a record of %s was not delivered", room)
 
     def _left(self, channel: bytes) -> None:
         """Asked for, or the node's own doing.  Raises Explained then."""

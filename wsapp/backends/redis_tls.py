@@ -99,6 +99,21 @@ class TlsSocket:
                 self._wait(select.POLLOUT, deadline)
         return b""
 
+    def fileno(self) -> int:
+        """As of a socket."""
+        return self._sock.fileno()
+
+    def recv_now(self, size: int) -> bytes:
+        """As `recv` without waiting.  With `size` beyond a TLS record (16 KB) nothing decrypted is left behind that no
+        poll of the descriptor would report.  Raises BlockingIOError."""
+        if self._ended:
+            return b""
+        try:
+            with self._lock:
+                return self._sock.recv(size)
+        except (ssl.SSLWantReadError, ssl.SSLWantWriteError):
+            raise BlockingIOError from None
+
     def sendall(self, data: bytes) -> None:
         """As of a socket, but only one thread may send at a time.  Raises TimeoutError, OSError."""
         deadline, rest = time.monotonic() + self._timeout, memoryview(data)

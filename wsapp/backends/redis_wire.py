@@ -188,6 +188,20 @@ class RedisWire:
         else:
             self.sock.settimeout(None)
 
+    def fileno(self) -> int:
+        """As `LiveSocket.fileno`."""
+        return self.sock.fileno()
+
+    def recv(self, size: int) -> bytes:
+        """As `LiveSocket.recv`."""
+        return self.sock.recv(size)
+
+    def recv_now(self, size: int) -> bytes:
+        """As `LiveSocket.recv_now`."""
+        if isinstance(self.sock, TlsSocket):
+            return self.sock.recv_now(size)
+        return os.read(self.sock.fileno(), size)  # past gevent's socket, whose `recv` would wait
+
     def _receive(self) -> None:
         data = self.sock.recv(CHUNK)
         if not data:

@@ -201,17 +201,21 @@ _LANES: Final = {lane.value: lane for lane in Lane}
 
 def parse_record(record: bytes) -> Publication:
     """Read a record.  Raises ValueError on anything that `Publication.record` would not write."""
-    end = record.index(b"\n")
-    fields = record[:end].decode().split("\t")
-    places = fields[7:]
-    if not places or len(places) % 3 or fields[4] not in _LANES:
-        raise ValueError(f"a record of {len(fields)} fields")
-    flags = fields[3].partition("~")[0]  # before publishers made the ids an origin stood behind a tilde
-    flags = "" if flags == "-" else flags
-    return Publication(
-        fields[0], int(fields[1]), int(fields[2]), flags, _LANES[fields[4]], fields[5], fields[6],
-        tuple(Placed(places[i], int(places[i + 1]), places[i + 2]) for i in range(0, len(places), 3)),
-        record[end + 1:])
+    head, newline, body = record.partition(b"\n")
+    if not newline:
+        raise ValueError("a record without a header")
+    fields = head.decode().split("\t")
+    count = len(fields)
+    if count < 10 or (count - 7) % 3 or fields[4] not in _LANES:
+        raise ValueError(f"a record of {count} fields")
+    id, ts, priority, flags, lane, entity, event, room, seq, epoch, *others = fields
+    places: tuple[Placed, ...] = (Placed(room, int(seq), epoch),)
+    if others:
+        places += tuple(Placed(others[i], int(others[i + 1]), others[i + 2]) for i in range(0, len(others), 3))
+    if "~" in flags:  # before publishers made the ids an origin stood behind a tilde
+        flags = flags.partition("~")[0]
+    return Publication(id, int(ts), int(priority), "" if flags == "-" else flags, _LANES[lane], entity, event, places,
+                       body)
 
 
 def packet(event: str, *args: object) -> bytes:

@@ -343,6 +343,28 @@ class Presence(Protocol):
         ...
 
 
+class LiveSocket(Protocol):
+    """The socket of a live connection."""
+
+    def fileno(self) -> int: ...
+    def recv(self, size: int) -> bytes:
+        """What has arrived, at most `size` bytes; waits until there is something.  Empty at the end."""
+        ...
+
+    def recv_now(self, size: int) -> bytes:
+        """As `recv`, but raises BlockingIOError instead of waiting.  Only where the descriptor does not block."""
+        ...
+
+
+class Reading(Protocol):
+    """How a live connection is read until it ends."""
+
+    def __call__(self, sock: LiveSocket, take: Callable[[bytes], bool], settle: Callable[[], None]) -> None:
+        """Pass all that arrives to `take`, which never waits; where it returns True, call `settle` soon after in the
+        calling thread: `settle` may wait.  Raises ConnectionResetError at the end, OSError, and what the two raise."""
+        ...
+
+
 class Backend(Protocol):
     """One family of twins: everything above, made of one connection pool and one live connection."""
 
@@ -366,7 +388,8 @@ class Backend(Protocol):
         """Open the live connection and listen on the subscribed rooms, the stock channel and this worker's control
         channel, on a thread of its own (a greenlet in a patched worker).
 
-        `on_record(room, record)` is called in publish order and never concurrently; `on_gap()` whenever records
+        `on_record(room, record)` is called in publish order and never concurrently, and must not wait: a worker calls
+        it from the hub.  The other three may wait.  `on_gap()` is called whenever records
         may have been lost: the live connection was remade and every room is subscribed again.  Returns at once;
         a server that is away is retried with capped backoff and jitter.
         """
