@@ -9,11 +9,11 @@ from pathlib import Path
 
 from flask import Blueprint, Response, current_app, request
 
-from wsapp.blueprints.security_headers import guarded_page, judge_name, told_strange_name
+from wsapp.blueprints.security_headers import answer_strange_name, guarded_page, judge_name
 
 pages = Blueprint("wsapp_pages", __name__, static_folder="static", static_url_path="/live")
 pages.before_request(judge_name)
-pages.register_error_handler(PermissionError, told_strange_name)
+pages.register_error_handler(PermissionError, answer_strange_name)
 pages.after_request(guarded_page)
 
 

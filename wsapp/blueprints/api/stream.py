@@ -109,7 +109,7 @@ def shared(response: Response) -> Response:
     try:
         origins.judge(request.environ)
     except PermissionError:
-        return response  # it was told so already
+        return response  # the answer says so already
     for name, value in origins.headers(request.environ):
         response.headers.add(name, value)
     return response
@@ -130,7 +130,7 @@ def _anonymous(server: Any, session_id: str | None) -> str:
     if session_id is None:
         raise Problem(401, ErrorCode.UNAUTHORIZED, "whose acknowledgement? Give the sessionId of the stream's session")
     found = server.api.calls.ask("user", {"session": session_name(session_id)})
-    user = next((told for told in found.values if told), None)
+    user = next((user for user in found.values if user), None)
     if user is None:
         raise Problem(401, ErrorCode.UNAUTHORIZED, "no stream that is open has this sessionId")
     return str(user)
