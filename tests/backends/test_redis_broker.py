@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+import time
 from collections.abc import Iterator
 
 import pytest
@@ -41,17 +43,20 @@ def backend(shared_world: World) -> RedisBackend:
 
 
 class TestForeignState:
-    def test_partial_meta_begins_a_new_epoch(self, backend: RedisBackend, raw: redis.Redis, keys: RedisKeys) -> None:
-        for field in ("seq", "epoch", "generation", "first", "bytes", "oldest"):
+    def test_a_partial_head_begins_a_new_epoch(self, backend: RedisBackend, raw: redis.Redis, keys: RedisKeys) -> None:
+        for missing in range(8):
             (old,) = backend.broker.publish([draft()])
-            raw.hdel(keys.meta(A), field)
+            words = str(raw.get(keys.head(A))).split(" ")
+            assert len(words) == 8
+            raw.set(keys.head(A), " ".join(words[:missing] + words[missing + 1:]))
+            assert head(backend) == Position("", 0)
             (new,) = backend.broker.publish([draft()])
-            assert new.places[0].epoch != old.places[0].epoch, field
+            assert new.places[0].epoch != old.places[0].epoch, missing
             assert (new.places[0].seq, raw.xlen(keys.stream(A))) == (1, 1)
 
-    def test_lost_meta_with_a_kept_stream(self, backend: RedisBackend, raw: redis.Redis, keys: RedisKeys) -> None:
+    def test_a_lost_head_with_a_kept_stream(self, backend: RedisBackend, raw: redis.Redis, keys: RedisKeys) -> None:
         (old,) = backend.broker.publish([draft(), draft()])[1:]
-        raw.delete(keys.meta(A))
+        raw.delete(keys.head(A))
         assert head(backend) == Position("", 0)
         (new,) = backend.broker.publish([draft()])
         assert new.places[0].seq == 1
@@ -61,12 +66,13 @@ class TestForeignState:
                                                     keys: RedisKeys) -> None:
         (receipt,) = backend.broker.publish([draft()])
         assert backend.broker.heads([A]) == {A: receipt.positions[A]}
-        raw.hset(keys.meta(A), "generation", "other")
+        epoch, _, rest = str(raw.get(keys.head(A))).split(" ", 2)
+        raw.set(keys.head(A), f"{epoch} other {rest}")
         assert backend.broker.heads([A]) == {A: Position("", 0)}
         raw.delete(keys.generation)
         assert backend.broker.heads([A, B]) == {A: Position("", 0), B: Position("", 0)}
 
-    def test_lost_stream_with_a_kept_meta(self, backend: RedisBackend, raw: redis.Redis, keys: RedisKeys) -> None:
+    def test_lost_stream_with_a_kept_head(self, backend: RedisBackend, raw: redis.Redis, keys: RedisKeys) -> None:
         backend.broker.publish([draft(), draft()])
         raw.delete(keys.stream(A))
         assert backend.broker.read([HistoryQuery(A)])[0].first == 3
@@ -93,7 +99,7 @@ class TestForeignState:
 
     def test_a_foreign_type_is_named_and_nothing_is_half_written(self, backend: RedisBackend, raw: redis.Redis,
                                                                  keys: RedisKeys) -> None:
-        raw.set(keys.meta(B), "not ours")
+        raw.hset(keys.head(B), "not", "ours")
         with pytest.raises(BrokerUnavailable, match="another prefix"):
             backend.broker.publish([draft(A, B)])
         assert head(backend, A) == Position("", 0)
@@ -147,10 +153,44 @@ class TestGeneration:
 
 def test_everything_expires(backend: RedisBackend, raw: redis.Redis, keys: RedisKeys) -> None:
     backend.broker.publish([draft(key="k")])
-    for name, ttl in ((keys.stream(A), 900), (keys.meta(A), 86_400), (keys.result("k"), 300)):
+    for name, ttl in ((keys.head(A), 86_400), (keys.result("k"), 300)):
         assert ttl - 60 < raw.ttl(name) <= ttl
+    assert 900 <= raw.ttl(keys.stream(A)) <= 900 * 9 / 8
     assert set(raw.scan_iter(f"{keys.prefix}*")) == {
-        keys.stream(A), keys.meta(A), keys.result("k"), keys.generation}
+        keys.stream(A), keys.head(A), keys.result("k"), keys.generation}
+
+
+def test_the_expiry_of_a_stream_is_pushed_on_in_time(shared_world: World, raw: redis.Redis, keys: RedisKeys) -> None:
+    """Not for each publish; and what is read is of the age that was promised."""
+    broker = shared_world.open(Limits(history_age=4.0)).broker
+    broker.publish([draft()])
+    first = raw.expiretime(keys.stream(A))
+    pushed = 0
+    for _ in range(10):
+        before = raw.pexpiretime(keys.stream(A))
+        time.sleep(0.1)
+        broker.publish([draft()])
+        pushed += raw.pexpiretime(keys.stream(A)) != before
+        assert raw.pttl(keys.stream(A)) >= 4000 - 20
+    assert raw.expiretime(keys.stream(A)) >= first
+    assert 1 <= pushed <= 4
+
+
+def test_entries_over_the_number_leave_in_steps_and_are_not_shown(shared_world: World, raw: redis.Redis,
+                                                                  keys: RedisKeys) -> None:
+    broker = shared_world.open(Limits(history_size=80)).broker
+    lengths = []
+    for seq in range(1, 201):
+        broker.publish([draft()])
+        lengths.append(raw.xlen(keys.stream(A)))
+        if seq % 7 == 0:
+            page = broker.read([HistoryQuery(A, limit=1000)])[0]
+            assert (page.first, len(page.publications)) == (max(1, seq - 79), min(seq, 80))
+            assert page.publications[0].seq(A) == page.first
+            back = broker.read([HistoryQuery(A, limit=1000, backwards=True)])[0].publications
+            assert [each.seq(A) for each in back] == list(range(seq, page.first - 1, -1))
+    assert max(lengths) == 90
+    assert len([1 for one, other in itertools.pairwise(lengths) if other < one]) == 10
 
 
 def test_databases_do_not_hear_each_other(valkey: Valkey, shared_world: World) -> None:

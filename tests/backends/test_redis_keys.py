@@ -3,12 +3,13 @@ from __future__ import annotations
 import pytest
 
 from tests.backends.conftest import draft
-from wsapp.backends.redis_keys import RedisKeys, partition_tags, slot_of
+from wsapp.backends import redis_keys
+from wsapp.backends.redis_keys import PublishKeys, RedisKeys, partition_tags, slot_of
 
 
 def test_every_key_carries_the_hash_tag_of_its_partition() -> None:
     keys = RedisKeys("wsapp:", "3")
-    names = [keys.generation, keys.workers, keys.stream("agent:a"), keys.meta("agent:a"),
+    names = [keys.generation, keys.workers, keys.stream("agent:a"), keys.head("agent:a"),
              keys.session("s"), keys.worker("b"), keys.result("k"), keys.room_channels, keys.control_channels,
              keys.critical("u"), keys.delivery("i"), keys.due, keys.dead_letters]
     assert all(name.startswith("wsapp:{3}:") for name in names)
@@ -22,10 +23,20 @@ def test_channels_belong_to_a_database() -> None:
 
 def test_published_declares_each_room_once_and_the_result_last() -> None:
     keys = RedisKeys()
-    assert keys.published(draft("a", "b", "a", key="k")) == [
-        keys.generation, keys.stream("a"), keys.meta("a"), keys.stream("b"), keys.meta("b"),
-        keys.result("k")]
-    assert len(keys.published(draft("a"))) == 3
+    made = PublishKeys(keys)
+    for _ in range(2):  # made, and kept
+        names = [name.decode() if isinstance(name, bytes) else name for name in made.of(draft("a", "b", "a", key="k"))]
+        assert names == [keys.generation, keys.stream("a"), keys.head("a"), keys.stream("b"),
+                         keys.head("b"), keys.result("k")]
+    assert len(made.of(draft("a"))) == 3
+
+
+def test_the_keys_of_many_rooms_are_not_kept_for_ever(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(redis_keys, "MOST_ROOMS", 3)
+    made = PublishKeys(RedisKeys())
+    for number in range(10):
+        assert made.of(draft(f"agent:{number}"))[2] == RedisKeys().head(f"agent:{number}").encode()
+    assert len(made._rooms) <= 3
 
 
 def test_long_idempotency_keys_are_hashed() -> None:

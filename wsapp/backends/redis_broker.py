@@ -11,11 +11,12 @@ from wsapp.backends.records import check_draft, milliseconds, read_receipt, uniq
 from wsapp.backends.redis_api_keys import RedisApiKeys
 from wsapp.backends.redis_cluster import RedisBus, RedisCluster
 from wsapp.backends.redis_critical import RedisCritical
+from wsapp.backends.redis_keys import Argument, PublishKeys
 from wsapp.backends.redis_line import RedisLine, open_lines
 from wsapp.backends.redis_live import RedisLive, read_by_thread
 from wsapp.backends.redis_presence import PartitionedPresence, RedisPresence
 from wsapp.backends.redis_revocations import RedisRevocations
-from wsapp.backends.redis_scripts import HISTORY, Argument, Command, publish_in
+from wsapp.backends.redis_scripts import HISTORY, Command, publish_in
 from wsapp.backends.redis_sessions import RedisSessions
 from wsapp.backends.redis_wire import RedisPool
 from wsapp.backends.window import Window
@@ -46,11 +47,13 @@ class RedisBroker:
 
     def __init__(self, pool: RedisPool, live: RedisLive, limits: Limits) -> None:
         self._pool, self._live, self._keys = pool, live, pool.keys
+        self._publish_keys = PublishKeys(pool.keys)
         self._publish_script = publish_in(self._keys.partitions, self._keys.sharded)
         self._nonce = secrets.token_hex(4)
         self._window = Window(self._publish_now)
         self._bounds: list[Argument] = [
             limits.history_size, limits.history_bytes, milliseconds(limits.history_age), milliseconds(limits.meta_ttl)]
+        self._visible: list[Argument] = [limits.history_size, milliseconds(limits.history_age)]
         self._result_ttl = milliseconds(limits.result_ttl)
 
     def publish(self, drafts: Sequence[Draft]) -> list[Receipt]:
@@ -66,8 +69,8 @@ class RedisBroker:
         check_draft(draft, head)
         tried = max(0, round(time.time() * 1000 - made_ms(draft.id))) if draft.retry else ""
         return self._publish_script.command(
-            self._keys.published(draft), [head, draft.body, self._nonce, *self._bounds, self._result_ttl,
-                                          self._keys.room_channels, draft.id, tried, *unique(draft.rooms)])
+            self._publish_keys.of(draft), [head, draft.body, self._nonce, *self._bounds, self._result_ttl,
+                                           self._keys.room_channels, draft.id, tried, *unique(draft.rooms)])
 
     def read(self, queries: Sequence[HistoryQuery]) -> list[HistoryPage]:
         """As `Broker.read`.  The timeout is that of the next bytes: a long answer may take longer as a whole."""
@@ -79,17 +82,17 @@ class RedisBroker:
     def _read(self, query: HistoryQuery) -> Command:
         keys = self._keys
         since = "" if query.since is None else query.since
-        return HISTORY.command([keys.stream(query.room), keys.meta(query.room), keys.generation],
-                               [since, max(0, query.limit), int(query.backwards)])
+        return HISTORY.command([keys.stream(query.room), keys.head(query.room), keys.generation],
+                               [since, max(0, query.limit), int(query.backwards), *self._visible])
 
     def heads(self, rooms: Sequence[str]) -> dict[str, Position]:
         """As `Broker.heads`.  The timeout is that of the next bytes, as for `read`."""
         if not rooms:
             return {}
         generation: Command = ("HGET", self._keys.generation, "token")
-        metas: list[Command] = [("HMGET", self._keys.meta(room), "epoch", "generation", "seq") for room in rooms]
-        token, *heads = self._pool.ask([generation, *metas], patient=True)
-        return {room: _head(token, *head) for room, head in zip(rooms, heads, strict=True)}
+        heads: list[Command] = [("GET", self._keys.head(room)) for room in rooms]
+        token, *found = self._pool.ask([generation, *heads], patient=True)
+        return {room: _head(token, head) for room, head in zip(rooms, found, strict=True)}
 
     def subscribe(self, rooms: Sequence[str]) -> None:
         """As `Broker.subscribe`.  On BrokerUnavailable the rooms stay wanted: they are subscribed as soon as the
@@ -101,9 +104,10 @@ class RedisBroker:
         self._live.unsubscribe(rooms)
 
 
-def _head(token: bytes | None, epoch: bytes | None, generation: bytes | None, seq: bytes | None) -> Position:
+def _head(token: bytes | None, stored: bytes | None) -> Position:
     """A room's head; the beginning of nothing when its epoch is of another server's life."""
-    if token is None or epoch is None or seq is None or generation != token:
+    epoch, generation, seq, *others = (stored or b"").split(b" ") if stored else (b"", b"", b"")
+    if token is None or generation != token or len(others) != 5 or not seq.isdigit():
         return Position("", 0)
     return Position(epoch.decode(), int(seq))
 

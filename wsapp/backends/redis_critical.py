@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import Any, Final
 
 from wsapp.backends.records import milliseconds
+from wsapp.backends.redis_keys import Argument
 from wsapp.backends.redis_scripts import (
     CRITICAL_ACK,
     CRITICAL_CLAIM,
@@ -14,7 +15,6 @@ from wsapp.backends.redis_scripts import (
     CRITICAL_REQUEUE,
     CRITICAL_RETRY,
     CRITICAL_SEND,
-    Argument,
     Command,
 )
 from wsapp.backends.redis_wire import RedisPool

@@ -16,6 +16,9 @@ from redis.crc import REDIS_CLUSTER_HASH_SLOTS, key_slot
 from wsapp.core.events import Draft
 
 LONGEST_KEY: Final = 64  # idempotency keys beyond it are hashed
+MOST_ROOMS: Final = 10_000  # whose keys are kept ready
+
+Argument = str | bytes | int
 
 
 def slot_of(tag: str) -> int:
@@ -83,9 +86,9 @@ class RedisKeys:
         """STREAM: `<seq>-0` with `ts` (ms, the server's clock) and `r` (the record)."""
         return f"{self.base}stream:{room}"
 
-    def meta(self, room: str) -> str:
-        """HASH `epoch`, `generation`, `seq`, `first`, `bytes`, `oldest` (ms)."""
-        return f"{self.base}meta:{room}"
+    def head(self, room: str) -> str:
+        """STRING `epoch generation seq first bytes oldest at until`: see publish.lua."""
+        return f"{self.base}head:{room}"
 
     def session(self, session_id: str) -> str:
         """HASH `owner`, `user`, `positions` (JSON), `metadata` (JSON)."""
@@ -146,11 +149,27 @@ class RedisKeys:
         """What a worker's control channel begins with; its boot id follows."""
         return f"{self.base}{self.database}:control:"
 
-    def published(self, draft: Draft) -> list[str]:
-        """The keys that publish.lua declares for a draft, in its order."""
-        names = [self.generation]
+
+
+class PublishKeys:
+    """The keys that publish.lua declares.  Those of a room are made once, as they go on the wire."""
+
+    def __init__(self, keys: RedisKeys) -> None:
+        self._keys = keys
+        self._common: tuple[Argument, ...] = (keys.generation.encode(),)
+        self._rooms: dict[str, tuple[Argument, ...]] = {}
+
+    def of(self, draft: Draft) -> list[Argument]:
+        """The keys of a draft, in the script's order."""
+        names = [*self._common]
         for room in dict.fromkeys(draft.rooms):
-            names += (self.stream(room), self.meta(room))
+            names += self._rooms.get(room) or self._make(room)
         if draft.key:
-            names.append(self.result(draft.key))
+            names.append(self._keys.result(draft.key))
         return names
+
+    def _make(self, room: str) -> tuple[Argument, ...]:
+        if len(self._rooms) >= MOST_ROOMS:
+            self._rooms.clear()
+        made = self._rooms[room] = (self._keys.stream(room).encode(), self._keys.head(room).encode())
+        return made

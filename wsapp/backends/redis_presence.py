@@ -7,12 +7,12 @@ from collections.abc import Callable, Mapping
 from typing import Final
 
 from wsapp.backends.records import milliseconds
+from wsapp.backends.redis_keys import Argument
 from wsapp.backends.redis_scripts import (
     PRESENCE_MEMBERS,
     PRESENCE_SYNC,
     PRESENCE_UPDATE,
     PRESENCE_WATCHERS,
-    Argument,
 )
 from wsapp.backends.redis_wire import RedisPool
 from wsapp.core.ports import Watching

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-Argument = str | bytes | int
+from wsapp.backends.redis_keys import Argument
+
 Command = tuple[Argument, ...]
 
 
@@ -18,7 +20,7 @@ class Script:
     text: str
     sha: str
 
-    def command(self, keys: list[str], arguments: list[Argument]) -> Command:
+    def command(self, keys: Sequence[Argument], arguments: list[Argument]) -> Command:
         """The EVALSHA that runs it."""
         return ("EVALSHA", self.sha, len(keys), *keys, *arguments)
 

@@ -6,7 +6,8 @@ from collections.abc import Sequence
 from typing import Any
 
 from wsapp.backends.records import milliseconds, split_owner
-from wsapp.backends.redis_scripts import SESSION_DROP, SESSION_SAVE, SESSION_TAKE, Argument, Command
+from wsapp.backends.redis_keys import Argument
+from wsapp.backends.redis_scripts import SESSION_DROP, SESSION_SAVE, SESSION_TAKE, Command
 from wsapp.backends.redis_wire import RedisPool
 from wsapp.backends.window import Window
 from wsapp.core.events import Position, strict_dumps, strict_loads
