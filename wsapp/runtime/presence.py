@@ -9,12 +9,14 @@ from __future__ import annotations
 
 import logging
 from collections import Counter, deque
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import partial
 from typing import Final
 
 import gevent
 from gevent.event import Event
 from gevent.lock import BoundedSemaphore
+from gevent.pool import Pool
 
 from wsapp.core.connections import ConnectionManager
 from wsapp.core.events import KINDS, packet
@@ -28,6 +30,7 @@ log = logging.getLogger(__name__)
 
 GATHER: Final = 0.05  # seconds over which comings and goings are gathered into one event
 RETRY: Final = 0.5  # seconds between attempts while Redis is away
+SUBSCRIBED_AT_ONCE: Final = 16  # rooms of one session whose members are asked for at the same time
 MOST_NAMED: Final = 1000  # users in one list; all are counted
 TRACK: Final = "track"  # the question to every worker when a room is asked for the first time
 PRESENCE: Final = "presence"  # control message: a room has changed
@@ -70,6 +73,11 @@ class PresenceKeeper:
         self.track(room)
         with self._lock:
             return _listed(self._look(room, session))
+
+    def subscribe_all(self, session: Session, rooms: Sequence[str]) -> dict[str, dict[str, object]]:
+        """As `subscribe`, of several rooms at the same time: each may wait for the other workers."""
+        answers = Pool(SUBSCRIBED_AT_ONCE).map(partial(self.subscribe, session), rooms)
+        return dict(zip(rooms, answers, strict=True))
 
     def returned(self, session: Session, rooms: Iterable[str]) -> None:
         """A session that had asked is back: soon it is told `presence` of each room, with all `members`."""
