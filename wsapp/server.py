@@ -30,7 +30,6 @@ from wsapp.core.throttle import EventThrottler
 from wsapp.emitter import Call, Publisher
 from wsapp.errors import BrokerUnavailable, PartitionMismatch
 from wsapp.metrics import Metrics
-from wsapp.runtime.accounting import AccountedFanout
 from wsapp.runtime.admission import TICK, Admission
 from wsapp.runtime.announcement import announce
 from wsapp.runtime.canary import ROOM as CANARY_ROOM
@@ -52,7 +51,6 @@ from wsapp.runtime.outlets import Outlets
 from wsapp.runtime.partitioned_watch import PartitionedWatch
 from wsapp.runtime.presence import PresenceKeeper
 from wsapp.runtime.server_api import ServerApi
-from wsapp.runtime.spread import AccountedSpreadFanout, SpreadFanout
 from wsapp.runtime.watch import Watch
 from wsapp.schemas import parse_room
 from wsapp.settings import Settings, load_settings
@@ -60,6 +58,7 @@ from wsapp.stock.options import split_options
 from wsapp.stock.running import Runner
 from wsapp.stock.served import Served
 from wsapp.stock.unstarted import StartedFirst
+from wsapp.transport.deflate import squeezer
 from wsapp.transport.engine import Engine, EngineOptions, Hooks
 from wsapp.transport.frames import Frame
 from wsapp.transport.gate import Gate, GateOptions
@@ -167,6 +166,8 @@ class SocketServer(Broadcasts, Hosted, Served, Acknowledged):
         self.store = "Redis" if self._backend.shared else "memory, one worker"
         self.metrics = Metrics()
         self.request_timed_out = partial(self.metrics.count, "requestsTimedOut")
+        self.count_refusal = self.metrics.count
+        self.max_connections, self.trusted_proxies = settings.max_connections, settings.trusted_proxies
         self.max_tls_handshakes = settings.max_tls_handshakes_per_sec
         self.tls_handshake_refused = partial(self.metrics.count, "tlsHandshakesRefused")
         self.write_timeout, self.dawdler_cut_off = settings.outbox_age, partial(self.metrics.count, "answersUnread")
@@ -177,18 +178,19 @@ class SocketServer(Broadcasts, Hosted, Served, Acknowledged):
             self._backend.sessions, registry, self.throttler,
             active_within=settings.active_within, stale_after=settings.stale_after)
         self.ledger = Ledger() if settings.ledger else None
-        self._fanout = _fanout(self._backend, self.ledger, registry, self.throttler, self.metrics)
         if self.ledger is not None:
             self._hooks["disconnect"].append(self.ledger.left_by)
+        admission = Admission(settings, open_authenticator(settings), self._backend.revocations, self.connections,
+                              self.metrics, self._host)
+        self.critical_store = self._backend.critical
+        self._critical = CriticalDelivery(self.critical_store, settings.retry_policy, self.connections, self.metrics,
+                                          lambda session, room: admission.allows(session, "read", room), self.ledger)
+        partitions = len(self._backend.parts) or 1
+        self._fanout = Fanout(self.connections, self.metrics, self._critical, self.ledger,
+                              squeezer(settings.deflate_threshold, settings.deflate_level), partitions=partitions)
         self._delivery = Delivery(registry, self._fanout, self._backend.broker, self.metrics,
                                   max_replay=settings.max_replay)
-        self._delivery.pace, self._delivery.partitions = settings.pace, len(self._backend.parts) or 1
-        self._fanout.session_of = self.connections.session
-        self.critical_store = self._backend.critical
-        self._critical = self._fanout.critical = CriticalDelivery(
-            self.critical_store, settings.retry_policy, self.connections, self._fanout.frame, self.metrics)
-        if isinstance(self._fanout, AccountedFanout):
-            self._critical.on_copy = self._fanout.again
+        self._delivery.pace, self._delivery.partitions = settings.pace, partitions
         self._lifecycle = Lifecycle(self.connections, self._delivery)
         hasty = self._backend.hasty(PUBLISH_PATIENCE)
         self._outlet = _outlet(self._backend, hasty, self.metrics)
@@ -199,11 +201,9 @@ class SocketServer(Broadcasts, Hosted, Served, Acknowledged):
         self._publisher = Publisher(self._outlet, max_event=settings.max_event)
         self.hub = Hub(settings, self._backend, self.connections, self.throttler, self._delivery, self._lifecycle,
                        self.metrics, self._identify, self._hooks, self._critical,
-                       Admission(settings, open_authenticator(settings), self._backend.revocations, self.connections,
-                                 self.metrics, self._host),
+                       admission,
                        Inbound(settings.max_inbound_per_sec, settings.max_inbound_per_user),
                        PresenceKeeper(self._backend.presence, self.connections), lambda: self.mode)
-        self._critical.may_read = lambda session, room: self.hub.admission.allows(session, "read", room)
         self.api = ServerApi(settings, self._backend, self.connections, self.hub.presence)
         self._attach_socketio(settings)
         self.figures = Figures(self._backend, self.connections, self._outlet, self._watch, self.metrics,
@@ -219,7 +219,6 @@ class SocketServer(Broadcasts, Hosted, Served, Acknowledged):
         self._dispatch = Dispatch(self.hub, sio, self.events)
         hooks = Hooks(self._opened, self._dispatch.read, self._dispatch.handle, self._closed, self.metrics.count)
         self.engine = sio.eio = Engine(_engine_options(settings), _origins(settings), hooks, _gate(self.hub))
-        self._fanout.squeeze = self.engine.squeeze
         self._drain = Drain(settings, self._lifecycle, self.engine,
                             lambda: close_all(list(self.engine.sockets.values())))
         self.api.calls.offer(VERB, self._drain.answer)
@@ -279,8 +278,8 @@ class SocketServer(Broadcasts, Hosted, Served, Acknowledged):
         self.engine.start()
         run, every = self._greenlets.run, self._greenlets.every
         run("outbox", self._outlet.run)
-        run("fan-out", self._fanout.turns.run)
-        run("throttle", self._fanout.flush_forever)
+        run("fan-out", self._fanout.run)
+        run("throttle", self._fanout.flusher.run)
         run("session saving", self._lifecycle.save_forever)
         self._critical.start(run)
         run("presence", self.hub.presence.run)
@@ -408,14 +407,6 @@ class SocketServer(Broadcasts, Hosted, Served, Acknowledged):
         return self.figures.everywhere()
 
 
-def _fanout(backend: Backend, ledger: Ledger | None, *parts: Any) -> Fanout:
-    if backend.parts:
-        count = len(backend.parts)
-        return (SpreadFanout(*parts, partitions=count) if ledger is None else
-                AccountedSpreadFanout(ledger, *parts, partitions=count))
-    return Fanout(*parts) if ledger is None else AccountedFanout(ledger, *parts)
-
-
 def _one_in_each(backend: Backend) -> list[str]:
     """A room of each partition, in which nothing is ever published."""
     count = len(backend.parts) or 1
@@ -441,7 +432,6 @@ def _engine_options(settings: Settings) -> EngineOptions:
     return EngineOptions(
         ping_interval=settings.ping_interval, ping_timeout=settings.ping_timeout, max_message=settings.max_message,
         first_message=max(FIRST_MESSAGE, ROOM_POSITION * settings.max_rooms), inbox_bytes=settings.inbox_bytes,
-        max_connections=settings.max_connections,
         outbox_bytes=settings.outbox_bytes, outbox_age=settings.outbox_age, deflate=settings.deflate,
         deflate_threshold=settings.deflate_threshold, deflate_level=settings.deflate_level,
         transports=settings.transports, upgrades=settings.allow_upgrades and "websocket" in settings.transports)
@@ -458,8 +448,8 @@ def _guests(settings: Settings, engine: Engine) -> GuestOptions:
 
 def _gate(hub: Hub) -> Gate:
     settings = hub.settings
-    options = GateOptions(settings.max_connections_per_address, settings.max_handshakes_per_sec,
-                          settings.trusted_proxies)
+    options = GateOptions(settings.max_connections, settings.max_connections_per_address,
+                          settings.max_handshakes_per_sec, settings.trusted_proxies)
     return Gate(options, hub.admission.judge_handshake, hub.metrics.count)
 
 
@@ -473,7 +463,22 @@ _DROPPED = frozenset({"wsapp.handler", "wsgi.input", "wsgi.errors", "wsgi.file_w
                       "gunicorn.sock", "wsgi.input_terminated"})
 
 
+# Not `sys.intern`: what clients make up would stay for ever (Python 3.12.0 to 3.12.5 never free an interned string).
+_shared: dict[str, str] = {}
+MOST_SHARED = 4096
+
+
 def slim(environ: Mapping[str, Any]) -> dict[str, Any]:
-    """What of a handshake's environ is kept as long as its connection: no streams, names and values shared."""
-    return {sys.intern(name): sys.intern(value) if type(value) is str and len(value) < 200 else value
+    """What of a handshake's environ is kept as long as its connection: no streams, names and short values shared."""
+    return {share(name): share(value) if type(value) is str and len(value) < 200 else value
             for name, value in environ.items() if name not in _DROPPED}
+
+
+def share(text: str) -> str:
+    """An equal string that others have too: of the first `MOST_SHARED` ones."""
+    known = _shared.get(text)
+    if known is not None:
+        return known
+    if len(_shared) < MOST_SHARED:
+        _shared[text] = text
+    return text

@@ -14,12 +14,12 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Final
 
-from wsapp.core.events import Profile
+from wsapp.core.events import Profile, Publication, strict_dumps
 from wsapp.core.ports import ANONYMOUS, SavedSession, SessionStore
 from wsapp.core.registry import Registry
-from wsapp.core.session import Peer, Session, Subscription
+from wsapp.core.session import MAX_METADATA, Peer, Session, Subscription
 from wsapp.core.throttle import EventThrottler
-from wsapp.errors import BrokerUnavailable, CloseCode
+from wsapp.errors import BrokerUnavailable, CloseCode, ErrorCode, RequestError
 
 MOST_UNSAVED: Final = 10_000  # sessions that ended while the store was away
 
@@ -70,7 +70,7 @@ class ConnectionManager:
             raise ValueError(f"{sid} is already connected")
         session_id = session_id or secrets.token_urlsafe(18)
         user_id = user_id or ANONYMOUS + session_id[:12]
-        queue = self.throttler.register(user_id, sid, merge=profile is Profile.SDK)
+        queue = self.throttler.register(user_id, sid, profile is Profile.SDK, peer)
         session = Session(session_id, sid, user_id, self.owner_of(sid), profile, peer, queue, self._clock(),
                           dict(metadata or {}))
         self._by_sid[sid] = self._by_id[session_id] = session
@@ -145,13 +145,40 @@ class ConnectionManager:
 
     def leave_room(self, sid: str, room: str) -> bool:
         """End a membership; False when there was none.  Raises KeyError for an unknown sid."""
-        return self.registry.leave(self._by_sid[sid], room)
+        session = self._by_sid[sid]
+        sub = session.subs.get(room)
+        if sub is not None and session.queue.behind:
+            self._hand_over(session, sub)
+        return self.registry.leave(session, room)
+
+    def _hand_over(self, session: Session, leaving: Subscription) -> None:
+        """What waits in a room that is left and was to come through it to other rooms of the session waits there."""
+        for sub in session.subs.values():
+            if sub.behind:
+                sub.gather(self.throttler.max_items, self.throttler.max_bytes)
+        waits = leaving.backlog.waits
+        leaving.drop()
+        self.throttler.drop(session.user_id, session.sid, leaving.room.name)
+        for waiting in waits:
+            places = waiting.item.places if isinstance(waiting.item, Publication) else ()
+            for place in places:
+                other = session.subs.get(place.room)
+                if other is not None and other is not leaving and place.seq <= other.sent:
+                    other.owe(waiting, place)
+                    self.throttler.behind(session.user_id, session.sid, place.room, other, self._clock())
+                    break
 
     def update_metadata(self, sid: str, metadata: Mapping[str, object]) -> Mapping[str, object]:
-        """Merge into the metadata of a connection (None removes a key) and return the whole."""
+        """Merge into the metadata of a connection (None removes a key) and return the whole.  Raises RequestError
+        (`limit`) when that would have more than `MAX_METADATA` bytes, and PayloadError for what is not JSON; then
+        nothing is merged."""
         session = self._by_sid[sid]
-        merged = {**session.metadata, **metadata}
-        session.metadata = {key: value for key, value in merged.items() if value is not None}
+        merged = {key: value for key, value in {**session.metadata, **metadata}.items() if value is not None}
+        size = len(strict_dumps(merged).encode())
+        if size > MAX_METADATA:
+            raise RequestError(ErrorCode.LIMIT, f"the metadata of a session may have {MAX_METADATA} bytes of JSON "
+                               f"together, and would have {size}: remove keys with null")
+        session.metadata, session.metadata_size = merged, size
         session.dirty = True
         return session.metadata
 
