@@ -19,7 +19,7 @@ from urllib.parse import parse_qs
 import engineio
 
 from wsapp.core.events import strict_dumps
-from wsapp.core.limited_log import LimitedLog
+from wsapp.core.limited_log import ONCE_A_MINUTE, LimitedLog
 from wsapp.errors import CloseCode, WsappError
 from wsapp.transport.connection import BROKEN, Connection, Ending
 from wsapp.transport.deflate import deflate, negotiate
@@ -46,7 +46,6 @@ StartResponse = Callable[..., Any]
 COMPRESS_FROM: Final = 1024  # bytes
 CONTENT: Final = ("Content-Type", "text/plain; charset=UTF-8")
 UNAVAILABLE: Final = "503 Service Unavailable"
-ONCE_A_MINUTE: Final = 1 / 60
 BEARER: Final = 'Bearer realm="wsapp", error="invalid_token"'  # RFC 6750 section 3
 TOKEN_LENGTH: Final = 8  # characters of a sid that name its worker
 
@@ -120,7 +119,7 @@ class Engine(engineio.Server):  # type: ignore[misc]  # engineio has no types
                                    lambda name: self.hooks.count(name))
         self.token = secrets.token_hex(TOKEN_LENGTH // 2)
         self.draining = False
-        self._lines, self._fullness = LimitedLog(log), LimitedLog(log, rate=ONCE_A_MINUTE, burst=1)
+        self._lines, self._closedness = LimitedLog(log), LimitedLog(log, rate=ONCE_A_MINUTE, burst=1)
         self.sockets: dict[str, Connection] = {}
         self.heartbeat = Heartbeat(options.ping_interval, options.ping_timeout)
 
@@ -249,11 +248,13 @@ class Engine(engineio.Server):  # type: ignore[misc]  # engineio has no types
 
     def _admit(self, environ: Environ) -> None:
         if self.draining:
+            self._closedness.warning("draining", "refused a client: this worker takes nobody in: it leaves, or is "
+                                     "drained (wsapp drain --undo)")
             raise Refused(Refusal.FORBIDDEN, "the server is restarting", UNAVAILABLE, [("Retry-After", "1")])
         if len(self.sockets) >= self.options.max_connections:
             self.hooks.count("connectionsRefused")
-            self._fullness.warning("", "refused a client: the worker is full: %d connections (MAX_CONNECTIONS)",
-                                   self.options.max_connections)
+            self._closedness.warning("full", "refused a client: the worker is full: %d connections (MAX_CONNECTIONS)",
+                                     self.options.max_connections)
             raise Refused(Refusal.FORBIDDEN, f"the worker is full: {self.options.max_connections} connections",
                           UNAVAILABLE, [("Retry-After", "5")])
         try:
