@@ -121,6 +121,7 @@ class Engine(engineio.Server):  # type: ignore[misc]  # engineio has no types
         self.draining = False
         self._lines, self._closedness = LimitedLog(log), LimitedLog(log, rate=ONCE_A_MINUTE, burst=1)
         self.sockets: dict[str, Connection] = {}
+        self.failures: list[Exception] | None = None  # of handlers, where a test wants them
         self.heartbeat = Heartbeat(options.ping_interval, options.ping_timeout)
 
     # -- as python-socketio sees it
@@ -163,8 +164,10 @@ class Engine(engineio.Server):  # type: ignore[misc]  # engineio has no types
             self.hooks.handle(connection, item)
         except PacketError as error:
             connection.close(CloseCode.PROTOCOL_ERROR, str(error))
-        except Exception:
+        except Exception as error:
             log.exception("a message of %s could not be handled", connection.sid)
+            if self.failures is not None:
+                self.failures.append(error)
 
     def ended(self, connection: Connection, ending: Ending) -> None:
         """A connection is over; may be called from the hub, so nothing in it may block."""
