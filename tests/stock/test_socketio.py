@@ -50,7 +50,11 @@ def test_what_would_be_lost_at_a_reconnect(namespace: str, steps: list[str], los
         if namespace != "/":
             client.connect(namespace)
         for step in steps:
-            client.emit(step, namespace=namespace)
+            if step == "fail":
+                with pytest.raises(RuntimeError, match="a bug"):
+                    client.emit(step, namespace=namespace)
+            else:
+                client.emit(step, namespace=namespace)
         assert client.session is not None
         assert [set(kept.host_state) for kept in server.connections.sessions()] == [lost]
     finally:
