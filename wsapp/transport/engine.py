@@ -80,7 +80,6 @@ class EngineOptions:
     max_message: int = 1_000_000
     first_message: int = 65_536  # largest until a CONNECT was accepted
     max_packets: int = 5000
-    max_connections: int = 1000
     outbox_bytes: int = 4_000_000
     outbox_age: float = 30.0
     inbox_bytes: int = 4_000_000
@@ -120,7 +119,7 @@ class Engine(engineio.Server):  # type: ignore[misc]  # engineio has no types
         self.squeeze = squeezer(options.deflate_threshold, options.deflate_level)
         self.token = secrets.token_hex(TOKEN_LENGTH // 2)
         self.draining = False
-        self._lines, self._closedness = LimitedLog(log), LimitedLog(log, rate=ONCE_A_MINUTE, burst=1)
+        self._lines, self._drained = LimitedLog(log), LimitedLog(log, rate=ONCE_A_MINUTE, burst=1)
         self.sockets: dict[str, Connection] = {}
         self.failures: list[Exception] | None = None  # of handlers, where a test wants them
         self.heartbeat = Heartbeat(options.ping_interval, options.ping_timeout)
@@ -250,19 +249,22 @@ class Engine(engineio.Server):  # type: ignore[misc]  # engineio has no types
         except KeyError:
             raise Refused(Refusal.UNKNOWN_SID, "Session ID unknown") from None
 
+    def admit(self, environ: Environ) -> None:
+        """Have room for another connection.  Raises what `Gate.admit` raises."""
+        victim = self.gate.admit(environ)
+        if victim is not None:
+            connection = self.sockets.get(victim)
+            if connection is not None:
+                connection.broke(CloseCode.TRY_AGAIN_LATER, "nothing was joined, and others want the place")
+            self.gate.closed(victim)
+
     def _admit(self, environ: Environ) -> None:
         if self.draining:
-            self._closedness.warning("draining", "refused a client: this worker takes nobody in: it leaves, or is "
-                                     "drained (wsapp drain --undo)")
+            self._drained.warning("", "refused a client: this worker takes nobody in: it leaves, or is drained "
+                                  "(wsapp drain --undo)")
             raise Refused(Refusal.FORBIDDEN, "the server is restarting", UNAVAILABLE, [("Retry-After", "1")])
-        if len(self.sockets) >= self.options.max_connections:
-            self.hooks.count("connectionsRefused")
-            self._closedness.warning("full", "refused a client: the worker is full: %d connections (MAX_CONNECTIONS)",
-                                     self.options.max_connections)
-            raise Refused(Refusal.FORBIDDEN, f"the worker is full: {self.options.max_connections} connections",
-                          UNAVAILABLE, [("Retry-After", "5")])
         try:
-            self.gate.admit(environ)
+            self.admit(environ)
         except TooMany as error:
             raise Refused(Refusal.FORBIDDEN, str(error), UNAVAILABLE,
                           [("Retry-After", str(error.retry_after))]) from error
