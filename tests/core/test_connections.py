@@ -270,6 +270,20 @@ def test_a_new_name_for_a_state_that_could_not_be_resumed(cluster: Cluster) -> N
     assert session.peer.closed == [CloseCode.REPLACED]
 
 
+@pytest.mark.parametrize("order", [(0, 1), (1, 0)])
+def test_two_connections_of_one_session_are_both_given_new_names(cluster: Cluster, order: tuple[int, int]) -> None:
+    """A duplicated tab, while Redis is away: neither state can be resumed."""
+    manager = cluster.one
+    both = [manager.handle_connection(sid, Screen(sid), "ada", session_id="old") for sid in ("s1", "s2")]
+    for number in order:
+        manager.rename(both[number])
+    assert len({"old", *(session.id for session in both)}) == 3
+    for session in both:
+        manager.handle_reconnection(session.id, "s3")
+        assert isinstance(session.peer, Screen)
+        assert session.peer.closed == [CloseCode.REPLACED]
+
+
 class AwayStore(MemorySessions):
     """The store when Redis is not reached."""
 

@@ -101,8 +101,10 @@ class ConnectionManager:
         return session
 
     def rename(self, session: Session) -> None:
-        """Give a session a new secret id: the old one stands for a state that could not be resumed."""
-        del self._by_id[session.id]
+        """Give a session a new secret id: the old one stands for a state that could not be resumed.  Another
+        connection may have taken that id over meanwhile, and given it up again."""
+        if self._by_id.get(session.id) is session:
+            del self._by_id[session.id]
         session.id = secrets.token_urlsafe(18)
         self._by_id[session.id] = session
 
