@@ -23,6 +23,7 @@ from wsapp.core.connections import Connection, ConnectionManager
 from wsapp.core.critical import Acknowledged
 from wsapp.core.events import Draft, packet
 from wsapp.core.ledger import Ledger
+from wsapp.core.limited_log import ONCE_A_MINUTE, LimitedLog
 from wsapp.core.partitions import room_in
 from wsapp.core.ports import Backend, Broker, Receipt, Watching
 from wsapp.core.registry import Registry
@@ -128,6 +129,7 @@ class SocketServer(Broadcasts, Hosted, Served, Acknowledged):
         self._blueprints: list[EventBlueprint] = [subscriptions, sessions]
         self.events: dict[str, Event] = {}
         self._greenlets = Greenlets()
+        self._unready = LimitedLog(log, rate=ONCE_A_MINUTE, burst=1)
         self._started = False
         self._app: Flask | None = None
         if app is not None:
@@ -167,10 +169,9 @@ class SocketServer(Broadcasts, Hosted, Served, Acknowledged):
                                      partitions=settings.partitions, reading=read_in_hub)
         self.store = "Redis" if self._backend.shared else "memory, one worker"
         self.metrics = Metrics()
-        self.count_forwarding = self.metrics.count
         self._addresses = Addresses(self._backend.cluster, settings)
         self.request_timed_out = partial(self.metrics.count, "requestsTimedOut")
-        self.count_refusal = self.metrics.count
+        self.count_forwarding = self.count_refusal = self.metrics.count
         self.max_connections, self.trusted_proxies = settings.max_connections, settings.trusted_proxies
         self.max_tls_handshakes = settings.max_tls_handshakes_per_sec
         self.tls_handshake_refused = partial(self.metrics.count, "tlsHandshakesRefused")
@@ -178,9 +179,8 @@ class SocketServer(Broadcasts, Hosted, Served, Acknowledged):
         self.throttler = EventThrottler(settings.max_events_per_sec, settings.flush_interval,
                                         max_items=settings.queue_items, max_bytes=settings.queue_bytes)
         registry = Registry()
-        self.connections = ConnectionManager(
-            self._backend.sessions, registry, self.throttler,
-            active_within=settings.active_within, stale_after=settings.stale_after)
+        self.connections = ConnectionManager(self._backend.sessions, registry, self.throttler,
+                                             active_within=settings.active_within, stale_after=settings.stale_after)
         self.ledger = Ledger() if settings.ledger else None
         if self.ledger is not None:
             self._hooks["disconnect"].append(self.ledger.left_by)
@@ -204,8 +204,7 @@ class SocketServer(Broadcasts, Hosted, Served, Acknowledged):
         self._outlet.serve, self._outlet.told = self._fanout.serve_unrecorded, self._tell_mode
         self._publisher = Publisher(self._outlet, max_event=settings.max_event)
         self.hub = Hub(settings, self._backend, self.connections, self.throttler, self._delivery, self._lifecycle,
-                       self.metrics, self._identify, self._hooks, self._critical,
-                       admission,
+                       self.metrics, self._identify, self._hooks, self._critical, admission,
                        Inbound(settings.max_inbound_per_sec, settings.max_inbound_per_user),
                        PresenceKeeper(self._backend.presence, self.connections), lambda: self.mode)
         self.api = ServerApi(settings, self._backend, self.connections, self.hub.presence)
@@ -221,6 +220,7 @@ class SocketServer(Broadcasts, Hosted, Served, Acknowledged):
                                **self._stock_options)
         sio = self.socketio.server
         self._dispatch = Dispatch(self.hub, sio, self.events)
+        self._manager.roomed = self._dispatch.roomed
         hooks = Hooks(self._opened, self._dispatch.read, self._dispatch.handle, self._closed, self.metrics.count)
         self.engine = sio.eio = Engine(_engine_options(settings), _origins(settings), hooks, _gate(self.hub))
         self._drain = Drain(settings, self._lifecycle, self.engine,
@@ -328,6 +328,9 @@ class SocketServer(Broadcasts, Hosted, Served, Acknowledged):
             self.hub.presence.beat(self.settings.heartbeat * LEASE_BEATS)
         except BrokerUnavailable as error:
             self._outlet.lost(error)
+        trouble = self.not_ready()
+        if trouble is not None and not self.draining:  # of a drain the clients are told in the log that it refuses
+            self._unready.warning("", "not ready: %s", trouble)
 
     @property
     def mode(self) -> str:
