@@ -28,7 +28,7 @@ def divide(world: World, fanout: SpreadFanout) -> World:
     world.fanout = fanout
     world.delivery = Delivery(world.registry, fanout, world.broker, world.metrics, max_replay=100, clock=world.clock)
     fanout.session_of = world.connections.session
-    world.lifecycle = Lifecycle(world.connections, world.delivery)
+    world.lifecycle = Lifecycle(world.connections, world.delivery, world.links)
     return world
 
 
