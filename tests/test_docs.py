@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 from marshmallow import INCLUDE, Schema
 
+from wsapp.blueprints.api import PARTS
 from wsapp.blueprints.sessions import sessions
 from wsapp.blueprints.subscriptions import subscriptions
 from wsapp.metrics import metrics_table
@@ -35,6 +36,17 @@ def requests_table() -> str:
     return "\n".join(rows)
 
 
+def calls_table() -> str:
+    """The calls of the server API, by what each says of itself at its view."""
+    rows = ["| call | scope | |", "|---|---|---|"]
+    for endpoint in (one for part in PARTS for one in part.endpoints):
+        query = "?" + "&".join(f"{name}=" for name in endpoint.query.fields) if endpoint.query else ""
+        body = f" `{fields_of(endpoint.body)}`." if isinstance(endpoint.body, Schema) else ""
+        rows.append(f"| `{endpoint.method} {endpoint.template}{query}` | {', '.join(endpoint.scopes) or 'none'} "
+                    f"| {endpoint.summary}{body} |")
+    return "\n".join(rows)
+
+
 def fields_of(schema: Schema) -> str:
     """`{room, since?}`."""
     return "{" + ", ".join(f"{name}{'' if field.required else '?'}" for name, field in schema.fields.items()) + "}"
@@ -46,7 +58,8 @@ def sentence(schema: Schema) -> str:
 
 
 TABLES: dict[tuple[str, str], Callable[[], str]] = {("operations.md", "metrics"): metrics_table,
-                                                    ("protocol.md", "requests"): requests_table}
+                                                    ("protocol.md", "requests"): requests_table,
+                                                    ("http-api.md", "calls"): calls_table}
 
 
 def marked(text: str, name: str) -> re.Match[str]:

@@ -229,6 +229,12 @@ class AgentThoughtSchema(Schema):
     class Meta:
         unknown = INCLUDE
 
+    # What no field can say alone: only a delta may be empty, and it names the thought that it continues.
+    described: ClassVar[dict[str, Any]] = {"anyOf": [
+        {"properties": {"delta": {"const": False}, "thought": {"minLength": 1}}},
+        {"required": ["delta", "thoughtId"],
+         "properties": {"delta": {"const": True}, "thoughtId": {"type": ["string", "integer"]}}}]}
+
     agentId = RoomId(required=True)
     thought = Text(required=True)
     timestamp = Number(0, MAX_MS, whole=True)

@@ -9,20 +9,21 @@ from typing import Any
 
 from marshmallow import Schema, ValidationError
 
-from wsapp import schemas
-from wsapp.blueprints import api_drain, api_schemas
+from wsapp.blueprints.api import PARTS
+from wsapp.blueprints.api.publish import PublishProject, PublishTask, PublishThought
 from wsapp.blueprints.sessions import sessions
 from wsapp.blueprints.subscriptions import subscriptions
 from wsapp.core.events import strict_loads
 from wsapp.errors import SettingsError
+from wsapp.schemas import AgentThoughtSchema, PositionSchema, TaskUpdateSchema
 from wsapp.settings import SPECS, load_settings
 
-# Those of answers, which judge nothing, are named so in the modules of the server API.
+# What judges the bodies and queries of the server API, the requests of clients, and what publishers send.
+ENDPOINTS = [endpoint for part in PARTS for endpoint in part.endpoints]
 SCHEMAS: list[Schema] = [
-    each() for module in (schemas, api_schemas, api_drain) for name, each in sorted(vars(module).items())
-    if isinstance(each, type) and issubclass(each, Schema) and each.__module__ == module.__name__
-    and (module is schemas or "Query" in name or not name.endswith(("Schema", "_Page")))] + [
-    event.schema for part in (subscriptions, sessions) for event in part.events.values() if event.schema is not None]
+    *(one for endpoint in ENDPOINTS for one in (endpoint.query, endpoint.body) if isinstance(one, Schema)),
+    PublishThought(), PublishTask(), PublishProject(), AgentThoughtSchema(), TaskUpdateSchema(), PositionSchema(),
+    *(event.schema for part in (subscriptions, sessions) for event in part.events.values() if event.schema is not None)]
 NAMES = sorted(spec.env for spec in SPECS.values())
 FILES = {"WSAPP_JWT_JWKS", "WSAPP_JWT_PUBLIC_KEY_FILE", "REDIS_URL", "WSAPP_EMBEDDED_URL"}
 LARGEST = 2**63

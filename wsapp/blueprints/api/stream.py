@@ -8,28 +8,49 @@ from __future__ import annotations
 
 from typing import Any, Final
 
-from flask import Blueprint, Response, request
+from flask import Response, g, request
+from marshmallow import validate
 
 from wsapp.auth import bearer
-from wsapp.blueprints.api_access import Problem, answer, checked, read_body, the_server
-from wsapp.blueprints.api_schemas import Acknowledgement
-from wsapp.blueprints.sessions import acknowledgement, refusal
+from wsapp.blueprints.api.access import Problem, answer, the_server
+from wsapp.blueprints.api.endpoints import ApiBlueprint, Json
+from wsapp.blueprints.sessions import AcknowledgedAnswer, RefusedAnswer, acknowledgement, refusal
 from wsapp.core.events import Position
 from wsapp.errors import ErrorCode, PayloadError, RequestError
 from wsapp.runtime.operations import session_name
 from wsapp.runtime.stream import open_stream, read_id
-from wsapp.schemas import MAX_MS, parse_room
+from wsapp.schemas import MAX_MS, Strict, Text, parse_room
 
-api_stream = Blueprint("stream", __name__)
+api_stream = ApiBlueprint("stream", __name__)
 
 FULL_RETRY: Final = "5"  # seconds
 _KNOWN: Final = {"rooms", "room", "since", "token", "presence"}
-_ACKNOWLEDGEMENT: Final = Acknowledgement()
+WITHOUT_OPTIONS: Final = {"provide_automatic_options": False}
+PARAMETERS: Final[tuple[Json, ...]] = (
+    {"name": "rooms", "in": "query", "schema": {"type": "string"}, "description": "comma list of rooms"},
+    {"name": "room", "in": "query", "schema": {"type": "string"}, "description": "one room; may be repeated"},
+    {"name": "since", "in": "query", "schema": {"type": "string"},
+     "description": "an id of the stream, or a comma list of room:seq"},
+    {"name": "presence", "in": "query", "schema": {"type": "boolean"},
+     "description": "report who else is in the rooms, and who comes and goes"},
+    {"name": "token", "in": "query", "schema": {"type": "string"}},
+    {"name": "Last-Event-ID", "in": "header", "schema": {"type": "string"}})
 
 
-@api_stream.get("/stream", provide_automatic_options=False)
+class Acknowledgement(Strict):
+    """A critical event that a stream's user has got, or wants again.  `sessionId` is that of the stream's `session`
+    event; it stands for the user where there are no tokens."""
+
+    id = Text(required=True, validate=validate.Length(1, 200))
+    sessionId = Text(validate=validate.Length(1, 200))
+
+
+
+@api_stream.serve("GET", "/stream", None, parameters=PARAMETERS, content="text/event-stream",
+                  options=WITHOUT_OPTIONS)
 def stream() -> Response:
-    """`?rooms=agent:a,task:t&since=...&presence=true`; `Last-Event-ID` wins over `since`."""
+    """Rooms as Server-Sent Events: `?rooms=agent:a,task:t&since=...&presence=true`; `Last-Event-ID` wins over `since`.
+    A client calls it, with its token and without an API key."""
     server = the_server()
     server.engine.turnstile.judge(request.environ)
     rooms = _rooms(server.settings.max_rooms)
@@ -49,18 +70,27 @@ def stream() -> Response:
     return response
 
 
-@api_stream.post("/stream/ack", provide_automatic_options=False)
-def acknowledge() -> Response:
-    """`{id, sessionId?}`: the stream's user has the critical event; again is fine."""
-    user, id = _answered()
-    return answer(acknowledgement(the_server().hub, user, id))
+def _identify() -> None:
+    """Who calls is known before the body is read.  Raises PermissionError and TokenRefused."""
+    server = the_server()
+    server.engine.turnstile.judge(request.environ)
+    g.wsapp_identity = server.hub.admission.of_request(request.environ)
 
 
-@api_stream.post("/stream/nack", provide_automatic_options=False)
-def refuse() -> Response:
-    """`{id, sessionId?}`: the stream's user wants the critical event again, soon."""
-    user, id = _answered()
-    return answer(refusal(the_server().hub, user, id))
+@api_stream.serve("POST", "/stream/ack", AcknowledgedAnswer, body=Acknowledgement(), what="the acknowledgement",
+                  guard=_identify, options=WITHOUT_OPTIONS)
+def ack_event(body: dict[str, Any]) -> Response:
+    """The stream's user has the critical event; again is fine.  By the user's token; without tokens by the stream's
+    `sessionId`."""
+    return answer(acknowledgement(the_server().hub, _user(body), body["id"]))
+
+
+@api_stream.serve("POST", "/stream/nack", RefusedAnswer, body=Acknowledgement(), what="the acknowledgement",
+                  guard=_identify, options=WITHOUT_OPTIONS)
+def nack_event(body: dict[str, Any]) -> Response:
+    """The stream's user wants the critical event again, soon.  By the user's token; without tokens by the stream's
+    `sessionId`."""
+    return answer(refusal(the_server().hub, _user(body), body["id"]))
 
 
 @api_stream.route("/stream", methods=["OPTIONS"])
@@ -85,17 +115,14 @@ def shared(response: Response) -> Response:
     return response
 
 
-def _answered() -> tuple[str, str]:
-    """The user who answers, and the id of the event.  Raises Problem, RequestError, PayloadError, BrokerUnavailable."""
+def _user(body: dict[str, Any]) -> str:
+    """The user who answers.  Raises Problem, RequestError (`rate_limited`) and BrokerUnavailable."""
     server = the_server()
-    server.engine.turnstile.judge(request.environ)
-    identity = server.hub.admission.of_request(request.environ)
-    asked = checked(_ACKNOWLEDGEMENT, read_body(), "the acknowledgement")
-    user = identity.user_id or _anonymous(server, asked.get("sessionId"))
+    user = g.wsapp_identity.user_id or _anonymous(server, body.get("sessionId"))
     if not server.hub.inbound.admit_request(user):
         server.metrics.count("inboundRefused")
         raise RequestError(ErrorCode.RATE_LIMITED, "more acknowledgements than the user may send")
-    return user, asked["id"]
+    return str(user)
 
 
 def _anonymous(server: Any, session_id: str | None) -> str:

@@ -8,9 +8,9 @@ from io import BytesIO
 
 import pytest
 
-from tests.blueprints.api_client import ApiClient
+from tests.blueprints.api.client import ApiClient
 from tests.blueprints.conftest import Place
-from wsapp.blueprints.api_access import STATUS
+from wsapp.blueprints.api.access import STATUS
 from wsapp.errors import ErrorCode
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from tests.blueprints.api_client import ApiClient
+from tests.blueprints.api.client import ApiClient
 from tests.blueprints.conftest import Place
 
 

@@ -6,7 +6,7 @@ import time
 
 import pytest
 
-from tests.blueprints.api_client import ApiClient
+from tests.blueprints.api.client import ApiClient
 from tests.blueprints.conftest import Place
 from wsapp.runtime.operations import session_name
 

@@ -13,8 +13,8 @@ from marshmallow import INCLUDE, Schema
 
 from wsapp import schemas
 from wsapp.auth import MAX_TOKEN
-from wsapp.blueprints.api_access import PATH
-from wsapp.blueprints.api_openapi import VERSION, continue_by_id, new_spec
+from wsapp.blueprints.api.access import PATH
+from wsapp.blueprints.api.openapi import VERSION, components, new_spec
 from wsapp.blueprints.subscriptions import MembersAnswer, PositionAnswer
 from wsapp.errors import CloseCode, ErrorCode
 from wsapp.runtime.event_blueprint import MAX_LIST, Event
@@ -56,8 +56,7 @@ class _Requests:
     """Payloads and acknowledgements of clients' events, made from the schemas that judge and describe them."""
 
     def __init__(self) -> None:
-        self._spec, plugin = new_spec("")
-        self._converter: Any = plugin.converter
+        self._spec, self._converter = new_spec("")
         self._spec.components.schema("Position", schema=PositionAnswer)
         self._spec.components.schema("Members", schema=MembersAnswer)
 
@@ -88,8 +87,7 @@ class _Requests:
 
     def components(self) -> Json:
         """The schemas that the others refer to."""
-        made: Json = self._spec.to_dict()["components"]["schemas"]
-        return made
+        return components(self._spec, self._converter)
 
 
 # What clients are told beside the events that are published.
@@ -135,11 +133,10 @@ _AUTH: Final = {"type": "object", "properties": {
 
 def _published() -> dict[str, Json]:
     """The events of publishers: their data as clients get it."""
-    spec, _ = new_spec("")
+    spec, converter = new_spec("")
     spec.components.schema("AgentThought", schema=schemas.AgentThoughtSchema)
     spec.components.schema("TaskUpdate", schema=schemas.TaskUpdateSchema)
-    made = spec.to_dict()["components"]["schemas"]
-    continue_by_id(made["AgentThought"])
+    made = components(spec, converter)
     numbered = {"id": _TEXT, "seq": {"type": "integer", "minimum": 1}}
     joined = {**numbered, "firstSeq": numbered["seq"]}
     thought, task = ({"allOf": [made[name], {"required": ["timestamp", "id", "seq"], "properties": more}]}
@@ -149,7 +146,7 @@ def _published() -> dict[str, Json]:
 
 
 @cache
-def asyncapi(events: tuple[Event, ...]) -> Json:
+def describe(events: tuple[Event, ...]) -> Json:
     """The document; `events` are those that clients may send."""
     published, requests = _published(), _Requests()
     payloads = {**published, **TOLD, **STREAM, "connect": _AUTH, "connect-error": _ref("Error")}

@@ -8,13 +8,12 @@ from __future__ import annotations
 
 import gzip
 import logging
-from collections.abc import Callable, Mapping
-from functools import wraps
+from collections.abc import Mapping
 from http import HTTPStatus
-from typing import Any, Final, TypeVar, cast
+from typing import Any, Final
 
-from flask import Response, current_app, g, request
-from marshmallow import Schema, ValidationError
+from flask import Response, current_app, request
+from marshmallow import Schema
 from werkzeug.exceptions import HTTPException, RequestEntityTooLarge
 
 from wsapp.auth import bearer
@@ -22,6 +21,7 @@ from wsapp.blueprints.security_headers import guarded
 from wsapp.core.api_keys import ApiKey
 from wsapp.core.events import strict_dumps, strict_loads
 from wsapp.errors import ErrorCode, PayloadError, WsappError
+from wsapp.schemas import load
 
 log = logging.getLogger(__name__)
 audit = logging.getLogger("wsapp.audit")
@@ -43,8 +43,6 @@ STATUS: Final = {
 }
 _CODES: Final = {400: ErrorCode.BAD_REQUEST, 401: ErrorCode.UNAUTHORIZED, 403: ErrorCode.FORBIDDEN,
                  404: ErrorCode.NOT_FOUND, 429: ErrorCode.RATE_LIMITED, 503: ErrorCode.DRAINING}
-
-View = TypeVar("View", bound=Callable[..., Any])
 
 
 class Problem(Exception):
@@ -178,20 +176,6 @@ def require(*scopes: str) -> ApiKey:
     return found
 
 
-def needs(*scopes: str) -> Callable[[View], View]:
-    """Make a view ask for a key with one of the scopes, before anything of the request is read."""
-
-    def wrap(view: View) -> View:
-        @wraps(view)
-        def judged(*args: Any, **kwargs: Any) -> Any:
-            g.wsapp_api_key = require(*scopes)
-            return view(*args, **kwargs)
-
-        return cast(View, judged)
-
-    return wrap
-
-
 # -- requests
 
 
@@ -214,20 +198,10 @@ def read_body() -> Any:
         raise Problem(400, ErrorCode.BAD_REQUEST, f"the body is not JSON: {error}") from None
 
 
-def checked(schema: Schema, given: object, what: str) -> dict[str, Any]:
-    """Load by a schema.  Raises PayloadError with the fields by name."""
-    try:
-        return dict(schema.load(cast(Mapping[str, Any], given)))
-    except ValidationError as error:
-        told = error.messages if isinstance(error.messages, dict) else {"body": error.messages}
-        name, why = next(iter(told.items()))
-        shown = why[0] if isinstance(why, list) else why
-        raise PayloadError(f"{what}: {name}: {shown}", {str(name): why for name, why in told.items()}) from None
-
-
-def query(schema: Schema) -> dict[str, Any]:
+def read_query(schema: Schema) -> dict[str, Any]:
     """The query of the request by a schema.  Raises PayloadError, also for what is given twice."""
     for name, values in request.args.lists():
         if len(values) > 1:
             raise PayloadError(f"the query: {name} is given twice", {name: ["is given twice"]})
-    return checked(schema, request.args.to_dict(), "the query")
+    found: dict[str, Any] = load(schema, request.args.to_dict(), "the query")
+    return found

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import re
 
-from tests.blueprints.api_client import ApiClient
+from tests.blueprints.api.client import ApiClient
 from tests.blueprints.conftest import Place
-from wsapp.blueprints.api_openapi import openapi
+from wsapp.blueprints.api.openapi import describe as openapi
 
 
 def test_every_route_is_in_the_document_and_the_other_way_round(place: Place) -> None:

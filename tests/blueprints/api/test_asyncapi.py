@@ -9,7 +9,7 @@ import jsonschema
 import pytest
 
 from tests.harness import ROOT
-from wsapp.blueprints.api_asyncapi import asyncapi as described
+from wsapp.blueprints.api.asyncapi import describe as described
 from wsapp.blueprints.sessions import sessions
 from wsapp.blueprints.subscriptions import subscriptions
 from wsapp.core.events import RESERVED_EVENTS

@@ -6,7 +6,7 @@ import jsonschema
 import pytest
 from openapi_spec_validator import validate
 
-from wsapp.blueprints.api_openapi import openapi
+from wsapp.blueprints.api.openapi import describe as openapi
 from wsapp.errors import PayloadError
 from wsapp.schemas import thought_draft
 

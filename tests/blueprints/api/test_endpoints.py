@@ -5,7 +5,10 @@ from __future__ import annotations
 import pytest
 from marshmallow import ValidationError
 
-from wsapp.blueprints.api_schemas import Disconnect, HistoryQuerySchema, PublishThought, Whole
+from wsapp.blueprints.api.endpoints import Whole
+from wsapp.blueprints.api.operations import Disconnect
+from wsapp.blueprints.api.publish import PublishThought
+from wsapp.blueprints.api.rooms import HistoryQuery
 
 
 @pytest.mark.parametrize(("value", "written", "fits"), [
@@ -27,7 +30,7 @@ def test_unknown_fields_are_refused_but_in_the_data_of_the_user() -> None:
     with pytest.raises(ValidationError, match="mine"):
         PublishThought().load({**body, "mine": 1})
     with pytest.raises(ValidationError):
-        HistoryQuerySchema().load({"colour": "red"})
+        HistoryQuery().load({"colour": "red"})
 
 
 @pytest.mark.parametrize("body", [{}, {"userId": "a", "sid": "b"}, {"reason": "x"}])

@@ -4,16 +4,17 @@ from __future__ import annotations
 
 from typing import Any, Final
 
-from flask import Blueprint, Response
+from flask import Response
 from marshmallow import ValidationError, fields, validate, validates_schema
 
-from wsapp.blueprints.api_access import Problem, answer, checked, needs, read_body, the_server
+from wsapp.blueprints.api.access import Problem, answer, the_server
+from wsapp.blueprints.api.endpoints import ApiBlueprint
 from wsapp.core.questions import Answers
 from wsapp.errors import ErrorCode
 from wsapp.runtime.drain import VERB, Service
 from wsapp.schemas import Flag, Number, Strict, Text
 
-api_drain = Blueprint("drain", __name__)
+api_drain = ApiBlueprint("drain", __name__)
 
 LONGEST: Final = 3600
 
@@ -33,7 +34,7 @@ class DrainBody(Strict):
             raise ValidationError("give workers or everywhere", "workers")
 
 
-class WorkerServiceSchema(Strict):
+class WorkerServiceAnswer(Strict):
     """How a worker stands."""
 
     worker = fields.String(required=True)
@@ -45,37 +46,32 @@ class WorkerServiceSchema(Strict):
     took = fields.Float(required=True, metadata={"description": "seconds since then, or until the last one left"})
 
 
-class WorkersServiceSchema(Strict):
+class WorkersServiceAnswer(Strict):
     """How workers stand."""
 
-    workers = fields.List(fields.Nested(WorkerServiceSchema), required=True)
+    workers = fields.List(fields.Nested(WorkerServiceAnswer), required=True)
     missing = fields.List(fields.String(), required=True, metadata={"description": "did not answer"})
 
 
-_BODY: Final = DrainBody()
-
-
-@api_drain.get("/drain")
-@needs("drain", "admin")
-def drain_status() -> Response:
+@api_drain.serve("GET", "/drain", WorkersServiceAnswer, scopes=("drain", "admin"))
+def read_drain() -> Response:
     """How every worker of the cluster stands."""
     return answer(_told(_ask({"do": "tell"}, None)))
 
 
-@api_drain.post("/drain")
-@needs("drain")
-def drain() -> Response:
+@api_drain.serve("POST", "/drain", WorkersServiceAnswer, scopes=("drain",), body=DrainBody(), what="drain",
+                 status=202)
+def drain(body: dict[str, Any]) -> Response:
     """Begin to drain workers, or take them back into service; GET tells how far it is."""
-    asked = checked(_BODY, read_body(), "drain")
     standing = _ask({"do": "tell"}, None)
     own = standing.by_boot[the_server().token]["server"]
-    chosen = asked.get("workers") or [boot for boot, told in standing.by_boot.items()
-                                      if asked.get("everywhere") or told["server"] == own]
+    chosen = body.get("workers") or [boot for boot, told in standing.by_boot.items()
+                                      if body.get("everywhere") or told["server"] == own]
     unknown = sorted(set(chosen) - set(standing.by_boot))
     if unknown:
         raise Problem(404, ErrorCode.NOT_FOUND, f"no worker {unknown[0]} answers; those that do: "
                                                 f"{', '.join(sorted(standing.by_boot))}")
-    return answer(_told(_ask({"do": "undo" if asked.get("undo") else "begin", "over": asked.get("over")}, chosen)),
+    return answer(_told(_ask({"do": "undo" if body.get("undo") else "begin", "over": body.get("over")}, chosen)),
                   202)
 
 

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from tests.blueprints.api_client import ApiClient
+from tests.blueprints.api.client import ApiClient
 from tests.blueprints.conftest import Place
 from wsapp.core.ports import Retry
 

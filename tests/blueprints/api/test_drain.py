@@ -5,10 +5,10 @@ from __future__ import annotations
 import jsonschema
 import pytest
 
-from tests.blueprints.api_client import ApiClient
+from tests.blueprints.api.client import ApiClient
 from tests.blueprints.conftest import Place
 from tests.runtime.world import eventually
-from wsapp.blueprints.api_openapi import openapi
+from wsapp.blueprints.api.openapi import describe as openapi
 
 
 def test_a_server_is_drained_and_taken_back(place: Place) -> None:
