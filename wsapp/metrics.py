@@ -69,8 +69,7 @@ REFUSALS: Final = (
 
 # What became of clients that do not read as fast as they are sent, one for each step down.
 LADDER: Final = (
-    Figure("slowJoined", "slow_joined", "Slow clients: times that events were joined into one frame."),
-    Figure("slowDeferred", "slow_deferred", "Slow clients: times that a client went to the lanes."),
+    Figure("slowDeferred", "slow_deferred", "Slow clients: times that a client fell behind."),
     Figure("slowSnapshots", "slow_snapshots", "Slow clients: times that a client got the latest states only."),
     Figure("slowCut", "slow_cut", "Slow clients that were closed (4000)."),
 )

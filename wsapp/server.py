@@ -31,7 +31,6 @@ from wsapp.core.throttle import EventThrottler
 from wsapp.emitter import Call, Publisher
 from wsapp.errors import BrokerUnavailable, PartitionMismatch
 from wsapp.metrics import Metrics
-from wsapp.runtime.accounting import AccountedFanout
 from wsapp.runtime.admission import TICK, Admission
 from wsapp.runtime.announcement import announce
 from wsapp.runtime.canary import ROOM as CANARY_ROOM
@@ -53,7 +52,6 @@ from wsapp.runtime.outlets import Outlets
 from wsapp.runtime.partitioned_watch import PartitionedWatch
 from wsapp.runtime.presence import PresenceKeeper
 from wsapp.runtime.server_api import ServerApi
-from wsapp.runtime.spread import AccountedSpreadFanout, SpreadFanout
 from wsapp.runtime.watch import Watch
 from wsapp.schemas import parse_room
 from wsapp.settings import Settings, load_settings
@@ -61,6 +59,7 @@ from wsapp.stock.options import split_options
 from wsapp.stock.running import Runner
 from wsapp.stock.served import Served
 from wsapp.stock.unstarted import StartedFirst
+from wsapp.transport.deflate import squeezer
 from wsapp.transport.engine import Engine, EngineOptions, Hooks
 from wsapp.transport.frames import Frame
 from wsapp.transport.gate import Gate, GateOptions
@@ -178,19 +177,20 @@ class SocketServer(Broadcasts, Hosted, Served, Acknowledged):
             self._backend.sessions, registry, self.throttler,
             active_within=settings.active_within, stale_after=settings.stale_after)
         self.ledger = Ledger() if settings.ledger else None
-        self._fanout = _fanout(self._backend, self.ledger, registry, self.throttler, self.metrics)
         if self.ledger is not None:
             self._hooks["disconnect"].append(self.ledger.left_by)
+        admission = Admission(settings, open_authenticator(settings), self._backend.revocations, self.connections,
+                              self.metrics, self._host)
+        self.critical_store = self._backend.critical
+        self._critical = CriticalDelivery(self.critical_store, settings.retry_policy, self.connections, self.metrics,
+                                          lambda session, room: admission.allows(session, "read", room), self.ledger)
+        partitions = len(self._backend.parts) or 1
+        self._fanout = Fanout(self.connections, self.metrics, self._critical, self.ledger,
+                              squeezer(settings.deflate_threshold, settings.deflate_level), partitions=partitions)
         self._delivery = Delivery(registry, self._fanout, self._backend.broker, self.metrics,
                                   max_replay=settings.max_replay)
-        self._delivery.pace, self._delivery.partitions = settings.pace, len(self._backend.parts) or 1
-        self._fanout.session_of = self.connections.session
-        self.critical_store = self._backend.critical
-        self._critical = self._fanout.critical = CriticalDelivery(
-            self.critical_store, settings.retry_policy, self.connections, self._fanout.frame, self.metrics)
-        if isinstance(self._fanout, AccountedFanout):
-            self._critical.on_copy = self._fanout.again
-        self._links = Links(self._report_mode, len(self._backend.parts) or 1)
+        self._delivery.pace = settings.pace
+        self._links = Links(self._report_mode, partitions)
         self._lifecycle = Lifecycle(self.connections, self._delivery, self._links)
         hasty = self._backend.hasty(PUBLISH_PATIENCE)
         self._outlet = Outlets(hasty.publish, self._backend.parts or [self._backend], self._links, self.metrics,
@@ -201,11 +201,9 @@ class SocketServer(Broadcasts, Hosted, Served, Acknowledged):
         self._publisher = Publisher(self._outlet, max_event=settings.max_event)
         self.hub = Hub(settings, self._backend, self.connections, self.throttler, self._delivery, self._lifecycle,
                        self.metrics, self._identify, self._hooks, self._critical,
-                       Admission(settings, open_authenticator(settings), self._backend.revocations, self.connections,
-                                 self.metrics, self._host),
+                       admission,
                        Inbound(settings.max_inbound_per_sec, settings.max_inbound_per_user),
                        PresenceKeeper(self._backend.presence, self.connections, self._links), lambda: self.mode)
-        self._critical.may_read = lambda session, room: self.hub.admission.allows(session, "read", room)
         self.api = ServerApi(settings, self._backend, self.connections, self.hub.presence)
         self._attach_socketio(settings)
         self.figures = Figures(self._backend, self.connections, self._outlet, self._links, self._watch, self.metrics,
@@ -221,7 +219,6 @@ class SocketServer(Broadcasts, Hosted, Served, Acknowledged):
         self._dispatch = Dispatch(self.hub, sio, self.events)
         hooks = Hooks(self._opened, self._dispatch.read, self._dispatch.handle, self._closed, self.metrics.count)
         self.engine = sio.eio = Engine(_engine_options(settings), _origins(settings), hooks, _gate(self.hub))
-        self._fanout.squeeze = self.engine.squeeze
         self._drain = Drain(settings, self._lifecycle, self.engine,
                             lambda: close_all(list(self.engine.sockets.values())))
         self.api.calls.offer(VERB, self._drain.answer)
@@ -281,8 +278,8 @@ class SocketServer(Broadcasts, Hosted, Served, Acknowledged):
         self.engine.start()
         run, every = self._greenlets.run, self._greenlets.every
         run("outbox", self._outlet.run)
-        run("fan-out", self._fanout.turns.run)
-        run("throttle", self._fanout.flush_forever)
+        run("fan-out", self._fanout.run)
+        run("throttle", self._fanout.flusher.run)
         run("session saving", self._lifecycle.save_forever)
         self._critical.start(run)
         run("presence", self.hub.presence.run)
@@ -408,14 +405,6 @@ class SocketServer(Broadcasts, Hosted, Served, Acknowledged):
         away); the others' numbers are as old as their last beat.
         """
         return self.figures.everywhere()
-
-
-def _fanout(backend: Backend, ledger: Ledger | None, *parts: Any) -> Fanout:
-    if backend.parts:
-        count = len(backend.parts)
-        return (SpreadFanout(*parts, partitions=count) if ledger is None else
-                AccountedSpreadFanout(ledger, *parts, partitions=count))
-    return Fanout(*parts) if ledger is None else AccountedFanout(ledger, *parts)
 
 
 def _one_in_each(backend: Backend) -> list[str]:

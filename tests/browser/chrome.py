@@ -66,6 +66,11 @@ class Chrome:
         self._socket.close()
         self._stop()
 
+    @property
+    def pid(self) -> int:
+        """The browser's process; the others are its children."""
+        return self._process.pid
+
     def _stop(self) -> None:
         self._process.terminate()
         try:

@@ -13,6 +13,7 @@ import pytest
 
 from tests.browser.chrome import Chrome, find_chromium
 from tests.harness import OURS, ROOT, Server
+from tests.renaming import RenamingProxy
 from tests.tokens import GUARDED, mint
 
 CHROMIUM = find_chromium()
@@ -54,8 +55,9 @@ def watch(chrome: Chrome, server: Server, rooms: str = "", count: int = 3) -> No
 
 def test_a_command_is_seen_at_once(server: Server, chrome: Chrome, tmp_path: Path) -> None:
     watch(chrome, server)
+    program = Path(sys.prefix, "bin", "wsapp").relative_to(ROOT)
     assert chrome.js("document.getElementById('hint').textContent") == (
-        ".venv/bin/wsapp run --agent coder --task t1 --project p1 -- ls -la")
+        f"{program} run --agent coder --task t1 --project p1 -- ls -la")
     done = wsapp(server, "run", "--agent", "coder", "--task", "t1", "--project", "p1", "--", "ls", "-la", "wsapp")
     assert done.returncode == 0, done.stderr
     lines = [line for line in done.stdout.splitlines() if line]
@@ -63,7 +65,7 @@ def test_a_command_is_seen_at_once(server: Server, chrome: Chrome, tmp_path: Pat
     assert [line for line in chrome.js(LINES) if line] == lines
     assert "100 %" in chrome.wait(TASK.format(status="completed"))
     assert chrome.js("document.getElementById('empty').hidden") is True
-    assert chrome.wait("document.getElementById('facts').textContent.startsWith('websocket')")
+    assert chrome.wait(f"{STATE} === 'live' && document.getElementById('facts').textContent.startsWith('websocket')")
     assert chrome.screenshot(tmp_path / "page.png").stat().st_size > 10_000
     assert chrome.errors == []
 
@@ -124,14 +126,14 @@ def test_a_restart_is_survived(chrome: Chrome) -> None:
         own.emitter.broadcast_agent_thought({"agentId": "coder", "thought": "before"})
         chrome.wait(f"{LINES}.length === 1")
         own.terminate()
-        chrome.wait(f"{STATE} === 'reconnecting'")
+        assert "as of " in chrome.wait(f"{STATE} !== 'live' && {STATE}")
         missed = [str(number) for number in range(5)]
         for thought in missed:
             own.emitter.broadcast_agent_thought({"agentId": "coder", "thought": thought})
         own.start()
         chrome.wait(f"{LINES}.length >= 6", 30)
         assert chrome.js(LINES) == ["before", *missed]
-        chrome.wait(f"{STATE} === 'recovered'")
+        chrome.wait(f"{STATE} === 'live'")
 
 
 def test_a_phone_shows_everything(server: Server, chrome: Chrome, tmp_path: Path) -> None:
@@ -227,3 +229,149 @@ def test_what_ended_for_good_is_said_and_stays_so(guarded: Server, chrome: Chrom
     assert chrome.js(STATE) == "closed: token expired"
     chrome.screenshot(tmp_path / "expired.png")
     assert chrome.errors == []
+
+
+# -- what is shown
+
+
+def text_of(chrome: Chrome, selector: str) -> list[str]:
+    return list(chrome.js(f"[...document.querySelectorAll({json.dumps(selector)})].map(one => one.textContent)"))
+
+
+def test_a_streamed_thought_is_one_growing_line_also_after_a_reload(server: Server, chrome: Chrome) -> None:
+    watch(chrome, server, "agent:s1,agent:s2", 2)
+    words = [f"w{number} " for number in range(150)]
+    for some in (words[:75], words[75:]):
+        deltas = [{"agentId": agent, "thought": word, "thoughtId": "x", "delta": True}
+                  for word in some for agent in ("s1", "s2")]
+        server.emitter.publish_many(("agent-thought", delta) for delta in deltas)
+        chrome.wait(f"{LINES}.length === 2 && {LINES}.every(line => line.endsWith({json.dumps(some[-1])}))", 60)
+    assert chrome.js(LINES) == ["".join(words)] * 2
+    chrome.js("location.reload()")
+    chrome.wait(f"{LINES}.length === 2 && {LINES}.every(line => line.endsWith('w149 '))", 60)
+    shown = chrome.js(LINES)
+    assert shown[0] == shown[1]
+    assert "".join(words).endswith(shown[0]), "the newest of the history, in order"
+
+
+def test_a_project_event_keeps_its_time_over_a_reload(server: Server, chrome: Chrome) -> None:
+    server.emitter.broadcast_project_event("timed", "built", {"version": "1"})
+    watch(chrome, server, "project:timed", 1)
+    when = "document.querySelector('#events time')?.dateTime"
+    first = chrome.wait(when)
+    chrome.js("location.reload()")
+    chrome.wait("document.readyState === 'complete'")
+    assert chrome.wait(when) == first
+
+
+def test_a_pattern_is_refused_with_the_reason(server: Server, chrome: Chrome) -> None:
+    watch(chrome, server, "agent:*", 0)
+    chrome.wait("document.querySelector('.room[data-joined=refused]') !== null")
+    assert "name each room" in chrome.wait("document.getElementById('notices').textContent")
+
+
+def test_a_bare_name_is_an_agent_and_leaving_takes_its_lines(server: Server, chrome: Chrome) -> None:
+    watch(chrome, server, "agent:kept", 1)
+    chrome.js("document.getElementById('room').value = ' planner ';"
+              "document.getElementById('subscribe').requestSubmit()")
+    chrome.wait(JOINED.format(count=2))
+    assert chrome.js("location.hash") == "#agent:kept,agent:planner"
+    for agent in ("kept", "planner"):
+        server.emitter.broadcast_agent_thought({"agentId": agent, "thought": agent})
+    chrome.wait(f"{LINES}.length === 2")
+    chrome.js("document.querySelectorAll('.room button')[1].click()")
+    assert chrome.js(LINES) == ["kept"]
+
+
+def test_texts_are_shown_as_they_were_written(server: Server, chrome: Chrome) -> None:
+    watch(chrome, server, "agent:texts,task:texts", 2)
+    long = "word " * 600
+    for thought in (long, "\x1b[31mred\x1b[0m", "مرحبا"):
+        server.emitter.broadcast_agent_thought({"agentId": "texts", "thought": thought})
+    server.emitter.broadcast_task_update({"taskId": "texts", "status": "failed", "message": "line 1\n  line 2"})
+    chrome.wait(f"{LINES}.length === 3 && document.querySelector('#tasks small') !== null")
+    assert chrome.js(LINES) == [long, "red", "مرحبا"]
+    height = "document.querySelector('#thoughts p').getBoundingClientRect().height"
+    folded = chrome.js(height)
+    chrome.js("document.querySelector('#thoughts .unfold').click()")
+    assert chrome.js(height) > 2 * folded
+    assert chrome.js("getComputedStyle(document.querySelectorAll('#thoughts p')[2]).direction") == "rtl"
+    assert chrome.js("document.querySelector('#tasks small').innerText") == "line 1\n  line 2"
+
+
+def test_a_reader_is_not_disturbed(server: Server, chrome: Chrome) -> None:
+    watch(chrome, server, "agent:read", 1)
+    server.emitter.publish_many(("agent-thought", {"agentId": "read", "thought": str(number)}) for number in range(450))
+    chrome.wait(f"{LINES}.at(-1) === '449'", 60)
+    chrome.js("document.getElementById('thoughts-scroll').scrollTop = 100")
+    top = ("(() => { const box = document.getElementById('thoughts-scroll').getBoundingClientRect();"
+           " const seen = document.elementFromPoint(box.left + 300, box.top + 30).closest('.thought');"
+           " return seen && seen.querySelector('p').textContent; })()")
+    chrome.wait("!document.getElementById('follow').hidden")
+    before = chrome.wait(top)
+    server.emitter.publish_many(("agent-thought", {"agentId": "read", "thought": str(number)})
+                                for number in range(450, 650))
+    chrome.wait("document.getElementById('follow').textContent === '↓ 200 new'", 60)
+    assert chrome.js(top) == before
+    chrome.js("document.getElementById('follow').click()")
+    assert chrome.js(LINES) == [str(number) for number in range(150, 650)]
+    chrome.wait("document.getElementById('follow').hidden")
+
+
+def test_what_was_missed_opens_in_its_place(chrome: Chrome) -> None:
+    with Server(workers=1, env={"WSAPP_CATCH_UP_LIMIT": "20", "WSAPP_CATCH_UP_TAIL": "5"}) as own:
+        watch(chrome, own, "agent:many", 1)
+        own.emitter.broadcast_agent_thought({"agentId": "many", "thought": "before"})
+        chrome.wait(f"{LINES}.length === 1")
+        own.terminate()
+        own.emitter.publish_many(("agent-thought", {"agentId": "many", "thought": str(number)}) for number in range(60))
+        own.start()
+        chrome.wait(f"{STATE} === 'live' && {LINES}.at(-1) === '59'", 30)
+        [marker] = text_of(chrome, ".gap")
+        assert marker.startswith("You missed 55 of agent:many")
+        chrome.js("document.querySelector('.gap button').click()")
+        chrome.wait("document.querySelector('.gap') === null")
+        assert chrome.js(LINES) == ["before", *(str(number) for number in range(60))]
+
+
+def test_redis_down_is_not_green(chrome: Chrome) -> None:
+    with Server(workers=1) as own:
+        watch(chrome, own, "agent:a", 1)
+        assert own.valkey is not None
+        own.valkey.kill()
+        chrome.wait("document.getElementById('state').dataset.state === 'degraded'", 30)
+        assert "Redis" in chrome.wait("document.getElementById('facts').textContent")
+        chrome.js("location.reload()")  # a page that comes meanwhile is not green either
+        chrome.wait("document.readyState === 'complete'")
+        chrome.wait("document.getElementById('state').dataset.state === 'degraded'", 30)
+        own.valkey.restart()
+        chrome.wait(f"{STATE} === 'live'", 30)
+
+
+def test_a_full_server_is_named(chrome: Chrome) -> None:
+    with Server(workers=1, env={"MAX_CONNECTIONS": "1"}) as own:
+        chrome.open(f"{own.url}/")
+        chrome.wait(JOINED.format(count=3), 30)
+        assert CHROMIUM is not None
+        with Chrome(CHROMIUM) as other:
+            other.open(f"{own.url}/")
+            other.wait("document.getElementById('facts').textContent.includes('the worker is full: 1 connections')", 30)
+            assert other.js(STATE) == "connecting"
+
+
+def test_notices_move_nothing(server: Server, chrome: Chrome) -> None:
+    watch(chrome, server, "agent:still", 1)
+    where = "document.querySelector('main').getBoundingClientRect().top"
+    before = chrome.js(where)
+    chrome.js("location.hash = '#agent:still,agent:*'")
+    chrome.wait("document.getElementById('notices').children.length > 0")
+    chrome.js("document.querySelector('.room[data-joined=refused] button').click()")
+    assert chrome.js("document.getElementById('notices').children.length") > 0
+    assert chrome.js(where) == before
+
+
+def test_a_refused_origin_says_why(server: Server, chrome: Chrome) -> None:
+    with RenamingProxy(server.port) as proxy:
+        chrome.open(f"http://127.0.0.1:{proxy.port}/")
+        chrome.wait("document.getElementById('facts').textContent.includes('not in WEBSOCKET_CORS_ORIGIN')", 30)
+        assert chrome.js(STATE) == "connecting"

@@ -63,11 +63,14 @@ class Recorder(ABC):
         return self.all(event)
 
     def items(self, event: str = "agent-thought") -> list[dict[str, Any]]:
-        """The data of every event of a name in order; an array of thoughts counts as its members."""
+        """The data of every event of a name in order; an array of thoughts and a `batch` count as their members."""
         found: list[dict[str, Any]] = []
-        for seen in self.all(event):
-            data = seen.args[0]
-            found.extend(data if isinstance(data, list) else [data])
+        for seen in list(self.seen):
+            if seen.event == "batch":
+                found.extend(data for name, data, *_ in seen.args[0] if name == event)
+            elif seen.event == event:
+                data = seen.args[0]
+                found.extend(data if isinstance(data, list) else [data])
         return found
 
     def ids(self, event: str = "agent-thought") -> list[str]:

@@ -16,6 +16,7 @@ from tests.clients.raw_client import RawSocket
 from tests.clients.recorder import Recorder
 from tests.fault.load import Load, account
 from tests.harness import Server, http, wait_until
+from wsapp.core.room_log import MAX_ITEMS
 
 pytestmark = [pytest.mark.cluster, pytest.mark.node]
 
@@ -152,15 +153,16 @@ def test_trimmed_history_is_told(fleet: Fleet) -> None:
             client.subscribe("agent", agent)
             client.leave()
             client.wait_drop()
-        publish(server, agent, 50)
+        count = MAX_ITEMS + 100  # more than the log of a worker that still follows the room
+        publish(server, agent, count)
         for client in (plain, sdk):
             client.connect()
             told = client.wait_session(2)
             assert told["recovered"] is False
-            assert told["missed"] >= 50, "what was sent but not yet proven to have arrived counts too"
+            assert told["missed"] >= count, "what was sent but not yet proven to have arrived counts too"
             assert told["reason"]
             client.subscribe("agent", agent)
-            client.wait_ids(publish(server, agent, 1, 50))
+            client.wait_ids(publish(server, agent, 1, count))
         assert plain.recovered == sdk.recovered == [False, False]
 
 

@@ -337,7 +337,7 @@ def test_given_parts_are_used() -> None:
     manager.join_room("s1", "task:1")
     assert manager.registry is registry
     assert list(registry.rooms) == ["task:1"]
-    assert throttler.user("ada").receivers == {"s1": True}
+    assert throttler.user("ada").receivers["s1"].merges
     manager.handle_disconnection("s1")
     assert throttler.user("ada").receivers == {}
 

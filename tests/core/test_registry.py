@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from wsapp.core.events import Lane, Placed, Profile, Publication
-from wsapp.core.registry import Registry
-from wsapp.core.session import Session, State, Tail
+from wsapp.core.events import Profile
+from wsapp.core.registry import Registry, Slice
+from wsapp.core.session import Session, State
 from wsapp.core.throttle import EventThrottler
 
 
@@ -21,6 +21,12 @@ class Screen:
     def backlog(self) -> int:
         return 0
 
+    def reads(self) -> bool:
+        return True
+
+    def lag(self, size: int) -> bool:
+        return False
+
     def close(self, code: int, reason: str) -> None:
         raise AssertionError("the registry closes nothing")
 
@@ -28,10 +34,6 @@ class Screen:
 def session(sid: str = "s1") -> Session:
     queue = EventThrottler(clock=lambda: 0.0).register("u", sid)
     return Session(f"id-{sid}", sid, "u", f"boot:{sid}", Profile.PLAIN, Screen(), queue, 0.0)
-
-
-def publication(seq: int) -> Publication:
-    return Publication(f"{seq}-0", 0, 5, "", Lane.LOG, "", "built", (Placed("task:1", seq, "e"),), b"{}")
 
 
 def test_joining_twice_is_one_subscription() -> None:
@@ -55,21 +57,6 @@ def test_only_live_members_are_passed_to_and_the_tuple_is_shared() -> None:
     second.go_live(4)
     assert before == (first,)  # a publication that is under way keeps the members of its time
     assert room.live() == (first, second)
-
-
-def test_a_recovering_member_holds_what_comes_live() -> None:
-    registry = Registry()
-    live, waiting, fresh = (registry.join(session(sid), "task:1") for sid in ("s1", "s2", "s3"))
-    room = registry.rooms["task:1"]
-    live.go_live(0)
-    waiting.join = Tail()
-    assert room.recovering() == [waiting]  # `fresh` has nothing to hold it in yet
-    waiting.join.hold(publication(1), 1)
-    assert [seq for _, seq in waiting.join.held] == [1]
-    waiting.go_live(1)
-    fresh.go_live(1)
-    assert waiting.sent == 1
-    assert room.recovering() == []
 
 
 def test_leaving_ends_the_membership_once() -> None:
@@ -117,3 +104,22 @@ def test_forgetting_an_older_room_of_the_same_name_leaves_the_newer() -> None:
     registry.leave(watcher, "task:1")
     registry.forget(old)
     assert registry.rooms["task:1"] is not old
+
+
+def test_a_pass_through_the_members_takes_them_in_parts() -> None:
+    registry = Registry()
+    subs = [registry.join(session(f"s{number}"), "task:1") for number in range(5)]
+    for sub in subs:
+        sub.go_live(0)
+    part = Slice(registry.rooms["task:1"].live(), 7)
+    assert (list(part.take(3)), part.done) == (subs[:3], False)
+    assert (list(part.take(3)), part.done, part.goal) == (subs[3:], True, 7)
+
+
+def test_nothing_that_is_held_may_be_sent() -> None:
+    registry = Registry()
+    room = registry.join(session(), "task:1").room
+    room.log.reset(4)
+    assert room.ready == 4
+    room.held.append(3)
+    assert room.ready == 2

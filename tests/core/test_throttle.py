@@ -11,8 +11,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from wsapp.core.backlog import Batch, Shed, Waiting
 from wsapp.core.events import Lane
-from wsapp.core.lanes import Batch, Shed, Waiting
 from wsapp.core.throttle import Bucket, EventThrottler, UserQueue
 from wsapp.errors import ErrorCode, PayloadError, RequestError
 
@@ -39,6 +39,19 @@ class Frames:
     def items(self, receiver: str = "") -> list[object]:
         return [waiting.item for _, to, batches in self.frames if to == receiver
                 for batch in batches for waiting in batch.waits]
+
+
+class Reader:
+    """A client that reads, or does not."""
+
+    open, far_behind = True, False
+
+    def reads(self) -> bool:
+        return self.open
+
+    def lag(self, size: int) -> bool:
+        assert size > 0
+        return self.far_behind
 
 
 Make = Callable[..., tuple[EventThrottler, Frames]]
@@ -153,7 +166,7 @@ def test_under_the_rate_events_leave_at_once(make: Make, clock: Clock) -> None:
     for number in range(10):
         throttler.enqueue("u", "agent-thought", thought(number))
         assert len(frames.frames) == number + 1
-    assert not throttler.has_backlog and throttler.next_flush is None
+    assert throttler.next_flush is None
     throttler.enqueue("u", "agent-thought", thought(10))
     assert (len(frames.frames), throttler.get_queue_depth("u"), throttler.get_queue_depth()) == (10, 1, 1)
     assert throttler.next_flush == pytest.approx(clock.now + 0.1)
@@ -185,7 +198,7 @@ def test_a_backlog_of_one_agent_is_one_frame_and_of_a_task_its_latest(make: Make
     assert [len(frame) for frame in batches] == [1, 1, 1, 1]
     assert {(frame[0].entity, len(frame[0].waits), frame[0].merged) for frame in batches} == {
         ("a", 5, 0), ("b", 5, 0), ("t1", 1, 4), ("t2", 1, 4)}
-    assert not throttler.has_backlog
+    assert throttler.next_flush is None
 
 
 def test_critical_bypasses_and_spends_nothing(make: Make) -> None:
@@ -228,7 +241,7 @@ def test_an_event_too_large_to_wait_leaves_no_backlog(make: Make) -> None:
     throttler, frames = make(rate=1, max_bytes=50)
     throttler.enqueue("u", "x", {})
     throttler.enqueue("u", "x", {"text": "y" * 100})
-    assert frames.sheds[0][2][0].reason == "oversize" and not throttler.has_backlog
+    assert frames.sheds[0][2][0].reason == "oversize" and throttler.next_flush is None
 
 
 def test_get_queue_and_clear_queue(make: Make, clock: Clock) -> None:
@@ -241,7 +254,7 @@ def test_get_queue_and_clear_queue(make: Make, clock: Clock) -> None:
     assert [entry["data"] for entry in throttler.clear_queue("u")] == [{"n": 1}, {"n": 2}]
     assert throttler.get_queue("u") == throttler.clear_queue("u") == throttler.get_queue("nobody") == []
     assert throttler.get_queue_depth("nobody") == throttler.get_events_sent("nobody") == 0
-    assert throttler.clear_queue("nobody") == [] and not throttler.has_backlog
+    assert throttler.clear_queue("nobody") == [] and throttler.next_flush is None
 
 
 def test_shutdown_returns_what_waits_and_takes_no_more(make: Make, clock: Clock) -> None:
@@ -295,13 +308,11 @@ def test_forget_returns_what_waited(make: Make, clock: Clock) -> None:
     throttler.register("u", "other")
     throttler.defer("u", "tab", wait(7))
     throttler.defer("u", "other", wait(8))
-    assert throttler.user("u").low_water("tab", "agent:1") == 7
-    assert throttler.user("u").low_water("tab", "agent:2") is None
-    assert throttler.user("u").low_water("gone", "agent:1") is None
+    assert throttler.user("u").behind["tab"].sources["agent:1"].backlog.low == 7
     assert [waiting.seq for waiting in throttler.forget("u", "tab")] == [7]
-    assert throttler.has_backlog and throttler.forget("u", "tab") == [] == throttler.forget("nobody", "tab")
+    assert throttler.next_flush is not None and throttler.forget("u", "tab") == [] == throttler.forget("nobody", "tab")
     assert [waiting.seq for waiting in throttler.forget("u", "other")] == [8]
-    assert not throttler.has_backlog
+    assert throttler.next_flush is None
     throttler.flush()
     assert frames.frames == []
 
@@ -359,7 +370,7 @@ def test_a_callback_may_forget_another_receiver(make: Make, clock: Clock) -> Non
     throttler.on_emit(lambda user_id, receiver, batches: throttler.forget(user_id, "two"))
     throttler.flush()
     assert [receiver for _, receiver, _ in frames.frames] == ["one"]
-    assert not throttler.has_backlog
+    assert throttler.next_flush is None
 
 
 @settings(max_examples=100, deadline=None)
@@ -392,48 +403,56 @@ def test_frames_never_exceed_the_rate_and_every_event_is_accounted_for(
 
 def test_release_sends_all_that_waits_for_one_receiver(make: Make, clock: Clock) -> None:
     throttler, frames = make(rate=1)
+    link = Reader()
     for receiver in ("leaves", "stays"):
-        throttler.register("u", receiver)
+        throttler.register("u", receiver, link=link)
     for number in range(6):
         throttler.enqueue("u", "agent-thought", thought(number, agent=str(number % 2)))
     throttler.release("u", "leaves")
     assert len(frames.items("leaves")) == 6
     assert len(frames.items("stays")) == 1
-    throttler.ready = lambda receiver: False
+    link.open = False
     throttler.release("u", "stays")
     throttler.release("nobody", "x")
     assert throttler.get_queue_depth("u") == 5, "one that does not read keeps it for a replay"
-    throttler.ready = lambda receiver: True
+    link.open = True
     throttler.release("u", "stays")
-    assert not throttler.has_backlog
+    assert throttler.next_flush is None
 
 
-def test_several_events_are_admitted_together_or_not_at_all() -> None:
+def test_of_several_events_as_many_leave_as_there_are_tokens() -> None:
     queue = UserQueue(rate=10, burst=5)
-    assert queue.admits_all("a", 4, now=0.0)
-    assert queue.admits_all("a", 4, now=0.0), "the same four for another receiver"
-    assert not queue.admits_all("b", 2, now=0.0)
-    assert not queue.admits_all("b", 2, now=0.0)
-    assert queue.admits("c", now=0.0), "nothing was spent on the two"
-    assert not queue.admits("d", now=0.0)
+    assert queue.admits_some("a", 4, now=0.0) == 4
+    assert queue.admits_some("a", 4, now=0.0) == 4, "the same four for another receiver"
+    assert queue.admits_some("b", 2, now=0.0) == 1
+    assert queue.admits_some("b", 2, now=0.0) == 1
+    assert not queue.admits("c", now=0.0)
     assert queue.events_sent == 5
 
 
-def test_together_costs_what_it_costs_one_by_one() -> None:
+def test_several_cost_what_they_cost_one_by_one() -> None:
     together, single = UserQueue(rate=3, burst=7), UserQueue(rate=3, burst=7)
     for number in range(200):
         now = number * 0.31
-        if together.admits_all(f"{number}+2", 2, now):
-            assert single.admits(f"{number}a", now)
-            assert single.admits(f"{number}b", now)
+        granted = together.admits_some(f"{number}+2", 2, now)
+        assert granted == single.admits(f"{number}a", now) + single.admits(f"{number}b", now)
         assert together.next(now) == pytest.approx(single.next(now))
     assert together.events_sent == single.events_sent > 100
 
 
-def test_nothing_goes_together_past_what_waits() -> None:
-    throttler = EventThrottler(rate=1)
-    throttler.register("u", "r")
-    user = throttler.user("u")
-    throttler.enqueue("u", "e", {})
-    throttler.enqueue("u", "e", {})
-    assert not user.admits_all("x", 2, now=user.next(0.0) + 100)
+def test_a_client_that_does_not_read_gets_states_only(make: Make, clock: Clock) -> None:
+    throttler, frames = make(rate=1)
+    link = Reader()
+    throttler.register("u", "tab", link=link)
+    throttler.enqueue("u", "x", {})
+    link.open = False
+    for number in range(3):
+        throttler.enqueue("u", "task-update", {"taskId": "t", "progress": number})
+        throttler.enqueue("u", "agent-thought", thought(number))
+    assert [entry["type"] for entry in throttler.get_queue("u")] == ["task-update", "agent-thought"] + 2 * [
+        "agent-thought"]
+    link.far_behind = True
+    throttler.enqueue("u", "agent-thought", thought(3))
+    assert [entry["type"] for entry in throttler.get_queue("u")] == ["task-update"]
+    assert sum(shed.count for _, _, sheds in frames.sheds for shed in sheds) == 4
+    assert {shed.reason for _, _, sheds in frames.sheds for shed in sheds} == {"snapshots"}

@@ -5,9 +5,9 @@ from __future__ import annotations
 import json
 from typing import Any
 
+from wsapp.core.backlog import Batch, Waiting
 from wsapp.core.events import Lane, Placed, Profile, Publication, body_flags, strict_dumps
-from wsapp.core.lanes import Batch, Waiting
-from wsapp.runtime.batches import batch_frames
+from wsapp.runtime.batches import batch_frame
 
 
 def waiting(seq: int, data: dict[str, Any], lane: Lane = Lane.LOG, event: str = "agent-thought", entity: str = "a",
@@ -22,7 +22,7 @@ def thought(seq: int, **more: Any) -> Waiting:
 
 
 def frames(batches: list[Batch], profile: Profile) -> list[tuple[Any, int]]:
-    return [(json.loads(frame.payload[2:]), count) for frame, count in batch_frames(batches, profile)]
+    return [(json.loads(frame.payload[2:]), count) for frame, count in batch_frame(batches, profile)]
 
 
 def test_one_thought_is_no_array() -> None:
@@ -65,16 +65,21 @@ def test_a_merged_state_is_the_latest_with_its_own_number() -> None:
     for profile in Profile:
         first, latest = (waiting(seq, {"taskId": "t", "progress": seq}, Lane.STATE, "task-update", "t")
                          for seq in (1, 2))
-        first.absorb(latest)
-        [(event, count)] = frames([Batch([first])], profile)
+        [(event, count)] = frames([Batch([latest.after(first)])], profile)
         assert (event[1]["progress"], event[1]["seq"], count) == (2, 2, 1)
 
 
-def test_the_same_content_is_encoded_once_and_another_is_not_confused_with_it() -> None:
-    one, two, three = (thought(seq) for seq in (1, 2, 3))
-    first = [frame for frame, _ in batch_frames([Batch([one, two, three])], Profile.PLAIN)]
-    again = [frame for frame, _ in batch_frames([Batch([one, two, three])], Profile.PLAIN)]
-    shorter = [frame for frame, _ in batch_frames([Batch([two, three])], Profile.PLAIN)]
-    sdk = [frame for frame, _ in batch_frames([Batch([one, two, three])], Profile.SDK)]
-    assert first[0] is again[0]
-    assert len({id(frames[0]) for frames in (first, shorter, sdk)}) == 3
+def test_receivers_of_the_same_batches_share_the_frame() -> None:
+    one, two = Batch([thought(1), thought(2)]), Batch([waiting(7, {"taskId": "t"}, Lane.STATE, "task-update", "t")])
+    frames = [next(batch_frame(batches, profile))[0] for batches, profile in (
+        ([one, two], Profile.SDK), ([one, two], Profile.SDK), ([two, one], Profile.SDK), ([one], Profile.SDK),
+        ([one], Profile.PLAIN), ([one], Profile.PLAIN))]
+    assert frames[0] is frames[1] and frames[4] is frames[5]
+    assert len({id(frame) for frame in frames}) == 4
+
+
+def test_an_event_sent_to_a_user_directly_has_no_number() -> None:
+    direct = Waiting("note", 5, Lane.LOG, "note", "", 1, "1", {"text": "x"}, 10, 0.0)
+    assert frames([Batch([direct])], Profile.PLAIN) == [(["note", {"text": "x"}], 1)]
+    [(event, _)] = frames([Batch([direct, direct])], Profile.SDK)
+    assert event == ["batch", [["note", {"text": "x"}]] * 2]

@@ -12,6 +12,7 @@ import pytest
 from tests.runtime.world import World, eventually, peer, thoughts
 from wsapp.core.critical import RetryPolicy
 from wsapp.core.events import Lane, Placed, Position, Profile, Publication
+from wsapp.core.ledger import Ledger
 from wsapp.core.ports import CriticalStore, Due, Fate, Kept
 from wsapp.core.session import Session
 from wsapp.errors import BrokerUnavailable
@@ -54,15 +55,20 @@ class Slow:
 
 
 class Critical(World):
-    """A worker with critical events; `store` is what it keeps them in."""
+    """A worker with critical events; `store` is what it keeps them in, `unreadable` rooms are forbidden to all."""
+
+    unreadable: frozenset[str] = frozenset()
 
     def __init__(self, **options: Any) -> None:
         super().__init__(**options)
+        self.run(self.fanout.run, self.critical.keep_forever, self.critical.visit_forever)
+
+    def make_critical(self, ledger: Ledger | None) -> CriticalDelivery:
         self.store = Slow(self.backend.critical)
-        self.critical = self.fanout.critical = CriticalDelivery(
+        self.critical: CriticalDelivery = CriticalDelivery(
             self.store, RetryPolicy(2.0, 60.0, 3, uniform=middle),  # type: ignore[arg-type]
-            self.connections, self.fanout.frame, self.metrics)
-        self.run(self.fanout.turns.run, self.critical.keep_forever, self.critical.visit_forever)
+            self.connections, self.metrics, lambda session, room: room not in self.unreadable, ledger)
+        return self.critical
 
     def alarm(self, text: object = "!", agent: str = "a", **options: Any) -> str:
         return self.thought(text, agent, critical=True, **options).id
@@ -340,7 +346,7 @@ def test_who_may_not_read_the_room_any_more_is_not_sent_it(worker: Critical) -> 
     ada = worker.client("agent:a", user="ada")
     id = worker.alarm()
     eventually(lambda: ids(ada) == [id])
-    worker.critical.may_read = lambda session, room: room != "agent:a"
+    worker.unreadable = frozenset({"agent:a"})
     worker.sweep_after(2.1)
     assert ids(ada) == [id]
 
@@ -353,7 +359,7 @@ def test_the_loops_are_three(worker: Critical) -> None:
 
 def test_the_sweep_goes_on_when_redis_is_away(worker: Critical) -> None:
     quick = CriticalDelivery(worker.store, RetryPolicy(0.2, attempts=9),  # type: ignore[arg-type]
-                             worker.connections, worker.fanout.frame, worker.metrics)
+                             worker.connections, worker.metrics, lambda _session, _room: True)
     worker.fanout.critical = quick
     worker.store.away = True
     worker.run(quick.keep_forever, quick.sweep_forever)

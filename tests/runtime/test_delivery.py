@@ -6,8 +6,9 @@ import gevent
 import pytest
 
 from tests.runtime.world import World, eventually, numbers, peer, thoughts
-from wsapp.core.events import Lane, Profile, Publication
+from wsapp.core.events import Lane, Publication
 from wsapp.core.ports import Limits
+from wsapp.core.room_log import MAX_ITEMS
 from wsapp.errors import BrokerUnavailable
 from wsapp.runtime.fanout import FEW
 
@@ -130,9 +131,9 @@ def test_a_new_epoch_before_a_member_is_live_is_told_too(world: World) -> None:
     recovery = world.join(session, {"agent:a": None})
     world.pass_time(2 * 86_400)
     world.thought("anew")
-    eventually(lambda: peer(session).of("resync"))
-    gevent.sleep(0.01)
+    eventually(lambda: world.registry.rooms["agent:a"].join is None)
     recovery.release()
+    assert len(peer(session).of("resync")) == 1
     assert thoughts(session) == ["anew"]
 
 
@@ -186,16 +187,18 @@ def test_a_room_that_cannot_be_opened_takes_nobody_in(world: World) -> None:
     assert thoughts(session) == ["x"]
 
 
-def test_more_than_can_be_passed_on_waits_in_the_history_and_not_here(world: World) -> None:
+def test_more_than_can_be_passed_on_is_reported_and_stays_in_the_history(world: World) -> None:
+    """The log of a room is bounded: a worker that is overloaded reports what its members do not get."""
     sessions = [world.client("agent:a") for _ in range(FEW + 1)]
-    world.fanout.turns.backlog = 2000
-    for number in range(200):
+    for number in range(MAX_ITEMS + 500):
         world.thought(number)
     room = world.registry.rooms["agent:a"]
-    assert sum(turn.size for turn in room.pending) < 3000
-    world.run(world.fanout.turns.run)
-    eventually(lambda: all(len(thoughts(session)) >= 200 for session in sessions))
-    assert all(thoughts(session) == numbers(200) for session in sessions)
+    assert len(room.log.after(0, room.log.head)) <= MAX_ITEMS
+    world.run(world.fanout.run, world.fanout.flusher.run)
+    eventually(lambda: all(thoughts(session)[-1:] == [str(MAX_ITEMS + 499)] for session in sessions))
+    for session in sessions:
+        shed = sum(report["count"] for report in peer(session).of("shed"))
+        assert shed >= 500 and shed + len(thoughts(session)) == MAX_ITEMS + 500
 
 
 def test_who_has_read_further_in_the_history_than_the_worker_gets_nothing_twice(world: World) -> None:
@@ -228,19 +231,6 @@ def test_what_waits_of_a_lost_history_goes_with_it(throttled: World) -> None:
     assert session.subs["agent:a"].position() == 1
 
 
-@pytest.mark.parametrize("others", [0, 1])
-def test_a_session_with_nothing_else_waiting_is_not_flushed_empty(throttled: World, others: int) -> None:
-    session = throttled.client("agent:a", profile=Profile.SDK)
-    for number in range(4):
-        throttled.thought(number)
-    assert session.drop_waiting("agent:b") == 0
-    assert session.drop_waiting("agent:a") == 2
-    assert session.lanes() is None
-    for number in range(others):
-        throttled.thought(number)
-    throttled.pass_time(60)
-    throttled.throttler.flush()
-    assert len(thoughts(session)) == 2 + others
 
 
 def interleaved(world: World) -> list[str]:

@@ -13,12 +13,14 @@ import gevent
 from wsapp.backends.memory import MemoryBackend
 from wsapp.core.connections import ConnectionManager
 from wsapp.core.events import Draft, Position, Profile
+from wsapp.core.ledger import Ledger
 from wsapp.core.ports import Broker, HistoryPage, HistoryQuery, Limits, Receipt
 from wsapp.core.registry import Registry
 from wsapp.core.session import Session
 from wsapp.core.throttle import EventThrottler
 from wsapp.emitter import Publisher
 from wsapp.metrics import Metrics
+from wsapp.runtime.critical import CriticalDelivery
 from wsapp.runtime.delivery import Delivery
 from wsapp.runtime.fanout import Fanout
 from wsapp.runtime.lifecycle import Lifecycle
@@ -26,6 +28,7 @@ from wsapp.runtime.link import Links
 from wsapp.runtime.outlet import Outlet
 from wsapp.runtime.recovery import Recovery, recover
 from wsapp.transport.frames import Frame
+from wsapp.transport.outbox import RELIEVED
 
 NUMBERS = itertools.count(1)
 
@@ -56,6 +59,12 @@ class RecordingPeer:
 
     def backlog(self) -> int:
         return self.waiting
+
+    def reads(self) -> bool:
+        return self.waiting < RELIEVED
+
+    def lag(self, size: int) -> bool:
+        return False
 
     def close(self, code: int, reason: str) -> None:
         self.closed.append((code, reason))
@@ -115,7 +124,8 @@ class World:
     """A worker.  `lost(room, seq)` decides which live records never arrive; `pass_time` moves every clock."""
 
     def __init__(self, rate: float = 0, limits: Limits | None = None, max_replay: int = 10_000,
-                 boot: str = "w1", backend: MemoryBackend | None = None, **throttle: Any) -> None:
+                 boot: str = "w1", backend: MemoryBackend | None = None, ledger: Ledger | None = None,
+                 partitions: int = 1, **throttle: Any) -> None:
         self._ahead = 0.0
         self.backend = backend or MemoryBackend(limits, clock=lambda: time.time() + self._ahead)
         self.broker = Between(self.backend.broker)
@@ -124,10 +134,11 @@ class World:
         self.registry = Registry()
         self.connections = ConnectionManager(self.backend.sessions, self.registry, self.throttler, boot=boot,
                                              clock=self.clock)
-        self.fanout = Fanout(self.registry, self.throttler, self.metrics, self.clock)
+        self.critical = self.make_critical(ledger)
+        self.fanout = Fanout(self.connections, self.metrics, self.critical, ledger, partitions=partitions,
+                             clock=self.clock)
         self.delivery = Delivery(self.registry, self.fanout, self.broker, self.metrics, max_replay=max_replay,
                                  clock=self.clock)
-        self.fanout.session_of = self.connections.session
         self.links = Links(lambda _state: None)
         self.lifecycle = Lifecycle(self.connections, self.delivery, self.links)
         self.publisher = Publisher(self.backend.broker)
@@ -136,6 +147,16 @@ class World:
         self.run(Outlet(self.broker.publish, self.broker, self.links.parts[0],  # type: ignore[arg-type]
                         self.metrics, self.fanout.serve_unrecorded).run)
         self.backend.start(boot, self._record, self.delivery.on_gap, lambda _message: None, self._control)
+
+    def make_critical(self, ledger: Ledger | None) -> CriticalDelivery | None:
+        """The critical delivery of this world, where a test wants one."""
+        return None
+
+    def forget(self, *rooms: str) -> None:
+        """Empty the logs of rooms: what was published must be read from the history."""
+        for name in rooms:
+            log = self.registry.rooms[name].log
+            log.reset(log.head)
 
     def clock(self) -> float:
         return time.monotonic() + self._ahead

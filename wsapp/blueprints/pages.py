@@ -5,11 +5,18 @@ All its URLs are relative, so that it works below any path.
 
 from __future__ import annotations
 
+import sys
+from dataclasses import fields
 from pathlib import Path
+from typing import Final
 
 from flask import Blueprint, Response, current_app, request
+from markupsafe import escape
 
 from wsapp.blueprints.security_headers import guarded_page, judge_name, told_strange_name
+from wsapp.settings import Settings
+
+STANDARD_PORT: Final = next(str(one.default) for one in fields(Settings) if one.name == "websocket_port")
 
 pages = Blueprint("wsapp_pages", __name__, static_folder="static", static_url_path="/live")
 pages.before_request(judge_name)
@@ -19,11 +26,26 @@ pages.after_request(guarded_page)
 
 @pages.get("/live")
 def index() -> Response:
-    """The page itself; everything it loads is under live/.  It is told where Socket.IO is."""
+    """The page itself; everything it loads is under live/.  It is told where Socket.IO is and how to publish here."""
     settings = current_app.extensions["wsapp"].settings
-    sockets = "../" * settings.prefix.count("/") + settings.socket_path.strip("/")
+    facts = {"socket-path": "../" * settings.prefix.count("/") + settings.socket_path.strip("/"),
+             "command": publish_command(settings, request.environ.get("SERVER_PORT", ""))}
     page = Path(str(pages.static_folder), "index.html").read_text(encoding="utf-8")
-    response = Response(page.replace('content="socket.io"', f'content="{sockets}"', 1), mimetype="text/html")
+    for name, value in facts.items():
+        page = page.replace(f'<meta name="{name}" content="">', f'<meta name="{name}" content="{escape(value)}">', 1)
+    response = Response(page, mimetype="text/html")
     response.headers["Cache-Control"] = "no-cache"
     response.add_etag()
     return response.make_conditional(request)  # type: ignore[return-value]  # it returns itself
+
+
+def publish_command(settings: Settings, port: str) -> str:
+    """How the `wsapp` command is called in the directory of the server, so that it finds this server's Redis; "" where
+    other processes cannot publish.  The private Valkey is found by the server's port, any other Redis by REDIS_URL,
+    which a page does not show."""
+    if settings.redis_url is None:
+        return ""
+    program = Path(sys.prefix, "bin", "wsapp")
+    known = program.relative_to(Path.cwd()) if program.is_file() and program.is_relative_to(Path.cwd()) else "wsapp"
+    private = settings.sources["redis_url"] == "embedded" and port not in ("", STANDARD_PORT)
+    return f"WEBSOCKET_PORT={port} {known}" if private else str(known)

@@ -11,8 +11,8 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Final, NamedTuple
 
+from wsapp.core.backlog import Shed
 from wsapp.core.events import Lane, Publication
-from wsapp.core.lanes import Shed
 
 SHED_CATCH_UP: Final = "catch-up"  # more was missed than is replayed at once
 

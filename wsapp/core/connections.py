@@ -14,7 +14,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Final
 
-from wsapp.core.events import Profile
+from wsapp.core.events import Profile, Publication
 from wsapp.core.ports import ANONYMOUS, SavedSession, SessionStore
 from wsapp.core.registry import Registry
 from wsapp.core.session import Peer, Session, Subscription
@@ -70,7 +70,7 @@ class ConnectionManager:
             raise ValueError(f"{sid} is already connected")
         session_id = session_id or secrets.token_urlsafe(18)
         user_id = user_id or ANONYMOUS + session_id[:12]
-        queue = self.throttler.register(user_id, sid, merge=profile is Profile.SDK)
+        queue = self.throttler.register(user_id, sid, profile is Profile.SDK, peer)
         session = Session(session_id, sid, user_id, self.owner_of(sid), profile, peer, queue, self._clock(),
                           dict(metadata or {}))
         self._by_sid[sid] = self._by_id[session_id] = session
@@ -145,7 +145,28 @@ class ConnectionManager:
 
     def leave_room(self, sid: str, room: str) -> bool:
         """End a membership; False when there was none.  Raises KeyError for an unknown sid."""
-        return self.registry.leave(self._by_sid[sid], room)
+        session = self._by_sid[sid]
+        sub = session.subs.get(room)
+        if sub is not None and session.queue.behind:
+            self._hand_over(session, sub)
+        return self.registry.leave(session, room)
+
+    def _hand_over(self, session: Session, leaving: Subscription) -> None:
+        """What waits in a room that is left and was to come through it to other rooms of the session waits there."""
+        for sub in session.subs.values():
+            if sub.behind:
+                sub.gather(self.throttler.max_items, self.throttler.max_bytes)
+        waits = leaving.backlog.waits
+        leaving.drop()
+        self.throttler.drop(session.user_id, session.sid, leaving.room.name)
+        for waiting in waits:
+            places = waiting.item.places if isinstance(waiting.item, Publication) else ()
+            for place in places:
+                other = session.subs.get(place.room)
+                if other is not None and other is not leaving and place.seq <= other.sent:
+                    other.owe(waiting, place)
+                    self.throttler.behind(session.user_id, session.sid, place.room, other, self._clock())
+                    break
 
     def update_metadata(self, sid: str, metadata: Mapping[str, object]) -> Mapping[str, object]:
         """Merge into the metadata of a connection (None removes a key) and return the whole."""

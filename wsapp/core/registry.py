@@ -5,56 +5,39 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable
 
-from wsapp.core.events import Publication
 from wsapp.core.history import Join, RoomTrack
+from wsapp.core.room_log import RoomLog
 from wsapp.core.session import Session, State, Subscription
-
-
-class Turn:
-    """Publications of a room that wait for their turn at the fan-out, with the members of their time; those before
-    `start` have them already.  `joins`: others may go together with them."""
-
-    __slots__ = ("items", "joins", "live", "size", "start")
-
-    def __init__(self, publication: Publication, seq: int, live: tuple[Subscription, ...], joins: bool) -> None:
-        self.items = [(publication, seq)]
-        self.live, self.start, self.joins = live, 0, joins
-        self.size = len(publication.body)
-
-    def add(self, publication: Publication, seq: int) -> None:
-        """One more that goes with the others."""
-        self.items.append((publication, seq))
-        self.size += len(publication.body)
-
-    def take(self, count: int) -> tuple[Subscription, ...]:
-        """The next `count` members."""
-        start, self.start = self.start, self.start + count
-        return self.live[start:self.start]
-
-    @property
-    def done(self) -> bool:
-        return self.start >= len(self.live)
 
 
 class Room:
     """One room on one worker.
 
     `join` is set while the worker itself is catching up (opening the room, or healing a hole): records are held
-    in it and nothing is passed on.  `pending` waits for its turn at the fan-out; a room that is `behind` has left what
-    came after that in the history, and reads it from there when its turns are over.
+    in it and nothing is passed on.  `log` has what was passed on; its members are served up to `ready`, and all live
+    ones were up to `served`.
     """
 
-    __slots__ = ("_live", "behind", "gap", "join", "members", "name", "open", "pending", "track")
+    __slots__ = ("_live", "gap", "held", "join", "log", "members", "name", "open", "queued", "served",
+                 "slice", "track")
 
     def __init__(self, name: str) -> None:
         self.name = name
-        self.track = RoomTrack()
+        self.track, self.log = RoomTrack(), RoomLog()
         self.members: dict[Session, Subscription] = {}
-        self.open = self.behind = False
+        self.open = False
         self.gap = False  # live records may have been lost while `join` reads
         self.join: Join | None = None
-        self.pending: deque[Turn] = deque()
+        self.held: deque[int] = deque()  # numbers that are held until a critical event is kept, and what follows them
+        self.served = 0
+        self.queued = False  # it waits for its turn at the fan-out
+        self.slice: Slice | None = None  # the pass through the members that is under way
         self._live: tuple[Subscription, ...] | None = None
+
+    @property
+    def ready(self) -> int:
+        """The newest number that may be sent."""
+        return self.held[0] - 1 if self.held else self.log.head
 
     def changed(self) -> None:
         """The members or their states changed: the next publication looks anew."""
@@ -66,11 +49,24 @@ class Room:
             self._live = tuple(sub for sub in self.members.values() if sub.state is State.LIVE)
         return self._live
 
-    def recovering(self) -> list[Subscription]:
-        """Members that hold publications back for now."""
-        if len(self.live()) == len(self.members):
-            return []
-        return [sub for sub in self.members.values() if sub.join is not None]
+
+class Slice:
+    """A pass through the members of a room that brings them to `goal`, some at a time."""
+
+    __slots__ = ("goal", "live", "start")
+
+    def __init__(self, live: tuple[Subscription, ...], goal: int) -> None:
+        self.live, self.goal, self.start = live, goal, 0
+
+    def take(self, count: int) -> tuple[Subscription, ...]:
+        """The next `count` members."""
+        start, self.start = self.start, self.start + count
+        return self.live[start:self.start]
+
+    @property
+    def done(self) -> bool:
+        """Whether all had their turn."""
+        return self.start >= len(self.live)
 
 
 def _nobody(_room: str) -> None:

@@ -6,16 +6,19 @@ from collections.abc import Callable
 from enum import IntEnum
 from typing import TYPE_CHECKING, Any, Final, Protocol
 
-from wsapp.core.events import Position, Profile, Publication
+from wsapp.core.backlog import EMPTY, SHED_ITEMS, Backlog, Following, Shed, Waiting
+from wsapp.core.events import MAX_PRIORITY, Placed, Position, Profile, Publication
+from wsapp.core.room_log import Entry
 
 if TYPE_CHECKING:
-    from wsapp.core.lanes import Shed
     from wsapp.core.registry import Room
     from wsapp.core.throttle import UserQueue
 
 
 PROFILES: Final = len(Profile)
 MUCH: Final = 256  # unconfirmed events in one room
+NONE: Final[frozenset[int]] = frozenset()
+NOT_YET: Final = 1 << 62  # a number that no room reaches
 
 
 class State(IntEnum):
@@ -38,53 +41,38 @@ class Peer(Protocol):
     def backlog(self) -> int:
         """Bytes that wait for the client to read."""
 
+    def reads(self) -> bool:
+        """Whether the client takes another frame now."""
+
+    def lag(self, size: int) -> bool:
+        """So many more bytes were held back because the client does not read.  True: it gets states only."""
+
     def close(self, code: int, reason: str) -> None:
         """Tell the client why and end the connection."""
 
 
-class Holder(Protocol):
-    """Keeps the live publications of a room for a subscription that is not live yet."""
-
-    def hold(self, publication: Publication, seq: int) -> Any: ...
-
-
-class Tail:
-    """What came live between the end of a recovery, which stands in `epoch`, and its delivery."""
-
-    __slots__ = ("epoch", "held")
-
-    def __init__(self, epoch: str = "") -> None:
-        self.epoch = epoch
-        self.held: list[tuple[Publication, int]] = []
-
-    def hold(self, publication: Publication, seq: int) -> None:
-        self.held.append((publication, seq))
-
-    def covers(self, publication: Publication, room: str) -> bool:
-        """Whether it belongs to the history that the recovery has read, or to the first one there is."""
-        return not self.epoch or any(place.room == room and place.epoch == self.epoch for place in publication.places)
-
-    def restart(self, epoch: str) -> None:
-        """The room goes on in another history: what is held is of the past."""
-        self.epoch = epoch
-        self.held.clear()
-
-
 class Subscription:
-    """A session in a room.  `sent` is the newest seq passed on, `pinged` what was sent before the last PING,
-    `confirmed` what the last PONG proved to have arrived (G5)."""
+    """A session in a room: a cursor in its log.
 
-    __slots__ = ("box", "confirmed", "count", "join", "pinged", "queue", "room", "send", "sent", "session", "state",
-                 "variant")
+    Everything up to `sent` was sent, or is in the `backlog` that the member is `behind` with; `ahead` are the numbers
+    after it that were sent before their turn.  `began` is where the session began to get what the room brings,
+    `pinged` what was sent before the last PING, `confirmed` what the last PONG proved to have arrived (G5).
+    """
+
+    __slots__ = ("ahead", "backlog", "began", "behind", "box", "confirmed", "count", "pinged", "queue", "room", "send",
+                 "sent", "session", "state", "variant")
 
     def __init__(self, session: Session, room: Room) -> None:
         self.session, self.room = session, room
         self.state = State.RECOVERING
         self.sent = self.pinged = self.confirmed = self.count = 0
+        self.began = NOT_YET
+        self.behind = False
+        self.backlog = EMPTY
+        self.ahead: set[int] | None = None
         # What a fan-out needs of a member lies in one object: memory, not arithmetic, is what it waits for.
         self.queue = session.queue
         self.route(session.peer.direct)
-        self.join: Holder | None = None
 
     def route(self, box: Any) -> None:
         """Take over from the connection's outbox what a fan-out needs of it: `send` while it may write directly, and
@@ -96,15 +84,13 @@ class Subscription:
     def go_live(self, seq: int) -> None:
         """Everything up to `seq` is dealt with; what follows comes live."""
         self.sent = seq
-        self.join = None
         self.state = State.LIVE
         self.room.changed()
 
     def position(self) -> int:
-        """The newest seq up to which nothing waits in a lane any more."""
-        lanes = self.session.lanes()
-        low = lanes.low_water(self.room.name) if lanes is not None else None
-        return self.sent if low is None else min(self.sent, low - 1)
+        """The newest seq up to which nothing waits any more."""
+        low = self.backlog.low
+        return min(self.sent, low - 1) if low else self.sent
 
     def passed(self) -> int:
         """The newest seq up to which everything has been passed to the connection; what is still to be replayed has
@@ -112,15 +98,74 @@ class Subscription:
         return self.position() if self.state is State.LIVE else self.confirmed
 
     def started(self, seq: int) -> None:
-        """All three marks at the point where this connection began to watch."""
-        self.sent = self.pinged = self.confirmed = seq
+        """All marks at the point where this connection began to watch."""
+        self.sent = self.pinged = self.confirmed = self.began = seq
+
+    # -- a source of the throttle
+
+    def gather(self, max_items: int, max_bytes: int) -> Following:
+        """As `wsapp.core.throttle.Source.gather`: what the log has for this member, shared with those at its place."""
+        log, to, since = self.room.log, self.room.ready, self.sent
+        if since >= to:
+            return Following(self.backlog)
+        lost: tuple[Shed, ...] = ()
+        if since + 1 < log.first:
+            count = log.first - 1 - since
+            lost = (Shed(self.room.name, since + 1, log.first - 1, count, SHED_ITEMS, MAX_PRIORITY),)
+            since = log.first - 1
+        left_out = self._left_out(since, to) if self.ahead or log.next_special(since) else NONE
+        place = self.backlog if self.backlog else log.start(since)
+        key = (since, to, left_out)
+        found = place.remembered(key)
+        if found is None:
+            new = [_waiting(entry, self.room.name) for entry in log.after(since, to) if entry.seq not in left_out]
+            found = place.following(new, max_items, max_bytes, key)
+        self.backlog, self.sent = found.backlog, to
+        return found._replace(sheds=lost + found.sheds) if lost else found
+
+    def _left_out(self, since: int, to: int) -> frozenset[int]:
+        """What this member has, or gets through another room."""
+        name, session, ahead = self.room.name, self.session, self.ahead or NONE
+        self.ahead = {seq for seq in ahead if seq > to} or None
+        return frozenset(entry.seq for entry in self.room.log.after(since, to)
+                         if entry.seq in ahead or session in entry.had
+                         or session.gets_through_another(entry.publication, name))
+
+    def owe(self, waiting: Waiting, place: Placed) -> None:
+        """Let an event wait that was to come through another room, which the session leaves."""
+        moved = Waiting(waiting.event, waiting.priority, waiting.lane, waiting.entity, place.room, place.seq,
+                        waiting.id, waiting.item, waiting.size, waiting.since)
+        self.backlog = Backlog(tuple(sorted((*self.backlog.waits, moved), key=_by_seq)))
+        self.behind = True
+
+    def caught_up(self) -> bool:
+        """As `wsapp.core.throttle.Source.caught_up`."""
+        self.behind = self.sent < self.room.ready
+        return not self.behind
+
+    def drop(self) -> int:
+        """Forget what waits; how many events that were, merged ones counted."""
+        dropped = sum(1 + waiting.merged for waiting in self.backlog.waits)
+        dropped += max(0, self.room.log.head - self.sent)
+        self.backlog, self.behind, self.ahead = EMPTY, False, None
+        return dropped
+
+
+def _by_seq(waiting: Waiting) -> int:
+    return waiting.seq
+
+
+def _waiting(entry: Entry, room: str) -> Waiting:
+    publication = entry.publication
+    return Waiting(publication.event, publication.priority, publication.lane, publication.entity, room, entry.seq,
+                   publication.id, publication, len(publication.body), entry.at)
 
 
 class Session:
     """One watcher, from CONNECT until its state lapses.  Owned by one connection at a time (`owner`)."""
 
     __slots__ = ("_looked", "connected_at", "dirty", "id", "last_seen", "metadata", "owner", "peer", "profile",
-                 "queue", "received", "sent", "sid", "subs", "untold", "user_id", "watching")
+                 "queue", "received", "sent", "sid", "subs", "unreported", "user_id", "watching")
 
     def __init__(self, id: str, sid: str, user_id: str, owner: str, profile: Profile, peer: Peer, queue: UserQueue,
                  now: float, metadata: dict[str, object] | None = None) -> None:
@@ -131,23 +176,22 @@ class Session:
         self.subs: dict[str, Subscription] = {}
         self.received = self.sent = self._looked = 0
         self.dirty = False
-        self.untold: list[Shed] | None = None  # shed, but not yet told: the client does not read
+        self.unreported: list[Shed] | None = None  # shed, but not reported yet: the client does not read
         self.watching: frozenset[str] = frozenset()  # rooms whose presence it asked for
 
     def __repr__(self) -> str:
         return f"<Session {self.sid} of {self.user_id} in {sorted(self.subs)}>"
 
-    def lanes(self) -> Any:
-        """What waits for this session, or None when nothing ever did."""
-        return self.queue.lanes.get(self.sid)
-
-    def drop_waiting(self, room: str) -> int:
-        """Forget what waits of a room in the lanes; how many events that were, merged ones counted."""
-        lanes = self.lanes()
-        dropped = lanes.drop(room) if lanes is not None else []
-        if dropped and not lanes.depth:
-            del self.queue.lanes[self.sid]
-        return sum(1 + waiting.merged for waiting in dropped)
+    def gets_through_another(self, publication: Publication, name: str) -> bool:
+        """Whether a room that stands before `name` in the record brings a publication to this session: it is in that
+        room since before it."""
+        for place in publication.places:
+            if place.room == name:
+                return False
+            sub = self.subs.get(place.room)
+            if sub is not None and place.seq > sub.began and place.epoch == sub.room.track.epoch:
+                return True
+        return False
 
     def rerouted(self, box: Any) -> None:
         """The peer's `direct` has changed, or whether it may be written to."""

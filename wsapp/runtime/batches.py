@@ -1,6 +1,6 @@
 """The frames of a throttled flush: what waited for a session, put together for its profile.
 
-Sessions with the same waiting content share the encoded frame: it is cached on its last publication.
+Sessions with the same waiting content share its batches, and with them the encoded frame.
 """
 
 from __future__ import annotations
@@ -8,23 +8,30 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
-from wsapp.core.events import THOUGHT, Lane, Profile, Publication, strict_dumps, strict_loads
-from wsapp.core.lanes import Batch
+from wsapp.core.backlog import Batch, Waiting
+from wsapp.core.events import THOUGHT, Lane, Profile, Publication, packet, strict_dumps, strict_loads
 from wsapp.core.session import Session
 from wsapp.transport.frames import Frame, Squeeze, joined
 
 
-def batch_frames(batches: list[Batch], profile: Profile) -> Iterator[tuple[Frame, int]]:
-    """Frames and how many publications each delivers.  The sdk profile gets everything in one `batch` frame."""
+def batch_frame(batches: list[Batch], profile: Profile) -> Iterator[tuple[Frame, int]]:
+    """Frames and how many events each delivers.  The sdk profile gets everything in one `batch` frame."""
     if profile is Profile.SDK and (len(batches) > 1 or len(batches[0].waits) > 1):
-        yield _shared(batches, profile, _sdk_batch), sum(len(batch.waits) for batch in batches)
+        key = (profile, *batches[1:])
+        frame = batches[0].frames.get(key)
+        if frame is None:
+            frame = batches[0].frames[key] = Frame(b'42["batch",[' + b",".join(map(_items, batches)) + b"]]")
+        yield frame, sum(len(batch.waits) for batch in batches)
         return
     for batch in batches:
         if profile is Profile.PLAIN and batch.event == THOUGHT and len(batch.waits) > 1:
-            yield _shared([batch], profile, _plain_thoughts), len(batch.waits)
+            frame = batch.frames.get(profile)
+            if frame is None:
+                frame = batch.frames[profile] = _plain_thoughts(batch)
+            yield frame, len(batch.waits)
         else:
             for wait in batch.waits:
-                yield single_frame(wait.item, profile, batch.room), 1
+                yield _frame_of(wait, profile), 1
 
 
 def send_joined(session: Session, frames: list[Frame], squeeze: Squeeze) -> None:
@@ -46,19 +53,14 @@ def single_frame(publication: Any, profile: Profile, room: str) -> Frame:
     return frame
 
 
-def _shared(batches: list[Batch], profile: Profile, encode: Any) -> Frame:
-    """One frame for all sessions that wait for just these publications."""
-    last: Publication = batches[-1].waits[-1].item  # type: ignore[assignment]
-    key = (profile, "+".join(wait.id + wait.room for batch in batches for wait in batch.waits))
-    frame: Frame | None = last.texts.get(key)
-    if frame is None:
-        frame = last.texts[key] = encode(batches)
-    return frame
+def _frame_of(wait: Waiting, profile: Profile) -> Frame:
+    if isinstance(wait.item, Publication):
+        return single_frame(wait.item, profile, wait.room)
+    return Frame(packet(wait.event, wait.item))
 
 
-def _plain_thoughts(batches: list[Batch]) -> Frame:
+def _plain_thoughts(batch: Batch) -> Frame:
     """The thoughts of one agent as ONE `agent-thought` whose data is an array; the deltas of one thought as one."""
-    batch = batches[0]
     if batch.lane is Lane.APPEND:
         return Frame(b'42["agent-thought",' + _joined_delta(batch) + b"]")
     items = b",".join(_data(wait) for wait in batch.waits)
@@ -74,17 +76,20 @@ def _joined_delta(batch: Batch) -> bytes:
     return strict_dumps(joined).encode()
 
 
-def _data(wait: Any) -> bytes:
-    publication: Publication = wait.item
-    return publication.data_json(wait.room)
+def _data(wait: Waiting) -> bytes:
+    if isinstance(wait.item, Publication):
+        return wait.item.data_json(wait.room)
+    return strict_dumps(wait.item).encode()
 
 
-def _sdk_batch(batches: list[Batch]) -> Frame:
-    """`batch` with a list of `[event, data, meta]`, in the order in which they are to be applied."""
-    items = []
-    for batch in batches:
-        for wait in batch.waits:
-            publication: Publication = wait.item  # type: ignore[assignment]
-            items.append(b"[" + strict_dumps(publication.event).encode() + b"," + publication.data_json(batch.room)
-                         + b"," + publication.meta_json() + b"]")
-    return Frame(b'42["batch",[' + b",".join(items) + b"]]")
+def _items(batch: Batch) -> bytes:
+    """A list of `[event, data, meta]`, in the order in which they are to be applied."""
+    items: bytes | None = batch.frames.get(_items)
+    if items is None:
+        items = batch.frames[_items] = b",".join(map(_item, batch.waits))
+    return items
+
+
+def _item(wait: Waiting) -> bytes:
+    meta = b"," + wait.item.meta_json() if isinstance(wait.item, Publication) else b""
+    return b"[" + strict_dumps(wait.event).encode() + b"," + _data(wait) + meta + b"]"

@@ -60,6 +60,14 @@ class Canary:
             if data["n"] == self._number:
                 self._back.set()
 
+    def reads(self) -> bool:
+        """As `Peer.reads`."""
+        return True
+
+    def lag(self, size: int) -> bool:
+        """As `Peer.lag`."""
+        return False
+
     def backlog(self) -> int:
         """As `Peer.backlog`."""
         return 0

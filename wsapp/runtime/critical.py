@@ -18,24 +18,19 @@ from gevent.event import Event
 
 from wsapp.core.connections import ConnectionManager
 from wsapp.core.critical import RetryPolicy
-from wsapp.core.events import Profile, Publication, parse_record
+from wsapp.core.events import Publication, parse_record
+from wsapp.core.ledger import Ledger
 from wsapp.core.ports import CriticalStore, Due, Fate, Kept, UserDelivery
 from wsapp.core.session import Session
 from wsapp.errors import BrokerUnavailable
 from wsapp.metrics import Metrics
+from wsapp.runtime.batches import single_frame
 
 log = logging.getLogger(__name__)
 
 BATCH: Final = 100  # publications kept in one round trip
 LONGEST_REST: Final = 4  # times the usual wait between two looks for what is due
 LATER_LIMIT: Final = 10_000  # publications that wait to be kept while Redis is away
-
-FrameOf = Callable[[Publication, Profile, str], Any]
-
-
-def _ignore(_session: Session, _publication: Publication) -> None:
-    return None
-
 
 class _Waiting(NamedTuple):
     publication: Publication
@@ -44,15 +39,12 @@ class _Waiting(NamedTuple):
 
 
 class CriticalDelivery:
-    """One per worker.  `frame(publication, profile, room)` gives the frame that all clients of a profile share;
-    `on_copy` is told of each that is sent again."""
+    """One per worker.  `may_read(session, room)` is asked before a copy is sent."""
 
-    def __init__(self, store: CriticalStore, policy: RetryPolicy, connections: ConnectionManager, frame: FrameOf,
-                 metrics: Metrics) -> None:
+    def __init__(self, store: CriticalStore, policy: RetryPolicy, connections: ConnectionManager, metrics: Metrics,
+                 may_read: Callable[[Session, str], bool], ledger: Ledger | None = None) -> None:
         self._store, self._policy, self._connections = store, policy, connections
-        self._frame_of, self._metrics = frame, metrics
-        self.may_read: Callable[[Session, str], bool] = lambda _session, _room: True
-        self.on_copy: Callable[[Session, Publication], None] = _ignore
+        self._metrics, self._may_read, self._ledger = metrics, may_read, ledger
         self._away = False
         self.holding: set[Publication] = set()
         self._waiting: deque[_Waiting] = deque()
@@ -233,19 +225,26 @@ class CriticalDelivery:
         for due in found:
             for session in receivers(due):
                 publication = parsed.get(due.id) or parsed.setdefault(due.id, parse_record(due.record))
-                if not any(self.may_read(session, place.room) for place in publication.places):
+                if not any(self._may_read(session, place.room) for place in publication.places):
                     continue
                 session.peer.push(self._frame(publication, session))
                 session.sent += 1
                 self._metrics.sent += 1
                 self._metrics.redelivered += 1
-                self.on_copy(session, publication)
+                self._account(session, publication)
+
+    def _account(self, session: Session, publication: Publication) -> None:
+        """A copy was sent: to a session that has it, or that did not exist the first time."""
+        if self._ledger is not None:
+            place = next((one for one in publication.places if one.room in session.subs), publication.places[0])
+            self._ledger.owed(session.id, publication.id, place.room, place.seq, publication.entity)
+            self._ledger.repeated(session.id, publication.id)
 
     def _frame(self, publication: Publication, session: Session) -> Any:
         """The frame as it was sent first."""
         rooms = [place.room for place in publication.places]
         room = next((name for name in rooms if name in session.subs), rooms[0])
-        return self._frame_of(publication, session.profile, room)
+        return single_frame(publication, session.profile, room)
 
     def _tell_dead(self, user: str, id: str, outcome: UserDelivery | None) -> None:
         if outcome is not None and outcome.state is Fate.DEAD:

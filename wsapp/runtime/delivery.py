@@ -19,7 +19,7 @@ from wsapp.core.events import Position, Publication, packet, parse_record
 from wsapp.core.history import Join, More, Reason, Recovered, Refused, Verdict
 from wsapp.core.ports import Broker, HistoryPage
 from wsapp.core.registry import Registry, Room
-from wsapp.core.session import State, Tail
+from wsapp.core.session import State
 from wsapp.errors import BrokerUnavailable
 from wsapp.metrics import Metrics
 from wsapp.runtime.fanout import Fanout
@@ -43,10 +43,9 @@ class Delivery:
                  clock: Callable[[], float] = time.monotonic) -> None:
         self.registry, self.fanout, self.broker, self.metrics = registry, fanout, broker, metrics
         self.max_replay, self._clock = max_replay, clock
-        self.pace, self.partitions = Pace(), 1
+        self.pace = Pace()
         self._heals = 0  # rooms that are being healed now
         self.reads = SharedReads(broker, self._stands, clock)
-        fanout.turns.caught_up = self._read_on
 
     def _stands(self, name: str) -> Position | None:
         room = self.registry.rooms.get(name)
@@ -80,7 +79,7 @@ class Delivery:
 
     def verify(self, room: Room, head: Position) -> None:
         """The broker says that the room's head is `head`: read on unless the worker has come that far."""
-        if room.open and room.join is None and not room.behind and behind(room.track.position, head):
+        if room.open and room.join is None and behind(room.track.position, head):
             if not room.track.epoch:  # its very first publication was lost
                 room.track.reset(Position(head.epoch, 0))
             self._heal(room)
@@ -97,7 +96,7 @@ class Delivery:
         if room.join is not None:
             room.join.hold(publication, seq)
             return
-        if not room.open or self.fanout.turns.full(room):
+        if not room.open:
             return
         if not room.track.epoch:  # nothing had ever been published here
             room.track.reset(Position(epoch, 0))
@@ -206,20 +205,19 @@ class Delivery:
         self._resync(room, refused.position, refused)
 
     def _resync(self, room: Room, position: Position, refused: Refused) -> None:
-        """Tell every member that its view of the room has a hole that cannot be filled, and where it goes on."""
-        self.fanout.turns.finish(room)
+        """Report to every member that its view of the room has a hole that cannot be filled, and where it continues.
+        One that still recovers learns it from its own recovery."""
+        self.fanout.finish(room)
         frame = _resync_frame(room, position, refused)
         for sub in room.members.values():
-            if isinstance(sub.join, Tail):
-                if sub.join.epoch == position.epoch and sub.sent >= position.seq:
-                    continue  # its own reading has told it, and brings what comes before
-                sub.join.restart(position.epoch)
-            elif sub.state is not State.LIVE:
-                continue  # its own reading will tell it
-            lost = sub.session.drop_waiting(room.name)
+            if sub.state is not State.LIVE:
+                continue
+            lost = sub.drop()
+            self.fanout.throttler.drop(sub.session.user_id, sub.session.sid, room.name)
             sub.started(position.seq)
             sub.session.dirty = True
             self.fanout.moved(sub.session, room.name, _resync_frame(room, position, refused, lost) if lost else frame)
+        self.fanout.began_again(room, position.seq)
 
     # -- opening rooms
 
@@ -257,6 +255,7 @@ class Delivery:
             return False
         room.join = None
         room.track.reset(step.position)
+        self.fanout.began_again(room, step.position.seq)
         room.open = True
         if room.gap:
             room.gap = False

@@ -1,120 +1,202 @@
 """A publication of a room to its members: bucket, frame, send().
 
-A publication is encoded once per client profile and room; all that read share the bytes.  A room with many members is
-served in slices between which everybody else gets a turn; what was published meanwhile goes to each member in one
-send.
+A room's publications stand in its log, and each member is a cursor in it.  A member that may be sent to at once gets
+the shared frame of the event; any other is *behind* and costs nothing until the throttle's next flush, which brings it
+what lies between its cursor and the head.  A publication is encoded once per client profile and room; all that read
+share the bytes.  A room with many members is served in slices, between which everybody else gets a turn.
 """
 
 from __future__ import annotations
 
 import time
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from functools import partial
 from typing import Final
 
 import gevent
 from gevent.event import Event
 
-from wsapp.core.events import Lane, Profile, Publication, packet
+from wsapp.core.backlog import Shed
+from wsapp.core.connections import ConnectionManager
+from wsapp.core.events import Lane, Publication, packet
 from wsapp.core.ids import made_ms
-from wsapp.core.lanes import SHED_SNAPSHOTS, Batch, Shed, Waiting, coalesce
-from wsapp.core.registry import Registry, Room, Turn
+from wsapp.core.ledger import Ledger
+from wsapp.core.partitions import SPREAD
+from wsapp.core.registry import Room, Slice
+from wsapp.core.room_log import Entry
 from wsapp.core.session import PROFILES, Session, State, Subscription
-from wsapp.core.throttle import EventThrottler
 from wsapp.metrics import Metrics
-from wsapp.runtime.batches import batch_frames, send_joined, single_frame
+from wsapp.runtime.batches import send_joined, single_frame
 from wsapp.runtime.critical import CriticalDelivery
-from wsapp.runtime.turns import Turns
-from wsapp.runtime.unrecorded import Unrecorded
+from wsapp.runtime.flusher import Flusher
+from wsapp.runtime.had import Had
 from wsapp.transport.frames import Frame, Squeeze, joined
-from wsapp.transport.outbox import RELIEVED
 
 VARIANTS: Final = 2 * PROFILES  # each profile, plain and compressed
 FEW: Final = 16  # members that are served on the spot: to wait for more that could go with it does not pay
-RECENT: Final = 1000  # live records remembered, for a publish whose record came and whose answer did not
-MOST_UNTOLD: Final = 100  # separate runs of shed events kept for a client that does not read
+SLICE: Final = 256  # members served before other rooms and clients get their turn
+JOINED: Final = 200  # publications that go to a member in one send
+NOBODY: Final[frozenset[Session]] = frozenset()
 
 
 class Fanout:
     """The way from a publication to the sockets of one worker."""
 
-    def __init__(self, registry: Registry, throttler: EventThrottler, metrics: Metrics,
+    def __init__(self, connections: ConnectionManager, metrics: Metrics, critical: CriticalDelivery | None = None,
+                 ledger: Ledger | None = None, squeeze: Squeeze = bytes, *, partitions: int = 1,
                  clock: Callable[[], float] = time.monotonic) -> None:
-        self.registry, self.throttler, self.metrics, self._clock = registry, throttler, metrics, clock
-        self.turns = Turns(self._serve_turn, self._may_go)
-        self.unrecorded = Unrecorded()
-        self._recent: deque[tuple[str, str]] = deque(maxlen=RECENT)  # (room, id)
-        self._waiting_flush = Event()
-        throttler.on_emit(self._emit)
-        throttler.on_shed(self._tell_shed)
-        throttler.ready = self._reads
-        self.squeeze: Squeeze = _plain
-        self.session_of: Callable[[str], Session | None] = lambda _sid: None
-        self.critical: CriticalDelivery | None = None
+        self.connections, self.registry, self.throttler = connections, connections.registry, connections.throttler
+        self.metrics, self._clock = metrics, clock
+        self.critical, self.ledger, self.squeeze = critical, ledger, squeeze
+        self.had = Had(partitions)
+        self._queue: deque[Room] = deque()  # the rooms with members that are still to be served, in their order
+        self.flusher = Flusher(connections, metrics, ledger, clock)
+        self._work = Event()
 
     # -- rooms
 
     def pass_on(self, room: Room, publication: Publication, seq: int) -> None:
-        """A publication of a room, in its turn: held by members that still recover, served to the live ones."""
-        self._recent.append((room.name, publication.id))
-        for sub in room.recovering():
-            if sub.join is not None:
-                sub.join.hold(publication, seq)
-        held = publication.critical and self._hold(room, publication)
+        """The next publication of a room, to all its live members."""
+        log, name, flags, now = room.log, room.name, publication.flags, self._clock()
+        if seq != log.head + 1:
+            self.began_again(room, seq - 1)
+        spread = SPREAD in flags
+        had = self.had.sessions(publication, name) if self.had else NOBODY
+        special = (spread or bool(had) or publication.lane is Lane.CRITICAL or publication.places[0].room != name)
+        log.append(publication, seq, now, had, special)
         live = room.live()
-        if not live:
+        if spread:
+            self.had.add(publication, name, [sub.session for sub in live
+                                             if not sub.session.gets_through_another(publication, name)])
+        for sub in live if self.ledger is not None else ():
+            self.ledger.owed(sub.session.id, publication.id, name, seq, publication.entity)  # type: ignore[union-attr]
+        if (publication.critical and self._hold(room, publication, seq, had)) or room.held:
             return
-        if not (held or self.turns.queue or room.pending) and len(live) <= FEW:
-            self._serve(room, publication, seq, live)
+        if not live:
+            room.served = seq
+        elif len(live) <= FEW and not self._queue and room.served == seq - 1:
+            self._serve(room, live, seq, publication, special)
+            room.served = seq
         else:
-            self.turns.add(room, publication, seq, live, joins=self._joins(room, publication))
+            self._enter(room)
 
-    def _joins(self, room: Room, publication: Publication) -> bool:
-        """Whether it may go out in one send with others: every member gets it through this room, and none has it."""
-        return (publication.lane is not Lane.CRITICAL and not publication.critical
-                and publication.places[0].room == room.name
-                and not self.unrecorded.holds(publication))
-
-    def _hold(self, room: Room, publication: Publication) -> bool:
+    def _hold(self, room: Room, publication: Publication, seq: int, had: Collection[Session]) -> bool:
         """Whether the room waits until a critical publication is kept; what follows it there waits behind it."""
         if self.critical is None:
             return False
-        served = self.unrecorded.served(publication)  # it is kept for these as they know it
-        users = {session.user_id for session in room.members if session not in served}
-        return self.critical.hold(publication, users, partial(self.turns.release, room, publication))
+        users = {session.user_id for session in room.members if session not in had}
+        if not self.critical.hold(publication, users, partial(self._release, room, seq)):
+            return False
+        room.held.append(seq)
+        return True
 
-    def _may_go(self, publication: Publication) -> bool:
-        return self.critical is None or publication not in self.critical.holding
+    def _release(self, room: Room, seq: int) -> None:
+        """A publication that was held may go now, and what follows it up to the next one that is held."""
+        if seq in room.held:
+            room.held.remove(seq)
+            self._enter(room)
 
-    def serve_one(self, sub: Subscription, publication: Publication, seq: int) -> None:
-        """Pass one publication to one subscription, as a fan-out would."""
-        self._serve(sub.room, publication, seq, (sub,))
+    def _enter(self, room: Room) -> None:
+        if not room.queued and room.served < room.ready:
+            room.queued = True
+            self._queue.append(room)
+            self._work.set()
+
+    def _next_pass(self, room: Room) -> Slice:
+        """Ordinary publications go out together; a special one by itself."""
+        goal = min(room.ready, max(room.served, room.log.first - 1) + JOINED)
+        special = room.log.next_special(room.served)
+        if special and special <= goal:
+            goal = special if special == room.served + 1 else special - 1
+        return Slice(room.live(), goal)
+
+    def run(self) -> None:
+        """Serve the rooms in turns; one greenlet runs this."""
+        while True:
+            self._work.wait()
+            self._work.clear()
+            while self._queue:
+                room = self._queue.popleft()
+                room.queued = False
+                self._step(room)
+                self._enter(room)
+                gevent.sleep(0)
+
+    def _step(self, room: Room) -> None:
+        part = room.slice
+        if part is None:
+            if room.served >= room.ready:
+                return
+            part = room.slice = self._next_pass(room)
+        self._serve_to(room, part.take(SLICE), part.goal)
+        if part.done:
+            room.served, room.slice = max(room.served, part.goal), None
+
+    def finish(self, room: Room) -> None:
+        """Serve now what still waits in a room for its turn."""
+        while room.served < room.ready:
+            self._step(room)
+
+    def began_again(self, room: Room, seq: int) -> None:
+        """The room stands at `seq` now, in whatever epoch."""
+        room.log.reset(seq)
+        room.held.clear()
+        room.served, room.slice = seq, None
+
+    def suspend(self, sub: Subscription) -> None:
+        """Send nothing of the room to a member while it recovers."""
+        sub.state = State.RECOVERING
+        sub.room.changed()
+        if sub.behind:
+            self.throttler.drop(sub.session.user_id, sub.session.sid, sub.room.name)
+
+    def resume(self, sub: Subscription) -> None:
+        """The recovery failed: a member that was suspended is one again, as far behind as it was."""
+        if sub.behind:
+            self.flusher.fall_behind(sub, self._clock())
+        self.catch_up(sub)
+
+    def catch_up(self, sub: Subscription) -> None:
+        """Bring a subscription that has just become live to where its room stands, without what it has ahead."""
+        room, ready = sub.room, sub.room.ready
+        while sub.state is State.LIVE and not sub.behind and sub.sent < ready:
+            if sub.ahead and sub.sent + 1 in sub.ahead:
+                sub.sent += 1
+                continue
+            goal = min(ready, max(sub.sent, room.log.first - 1) + JOINED,
+                       *(seq - 1 for seq in sub.ahead or () if seq > sub.sent))
+            special = room.log.next_special(sub.sent)
+            if special and special <= goal:
+                goal = special if special == sub.sent + 1 else special - 1
+            self._serve_to(room, (sub,), goal)
+        if not sub.behind:
+            sub.ahead = None
 
     def replay(self, session: Session, run: Sequence[tuple[str, Publication]]) -> None:
         """Send publications that a session had missed, each with the room it comes through, in one piece."""
-        frames = [self.frame(publication, session.profile, room) for room, publication in run]
-        send_joined(session, frames, self.squeeze)
+        send_joined(session, [single_frame(publication, session.profile, room) for room, publication in run],
+                    self.squeeze)
+        for room, publication in run:
+            self.had.add(publication, room, (session,))
+            if self.ledger is not None:
+                self.ledger.owed(session.id, publication.id, room, publication.seq(room), publication.entity)
+                self.ledger.delivered(session.id, publication.id)
 
-    def skip(self, session: Session, shed: Shed, _skipped: Sequence[Publication]) -> None:
-        """Tell a session what it missed and is not sent."""
+    def skip(self, session: Session, shed: Shed, skipped: Sequence[Publication]) -> None:
+        """Report to a session what it missed and is not sent."""
         self.metrics.shed += shed.count
         session.peer.push(Frame(packet("shed", shed.told())))
-
-    def has_had(self, _session: Session, _publication: Publication) -> bool:
-        """Whether a session has it already through a room that the record does not name."""
-        return False
+        if self.ledger is not None:
+            for publication in skipped:
+                self.ledger.owed(session.id, publication.id, shed.room, publication.seq(shed.room), publication.entity)
+            self.ledger.shed(session.id, shed.room, shed.first, shed.last, shed.reason)
 
     def moved(self, session: Session, room: str, frame: Frame) -> None:
-        """Tell a session that a room goes on elsewhere: the `resync`."""
+        """Report to a session that a room continues elsewhere: the `resync`."""
         session.peer.push(frame)
-
-    def _serve_turn(self, room: Room, turn: Turn, members: Sequence[Subscription]) -> None:
-        if len(turn.items) > 1:
-            members = self._serve_joined(room, turn, members)
-        if members:
-            for publication, seq in turn.items:
-                self._serve(room, publication, seq, members)
+        if self.ledger is not None:
+            self.ledger.told(session.id, room, "resync")
 
     # -- unrecorded
 
@@ -124,41 +206,55 @@ class Fanout:
         served: set[Session] = set()
         rooms = [room for place in publication.places if (room := self.registry.rooms.get(place.room)) is not None]
         for room in rooms:
-            if (room.name, publication.id) in self._recent:
+            if room.log.holds(publication.id):
                 served.update(sub.session for sub in room.live())
-        had = len(served)
+        before = len(served)
         for room in rooms:
             for sub in room.live():
                 if sub.session not in served:
                     served.add(sub.session)
-                    sub.session.peer.push(self.frame(publication, sub.session.profile, room.name))
-        self.metrics.sent += len(served) - had
+                    sub.session.peer.push(single_frame(publication, sub.session.profile, room.name))
+                    if self.ledger is not None:
+                        self.ledger.owed(sub.session.id, publication.id, room.name, 0, publication.entity)
+                        self.ledger.delivered(sub.session.id, publication.id)
+        self.metrics.sent += len(served) - before
         if publication.critical and self.critical is not None:
             self.critical.later(publication, {session.user_id for session in served})
-        self.unrecorded.remember(publication, served)
+        self.had.remember(publication, served)
 
     # -- sockets
 
-    def _serve(self, room: Room, publication: Publication, seq: int, subs: Sequence[Subscription]) -> None:
-        if self.unrecorded:
-            subs = self.unrecorded.others(publication, seq, subs)
-        now = self._clock()
-        name, serial, bypass = room.name, publication.id, publication.lane is Lane.CRITICAL
-        earlier = earlier_rooms(publication, name)
-        encoded: list[tuple[bytes, int] | None] = [None] * VARIANTS
-        served, live = 0, State.LIVE
+    def _serve_to(self, room: Room, subs: Sequence[Subscription], goal: int) -> None:
+        self._serve(room, subs, goal, room.log.at(goal).publication, room.log.next_special(goal - 1) == goal)
+
+    def _serve(self, room: Room, subs: Sequence[Subscription], goal: int, publication: Publication,
+               special: bool) -> None:
+        """Bring members to `goal`, where `publication` stands, each from its cursor.  A special one is a pass of its
+        own."""
+        if special:
+            subs = self._who_gets(room, room.log.at(goal), subs)
+        now, serial, live = self._clock(), publication.id, State.LIVE
+        bypass = publication.lane is Lane.CRITICAL
+        encoded: dict[int, tuple[bytes, int]] = {}
+        served, before = 0, goal - 1
         for sub in subs:
-            if sub.state is not live or sub.sent >= seq:
-                continue  # it has left meanwhile, or has read that far in the history
-            sub.sent = seq
-            if earlier and comes_through(sub.session, earlier):
-                continue  # it has come, or comes, through the other room
-            if not (bypass or sub.queue.admits(serial, now)):
-                self._defer(sub, publication, seq, now)
+            cursor = sub.sent
+            if sub.state is not live or cursor >= goal or sub.behind:
+                continue
+            if cursor != before and not bypass:
+                granted = 0 if cursor + 1 < room.log.first else sub.queue.admits_some(
+                    (serial, goal - cursor), goal - cursor, now)
+                if cursor + granted < goal:
+                    self._send_some(sub, cursor + granted, now)
+                    served += granted
+                    continue
+            elif not (bypass or sub.queue.admits(serial, now)):
+                self.flusher.fall_behind(sub, now)
                 continue
             send = sub.send
             if send is not None:
-                data, size = encoded[sub.variant] or self._encode(encoded, publication, sub, name)
+                data, size = (encoded.get(cursor * VARIANTS + sub.variant)
+                              or self._encode(encoded, sub, goal, publication))
                 try:
                     sent = send(data)
                     if sent != size:
@@ -166,170 +262,82 @@ class Fanout:
                 except (OSError, ValueError) as error:
                     sub.box.trouble(data, error)
             elif sub.box is not None and sub.box.crowded and not bypass:
-                self._defer(sub, publication, seq, now)
+                self.flusher.fall_behind(sub, now)
                 continue
             else:
-                self._push(sub, publication)
-            sub.count += 1
-            served += 1
-        self._count(publication, served)
-
-    def _serve_joined(self, room: Room, turn: Turn, subs: Sequence[Subscription]) -> list[Subscription]:
-        """Send what waited for its turn in one piece to each who takes all of it now; returns the others."""
-        now, count = self._clock(), len(turn.items)
-        (head, first), (_, last) = turn.items[0], turn.items[-1]
-        serial = f"{head.id}+{count}"
-        encoded: list[tuple[bytes, int] | None] = [None] * VARIANTS
-        others: list[Subscription] = []
-        served = 0
-        for sub in subs:
-            if sub.state is not State.LIVE or sub.sent >= first or not sub.queue.admits_all(serial, count, now):
-                others.append(sub)
-                continue
-            send = sub.send
-            if send is None:
-                self._pass_singly(sub, turn, now)
-                continue
-            data, size = encoded[sub.variant] or self._join(encoded, turn, sub, room.name)
-            try:  # written out as in `_serve`: no call of ours between the loop and the kernel
-                sent = send(data)
-                if sent != size:
-                    sub.box.rest(data, sent)
-            except (OSError, ValueError) as error:
-                sub.box.trouble(data, error)
-            sub.sent = last
-            sub.count += count
-            served += 1
-        for publication, _seq in turn.items:
+                self._push(sub, goal)
+            sub.sent = goal
+            sub.count += goal - cursor
+            served += goal - cursor
+        if served:
             self._count(publication, served)
-        return others
+        if self.ledger is not None:
+            self._account(room, subs, goal)
 
-    def _pass_singly(self, sub: Subscription, turn: Turn, now: float) -> None:
-        """For one who was admitted, but cannot be written to directly."""
-        for publication, seq in turn.items:
-            sub.sent = seq
-            if sub.box is not None and sub.box.crowded:
-                self._defer(sub, publication, seq, now)
+    def _who_gets(self, room: Room, entry: Entry, subs: Sequence[Subscription]) -> Sequence[Subscription]:
+        """Those who get a special publication through this room; the cursors of the others pass over it.  One of the
+        lane that does not wait goes out ahead to those who are behind."""
+        publication, seq, name = entry.publication, entry.seq, room.name
+        getting: list[Subscription] = []
+        for sub in subs:
+            if sub.state is not State.LIVE or sub.sent >= seq:
                 continue
-            self._push(sub, publication)
-            sub.count += 1
-            self._count(publication, 1)
+            gets = sub.session not in entry.had and not sub.session.gets_through_another(publication, name)
+            if sub.behind:
+                if gets and publication.lane is Lane.CRITICAL and not (sub.ahead and seq in sub.ahead):
+                    sub.ahead = (sub.ahead or set()) | {seq}
+                    self._send_ahead(sub, publication)
+            elif sub.sent < seq - 1 or gets:
+                getting.append(sub)
+            else:
+                sub.sent = seq
+        return getting
 
-    def _join(self, encoded: list[tuple[bytes, int] | None], turn: Turn, sub: Subscription,
-              room: str) -> tuple[bytes, int]:
-        """As `_encode`, of several publications one after the other."""
-        frames = [self.frame(publication, sub.session.profile, room) for publication, _seq in turn.items]
-        data = joined(frames, self.squeeze if sub.variant >= PROFILES else None)
-        encoded[sub.variant] = data, len(data)
-        return data, len(data)
+    def _send_ahead(self, sub: Subscription, publication: Publication) -> None:
+        sub.session.peer.push(single_frame(publication, sub.session.profile, sub.room.name))
+        sub.count += 1
+        self._count(publication, 1)
 
-    def _push(self, sub: Subscription, publication: Publication) -> None:
-        """The way for those who cannot be written to directly: polling, a full outbox, a connection being made."""
-        sub.session.peer.push(self.frame(publication, sub.session.profile, sub.room.name))
+    def _send_some(self, sub: Subscription, to: int, now: float) -> None:
+        """The tokens are for no more than these; the member is behind with the others."""
+        sub.count += to - sub.sent
+        self._push(sub, to)
+        self.flusher.fall_behind(sub, now)
 
-    def _encode(self, encoded: list[tuple[bytes, int] | None], publication: Publication, sub: Subscription,
-                room: str) -> tuple[bytes, int]:
-        """The bytes for one profile, compressed or not: what all receivers of that variant share."""
-        frame = self.frame(publication, sub.session.profile, room)
-        data = frame.squeezed(self.squeeze) if sub.variant >= PROFILES else frame.ws
-        encoded[sub.variant] = data, len(data)
-        return data, len(data)
+    def _push(self, sub: Subscription, to: int) -> None:
+        """The way for those who cannot be written to directly: polling, a stream, a connection being made."""
+        for entry in sub.room.log.after(sub.sent, to):
+            sub.sent = entry.seq
+            sub.session.peer.push(single_frame(entry.publication, sub.session.profile, sub.room.name))
+
+    def _encode(self, encoded: dict[int, tuple[bytes, int]], sub: Subscription, goal: int,
+                publication: Publication) -> tuple[bytes, int]:
+        """The bytes from a cursor to `goal` for one profile, compressed or not: what all receivers of that variant
+        share who stand there."""
+        name, profile, squeezed = sub.room.name, sub.session.profile, sub.variant >= PROFILES
+        if sub.sent == goal - 1:
+            frame = single_frame(publication, profile, name)
+            data = frame.squeezed(self.squeeze) if squeezed else frame.ws
+        else:
+            data = joined([single_frame(entry.publication, profile, name)
+                           for entry in sub.room.log.after(sub.sent, goal)], self.squeeze if squeezed else None)
+        found = encoded[sub.sent * VARIANTS + sub.variant] = data, len(data)
+        return found
 
     def _count(self, publication: Publication, served: int) -> None:
-        if served:
-            self.metrics.sent += served
-            self.metrics.delivered += served
-            self.metrics.took(max(0.0, time.time() * 1000 - made_ms(publication.id)), served)
+        self.metrics.sent += served
+        self.metrics.delivered += served
+        self.metrics.took(max(0.0, time.time() * 1000 - made_ms(publication.id)), served)
 
-    def frame(self, publication: Publication, profile: Profile, room: str) -> Frame:
-        """The shared frame of a publication for all clients of a profile that get it through a room."""
-        return single_frame(publication, profile, room)
+    # -- the ledger
 
-    def _defer(self, sub: Subscription, publication: Publication, seq: int, now: float) -> None:
-        self.metrics.deferred += 1
-        session, size = sub.session, len(publication.body)
-        if sub.box is not None and sub.box.crowded:
-            self._fall_behind(sub, size)
-            if sub.box.far_behind and publication.lane is not Lane.STATE:
-                self._tell_shed(session.user_id, session.sid, [
-                    Shed(sub.room.name, seq, seq, 1, SHED_SNAPSHOTS, publication.priority)])
-                return
-        self.throttler.defer(session.user_id, session.sid, Waiting(
-            publication.event, publication.priority, publication.lane, publication.entity, sub.room.name, seq,
-            publication.id, publication, size, now))
-        self._waiting_flush.set()
-
-    def _fall_behind(self, sub: Subscription, size: int) -> None:
-        """So much more is held back from a client that does not read; it takes the steps of the ladder down."""
-        box, session = sub.box, sub.session
-        if not box.lagging:
-            self.metrics.count("slowDeferred")
-        was = box.far_behind
-        box.lag(size)
-        if box.far_behind and not was:
-            self.metrics.count("slowSnapshots")
-            self.throttler.keep_states(session.user_id, session.sid)
-
-    # -- the throttle
-
-    def flush_forever(self) -> None:
-        """Flush what waits, every flush interval while there is any; one greenlet runs this."""
-        while True:
-            due = self.throttler.next_flush
-            if due is None:
-                self._waiting_flush.clear()
-                self._waiting_flush.wait()
+    def _account(self, room: Room, subs: Sequence[Subscription], goal: int) -> None:
+        assert self.ledger is not None
+        entries = room.log.after(goal - JOINED, goal)
+        for sub in subs:
+            if sub.state is not State.LIVE or sub.behind or sub.sent < goal:
                 continue
-            gevent.sleep(max(0.0, due - self._clock()))
-            self.throttler.flush(self._clock())
-
-    def _emit(self, _user_id: str, sid: str, batches: list[Batch]) -> None:
-        session = self.session_of(sid)
-        if session is None:
-            return
-        if session.untold:
-            self._tell_untold(session)
-        for frame, count in batch_frames(batches, session.profile):
-            session.peer.push(frame)
-            session.sent += 1
-            self.metrics.sent += 1
-            self.metrics.delivered += count
-
-    def _reads(self, sid: str) -> bool:
-        """Whether a session takes what it is sent: one that is behind waits in its lanes until it has caught up."""
-        session = self.session_of(sid)
-        return session is None or session.peer.backlog() < RELIEVED
-
-    def _tell_shed(self, _user_id: str, sid: str, sheds: list[Shed]) -> None:
-        session = self.session_of(sid)
-        self.metrics.shed += sum(shed.count for shed in sheds)
-        if session is None:
-            return
-        session.untold = coalesce((session.untold or []) + sheds)
-        if self._reads(sid) or len(session.untold) > MOST_UNTOLD:
-            self._tell_untold(session)
-
-    def _tell_untold(self, session: Session) -> None:
-        """What was shed is told once the client reads again, runs joined."""
-        untold, session.untold = session.untold or [], None
-        for shed in untold:
-            session.peer.push(Frame(packet("shed", shed.told())))
-
-
-def earlier_rooms(publication: Publication, name: str) -> frozenset[str]:
-    """Rooms of the publication that are served before `name`: a client in one of them has it from there."""
-    if publication.places[0].room == name:
-        return frozenset()
-    names = [place.room for place in publication.places]
-    return frozenset(names[:names.index(name)])
-
-
-def comes_through(session: Session, earlier: frozenset[str]) -> bool:
-    """Whether one of the rooms passes it on to the session.  A room that is only being opened for it does not: it will
-    stand behind what comes meanwhile."""
-    return any(name in earlier and (sub.state is State.LIVE or sub.join is not None)
-               for name, sub in session.subs.items())
-
-
-def _plain(_payload: bytes) -> None:
-    return None
+            for entry in entries:
+                if (sub.session not in entry.had
+                        and not sub.session.gets_through_another(entry.publication, room.name)):
+                    self.ledger.delivered(sub.session.id, entry.publication.id)

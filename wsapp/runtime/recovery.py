@@ -14,12 +14,12 @@ from typing import Final
 
 import gevent
 
+from wsapp.core.backlog import Shed
 from wsapp.core.catch_up import Pace, is_critical, shed_of, thin
 from wsapp.core.events import Position, Publication, packet
 from wsapp.core.history import Join, More, Reason, Recovered, Refused
-from wsapp.core.lanes import Shed
-from wsapp.core.registry import Registry
-from wsapp.core.session import Session, State, Subscription, Tail
+from wsapp.core.registry import Registry, Room
+from wsapp.core.session import Session, State, Subscription
 from wsapp.errors import BrokerUnavailable
 from wsapp.runtime.delivery import PAGE, Delivery
 from wsapp.transport.frames import Frame
@@ -74,17 +74,17 @@ class Recovery:
 
     def found(self, room: str, publications: tuple[Publication, ...]) -> None:
         """What was missed in one room, in its order, without what came through a live room meanwhile."""
-        self._found[room] = tuple(one for one in publications if not self._has_come(one)) if self.came else publications
+        had = self._delivery.fanout.had
+        self._found[room] = tuple(one for one in publications if not self._has_come(one)
+                                  and not had.has(self.session, one, room)) if self.came or had else publications
 
     def _has_come(self, publication: Publication) -> bool:
         """`came` says of each live room where it stood before and after the rooms were opened.  Meanwhile it passed
         on everything; afterwards only what stands in none of the session's rooms before it."""
         subs, first = self.session.subs, True
-        if self._delivery.fanout.has_had(self.session, publication):
-            return True
         for room, seq, _ in publication.places:
             before, opened = self.came.get(room, (seq, seq))
-            if before < seq <= opened or (first and before < seq and room in subs and seq <= subs[room].sent):
+            if before < seq <= opened or (first and before < seq and room in subs and seq <= subs[room].room.log.head):
                 return True
             first = first and room not in subs
         return False
@@ -92,8 +92,8 @@ class Recovery:
     def add(self, sub: Subscription, position: Position) -> None:
         """The subscription stands at `position`; what comes from now on is held until `release`."""
         self.positions[sub.room.name] = position
+        sub.drop()
         sub.sent = position.seq
-        sub.join = Tail(position.epoch)
         self._subs.append(sub)
 
     def pace(self, pace: Pace, *, each: bool = False) -> None:
@@ -163,10 +163,10 @@ class Recovery:
         replayed: set[str] | None = set() if len(session.subs) > 1 else None
         self._replay(replayed)
         for sub in self._subs:
-            if isinstance(sub.join, Tail) and sub.join.epoch:
-                delivery.reach(sub.room, Position(sub.join.epoch, sub.sent))
+            if self.positions[sub.room.name].epoch:
+                delivery.reach(sub.room, self.positions[sub.room.name])
         for sub in self._subs:
-            _go_live(sub, delivery, replayed or set())
+            _go_live(sub, self.positions[sub.room.name], delivery, replayed or set())
 
     def _replay(self, replayed: set[str] | None) -> None:
         sheds, self._skipped = self._sheds(), {}
@@ -205,7 +205,7 @@ class Recovery:
             pause = min(2 * pause, LONG_PATIENCE)
 
     def _overtaken(self) -> bool:
-        return any(isinstance(sub.join, Tail) and len(sub.join.held) > MOST_HELD for sub in self._subs)
+        return any(sub.room.log.head - sub.sent > MOST_HELD for sub in self._subs)
 
 
 def _ids(found: Mapping[str, tuple[Publication, ...]], room: str | None) -> set[str]:
@@ -214,19 +214,30 @@ def _ids(found: Mapping[str, tuple[Publication, ...]], room: str | None) -> set[
             for one in publications}
 
 
-def _go_live(sub: Subscription, delivery: Delivery, replayed: set[str]) -> None:
-    """Hand over what was held meanwhile and let the rest come live; nothing yields in between.  What was replayed for
-    another room is not sent again."""
-    tail = sub.join
-    if sub.state is State.LEFT or not isinstance(tail, Tail):
+def _go_live(sub: Subscription, position: Position, delivery: Delivery, replayed: set[str]) -> None:
+    """Let the rest come live, first what came meanwhile; nothing yields in between.  What was replayed for another room
+    is not sent again."""
+    if sub.state is not State.RECOVERING:
         return
-    sub.go_live(sub.sent)
-    for publication, seq in tail.held:
-        if not tail.covers(publication, sub.room.name):
-            continue
-        if seq > sub.sent and publication.id not in replayed:
-            delivery.fanout.serve_one(sub, publication, seq)
-        sub.sent = max(sub.sent, seq)
+    room = sub.room
+    if position.epoch and room.track.epoch not in ("", position.epoch):
+        _start_again(sub)  # the room's history began again meanwhile
+    elif replayed:
+        sub.ahead = {entry.seq for entry in room.log.after(sub.sent, room.log.head)
+                     if entry.publication.id in replayed} or None
+    if sub.state is State.RECOVERING:
+        sub.go_live(sub.sent)
+    delivery.fanout.catch_up(sub)
+
+
+def _start_again(sub: Subscription) -> None:
+    """From the oldest publication of the new history that this worker keeps."""
+    room, at = sub.room, sub.room.log.first - 1
+    sub.session.peer.push(Frame(packet("resync", {"room": room.name, "epoch": room.track.epoch, "seq": at,
+                                                  "reason": str(Reason.EPOCH), "missed": room.track.seq})))
+    sub.session.dirty = True
+    sub.started(at)
+    sub.go_live(at)
 
 
 def recover(session: Session, wanted: Mapping[str, Position | None], registry: Registry,
@@ -235,30 +246,28 @@ def recover(session: Session, wanted: Mapping[str, Position | None], registry: R
     none of the rooms that it was not in before."""
     recovery = Recovery(session, delivery)
     fresh = [name for name in wanted if name not in session.subs]
-    live = {name: sub.sent for name, sub in session.subs.items() if sub.state is State.LIVE and name not in wanted}
+    live = {name: sub.room.log.head for name, sub in session.subs.items()
+            if sub.state is State.LIVE and name not in wanted}
     subs = [registry.join(session, name) for name in wanted]
     try:
         delivery.open_rooms([sub.room for sub in subs])
-        recovery.came = {name: (sent, session.subs[name].sent) for name, sent in live.items() if name in session.subs}
+        recovery.came = {name: (head, session.subs[name].room.log.head) for name, head in live.items()
+                         if name in session.subs}
         _catch_up(recovery, subs, wanted, delivery)
     except BrokerUnavailable:
         for name in fresh:
             registry.leave(session, name)
         for sub in subs:
             if sub.state is State.RECOVERING:
-                _stay_live(sub)
+                _stay_live(sub, delivery)
         raise
     return recovery
 
 
-def _stay_live(sub: Subscription) -> None:
-    """A member of before stays one; what came during the reading that failed is told as missed."""
-    at = sub.room.track.position
-    missed = at.seq - sub.sent
-    sub.go_live(at.seq)
-    if missed > 0:
-        sub.session.peer.push(Frame(packet("resync", {"room": sub.room.name, "epoch": at.epoch, "seq": at.seq,
-                                                      "reason": "unavailable", "missed": missed})))
+def _stay_live(sub: Subscription, delivery: Delivery) -> None:
+    """A member of before stays one; what came during the reading that failed is in the room's log."""
+    sub.go_live(sub.sent)
+    delivery.fanout.resume(sub)
 
 
 def _catch_up(recovery: Recovery, subs: list[Subscription], wanted: Mapping[str, Position | None],
@@ -272,13 +281,17 @@ def _catch_up(recovery: Recovery, subs: list[Subscription], wanted: Mapping[str,
         if since is not None and not since.epoch:
             since = Position(sub.room.track.epoch, since.seq)
         if since is None or since == sub.room.track.position:
-            sub.state = State.RECOVERING
-            sub.room.changed()
+            delivery.fanout.suspend(sub)
+            _settle(recovery, sub, sub.room.track.position, since)
+            continue
+        delivery.fanout.suspend(sub)
+        sub.began = since.seq
+        log, same = sub.room.log, since.epoch == sub.room.track.epoch
+        if same and log.covers(since.seq) and log.head - since.seq <= delivery.max_replay:
+            recovery.found(sub.room.name, _from_log(sub.room, since.seq))
             _settle(recovery, sub, sub.room.track.position, since)
             continue
         join = Join(sub.room.name, since, max_replay=delivery.max_replay)
-        sub.state, sub.join = State.RECOVERING, join
-        sub.room.changed()
         joins[sub.room.name] = (sub, join)
     while joins:
         pages = delivery.reads.catch_up([join.query(PAGE) for _, join in joins.values()])
@@ -288,14 +301,21 @@ def _catch_up(recovery: Recovery, subs: list[Subscription], wanted: Mapping[str,
             if isinstance(step, More):
                 continue
             del joins[page.room]
+            at, room = step.position, sub.room
             if isinstance(step, Recovered):
-                recovery.found(page.room, step.publications)
+                came = _from_log(room, at.seq) if room.track.epoch == at.epoch and room.log.covers(at.seq) else ()
+                recovery.found(page.room, step.publications + came)
+                at = Position(at.epoch, at.seq + len(came))
             else:
                 recovery.refused[page.room] = step
-            _settle(recovery, sub, step.position, wanted[page.room])
+            _settle(recovery, sub, at, wanted[page.room])
+
+
+def _from_log(room: Room, seq: int) -> tuple[Publication, ...]:
+    return tuple(entry.publication for entry in room.log.after(seq, room.log.head))
 
 
 def _settle(recovery: Recovery, sub: Subscription, position: Position, since: Position | None) -> None:
     recovery.add(sub, position)
     known = since.seq if since is not None and sub.room.name not in recovery.refused else position.seq
-    sub.pinged = sub.confirmed = known
+    sub.pinged = sub.confirmed = sub.began = known

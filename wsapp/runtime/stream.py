@@ -31,6 +31,7 @@ from wsapp.runtime.recovery import Recovery, recover
 from wsapp.transport.engine import Engine
 from wsapp.transport.frames import Frame
 from wsapp.transport.gate import TooMany
+from wsapp.transport.outbox import RELIEVED
 
 log = logging.getLogger(__name__)
 
@@ -159,6 +160,14 @@ class StreamPeer:
     def backlog(self) -> int:
         """As `Peer.backlog`."""
         return self._bytes
+
+    def reads(self) -> bool:
+        """As `Peer.reads`."""
+        return self._bytes < RELIEVED
+
+    def lag(self, size: int) -> bool:
+        """As `Peer.lag`."""
+        return False
 
     def close(self, code: int, reason: str) -> None:
         """As `Peer.close`: `session-closed {code, reason}` is the last event, for who does not read the only one."""

@@ -18,7 +18,7 @@ from wsapp.errors import CloseCode
 from wsapp.transport.frames import TEXT, Frame, Squeeze
 from wsapp.transport.heartbeat import PING_FRAME
 from wsapp.transport.inbox import Inbox
-from wsapp.transport.outbox import Outbox
+from wsapp.transport.outbox import RELIEVED, Outbox
 from wsapp.transport.polling import CLOSE, NOOP, PacketError, PollQueue, decode_payload
 from wsapp.transport.upgrade import Probe
 from wsapp.transport.websocket import WebSocket
@@ -63,13 +63,13 @@ class Viewer(Protocol):
 class Connection:
     """One transport session.  Satisfies `wsapp.core.session.Peer` and what python-socketio asks of a socket."""
 
-    __slots__ = ("__weakref__", "_inbox", "_poll", "_session", "asked", "attachments", "awaiting_pong", "closed",
-                 "connected", "direct", "engine", "held", "max_message", "pinged_at", "posting", "probe", "sid",
+    __slots__ = ("__weakref__", "_inbox", "_poll", "asked", "attachments", "awaiting_pong", "closed",
+                 "direct", "engine", "held", "max_message", "pinged_at", "posting", "probe", "session", "sid",
                  "viewer", "ws")
 
     def __init__(self, engine: Engine, sid: str) -> None:
         self.engine, self.sid = engine, sid
-        self.closed, self.connected = False, True
+        self.closed = False
         self.ws: WebSocket | None = None
         self.viewer: Viewer | None = None
         self.attachments: Any = None
@@ -81,20 +81,9 @@ class Connection:
         self._poll: PollQueue | None = None
         self.probe: Probe | None = None
         self._inbox: Inbox | None = None
-        self._session: dict[str, Any] | None = None
+        self.session: dict[str, Any] = {}  # the user session of python-socketio
 
     # -- as python-socketio sees it
-
-    @property
-    def session(self) -> dict[str, Any]:
-        """The user session of python-socketio; made when first asked for."""
-        if self._session is None:
-            self._session = {}
-        return self._session
-
-    @session.setter
-    def session(self, value: dict[str, Any]) -> None:
-        self._session = value
 
     @property
     def upgraded(self) -> bool:
@@ -132,8 +121,6 @@ class Connection:
         self._rerouted()
 
     def _rerouted(self) -> None:
-        if self.direct is not None and self.direct.waiting_bytes and not self.closed:
-            self.engine.hooks.count("slowJoined")
         if self.viewer is not None:
             self.viewer.rerouted(self.direct)
 
@@ -141,12 +128,19 @@ class Connection:
         """Send `first`, then what was held, over a WebSocket in one piece."""
         held, self.held = self.held, None
         self._route(self.ws.outbox if self.ws is not None else None)
-        frames = [*first, *(held or ())]
         if self.ws is not None:
-            self.ws.send_all(frames)
+            self.ws.send_all([*first, *(held or ())])
             return
-        for frame in frames:
+        for frame in (*first, *(held or ())):
             self.push(frame)
+
+    def reads(self) -> bool:
+        """As `wsapp.core.session.Peer.reads`."""
+        return self.backlog() < RELIEVED
+
+    def lag(self, size: int) -> bool:
+        """As `wsapp.core.session.Peer.lag`."""
+        return self.ws is not None and self.ws.outbox.lag(size)
 
     @property
     def busy(self) -> bool:
@@ -155,9 +149,9 @@ class Connection:
 
     def backlog(self) -> int:
         """Bytes that wait for the client to read."""
-        if self.ws is not None:
-            return self.ws.outbox.waiting_bytes
-        return self._poll.bytes if self._poll is not None else 0
+        if self.ws is None:
+            return self._poll.bytes if self._poll is not None else 0
+        return self.ws.outbox.waiting_bytes
 
     def close(self, code: int, reason: str) -> None:
         """End the connection; a WebSocket client is told `code`, a polling one gets a close packet."""
@@ -187,7 +181,7 @@ class Connection:
 
     def _end(self, ending: Ending) -> None:
         """The books are closed first, whatever becomes of the bytes."""
-        self.closed, self.connected = True, False
+        self.closed = True
         self._route(None)
         if self._poll is None:
             self.engine.forget(self)

@@ -8,6 +8,7 @@ application share nothing: there each side keeps its context, and any window is 
 from __future__ import annotations
 
 import zlib
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -107,6 +108,11 @@ def deflate(payload: bytes, level: int) -> bytes:
     squeezer = zlib.compressobj(level, zlib.DEFLATED, -LARGEST_WINDOW)
     data = squeezer.compress(payload) + squeezer.flush(zlib.Z_SYNC_FLUSH)
     return data[:-len(TAIL)]
+
+
+def squeezer(threshold: int, level: int) -> Callable[[bytes], bytes | None]:
+    """A function that compresses a payload, or gives None below `threshold` bytes."""
+    return lambda payload: deflate(payload, level) if len(payload) >= threshold else None
 
 
 def inflate(payload: bytes, max_size: int) -> bytes:

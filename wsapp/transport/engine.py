@@ -22,7 +22,7 @@ from wsapp.core.events import strict_dumps
 from wsapp.core.limited_log import LimitedLog
 from wsapp.errors import CloseCode, WsappError
 from wsapp.transport.connection import BROKEN, Connection, Ending
-from wsapp.transport.deflate import deflate, negotiate
+from wsapp.transport.deflate import negotiate, squeezer
 from wsapp.transport.departure import Departure
 from wsapp.transport.frames import Frame, Squeeze
 from wsapp.transport.gate import Gate, TooMany, client_address
@@ -118,6 +118,7 @@ class Engine(engineio.Server):  # type: ignore[misc]  # engineio has no types
         self.options, self.origins, self.hooks, self.gate = options, origins, hooks, gate or Gate()
         self.turnstile = Turnstile(origins, lambda environ: client_address(environ, self.gate.options.proxies),
                                    lambda name: self.hooks.count(name))
+        self.squeeze = squeezer(options.deflate_threshold, options.deflate_level)
         self.token = secrets.token_hex(TOKEN_LENGTH // 2)
         self.draining = False
         self._lines, self._fullness = LimitedLog(log), LimitedLog(log, rate=ONCE_A_MINUTE, burst=1)
@@ -323,12 +324,6 @@ class Engine(engineio.Server):  # type: ignore[misc]  # engineio has no types
             return None
         headers.append(("Sec-WebSocket-Extensions", agreed))
         return self.squeeze
-
-    def squeeze(self, payload: bytes) -> bytes | None:
-        """A payload compressed, or None below the threshold."""
-        if len(payload) < self.options.deflate_threshold:
-            return None
-        return deflate(payload, self.options.deflate_level)
 
     def _open_polling(self, environ: Environ, start_response: StartResponse,
                       cors: list[tuple[str, str]]) -> Iterable[bytes]:

@@ -93,11 +93,13 @@ class Outbox:
         else:
             self._failed(error)
 
-    def lag(self, size: int) -> None:
-        """So much was held back from this client, which does not read; counts until it does."""
+    def lag(self, size: int) -> bool:
+        """So much was held back from this client, which does not read; counts until it does.  Whether it is
+        `far_behind` now."""
         self.lagging += size
         if self.lagging + self.waiting_bytes > self.max_bytes:
             self._overflow()
+        return self.far_behind
 
     @property
     def far_behind(self) -> bool:

@@ -1,4 +1,4 @@
-"""Lanes: bounded, told, ordered, fair."""
+"""What waits for a receiver: bounded, reported when shed, ordered, fair, and shared by those at the same place."""
 
 from __future__ import annotations
 
@@ -9,18 +9,60 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from wsapp.core.events import MAX_PRIORITY, TASK_UPDATE, THOUGHT, Lane
-from wsapp.core.lanes import (
+from wsapp.core.backlog import (
+    EMPTY,
     SHED_BYTES,
     SHED_ITEMS,
     SHED_OVERSIZE,
+    SHED_SNAPSHOTS,
+    Backlog,
     Batch,
-    Lanes,
     Shed,
     Waiting,
     classify,
     coalesce,
 )
+from wsapp.core.events import MAX_PRIORITY, TASK_UPDATE, THOUGHT, Lane
+from wsapp.core.throttle import Direct, Receiver
+
+
+class Lanes:
+    """One receiver that is behind in several rooms; each event is gathered as it comes."""
+
+    def __init__(self, max_items: int = 1000, max_bytes: int = 1_000_000) -> None:
+        self.receiver, self.limits = Receiver(merges=True), (max_items, max_bytes)
+
+    def put(self, waiting: Waiting) -> list[Shed]:
+        source = self.receiver.sources.setdefault(waiting.room, Direct())
+        assert isinstance(source, Direct)
+        source.put(waiting)
+        sheds, count = self.receiver.gather(*self.limits)
+        assert count == 1
+        self.receiver.forget_empty()
+        return sheds
+
+    def take(self, now: float, groups: int = 1, max_items: int = 100) -> list[Batch]:
+        batches: list[Batch] = []
+        self.receiver.merges = False
+        while len(batches) < groups and max_items > 0 and self.receiver.sources:
+            batches += self.receiver.take(now, max_items)
+            max_items -= len(batches[-1].waits)
+        return batches
+
+    @property
+    def depth(self) -> int:
+        return self.receiver.depth
+
+    @property
+    def bytes(self) -> int:
+        return sum(source.backlog.bytes for source in self.receiver.sources.values())
+
+    def low_water(self, room: str) -> int | None:
+        source = self.receiver.sources.get(room)
+        return (source.backlog.low or None) if source is not None else None
+
+    def waiting(self) -> list[Waiting]:
+        return self.receiver.waiting()
 
 
 def wait(seq: int, *, room: str = "agent:1", entity: str = "1", lane: Lane = Lane.LOG, priority: int = 5,
@@ -251,30 +293,6 @@ def test_low_water_is_per_room_and_skips_events_in_no_history() -> None:
     assert lanes.low_water("agent:1") == 6
 
 
-def test_a_stuck_low_does_not_make_the_bookkeeping_grow() -> None:
-    lanes = Lanes(age_step=1e9)
-    lanes.put(wait(1, entity="stuck", priority=0))
-    for seq in range(2, 3000):
-        lanes.put(wait(seq))
-        lanes.take(0.0)
-    assert lanes.low_water("agent:1") == 1
-    assert len(lanes._lows["agent:1"].heap) < 100
-
-
-def test_clear_returns_all_and_starts_anew() -> None:
-    lanes = Lanes()
-    for seq in range(1, 4):
-        lanes.put(wait(seq, entity=str(seq % 2)))
-    assert sorted(waiting.seq for waiting in lanes.clear()) == [1, 2, 3]
-    assert (lanes.depth, lanes.bytes, lanes.low_water("agent:1"), lanes.take(0.0)) == (0, 0, None, [])
-
-
-@pytest.mark.parametrize("limits", [(0, 1, 1.0), (1, 0, 1.0), (1, 1, 0.0), (1, 1, float("nan"))])
-def test_limits_must_be_positive(limits: tuple[int, int, float]) -> None:
-    with pytest.raises(ValueError):
-        Lanes(*limits)
-
-
 arrivals = st.tuples(st.sampled_from(["put", "put", "put", "take"]), st.sampled_from(["r1", "r2"]),
                      st.sampled_from(["e1", "e2", "e3"]), st.sampled_from([Lane.STATE, Lane.APPEND, Lane.LOG]),
                      st.integers(0, 10), st.integers(1, 40), st.sampled_from(["x", "y"]),
@@ -315,7 +333,7 @@ def test_every_event_is_accounted_for_and_in_order(steps: list[Any], max_items: 
             assert lanes.low_water(known) == (min(lows) if lows else None)
     while lanes.depth:
         assert lanes.take(now)
-    assert not (lanes._groups or lanes._levels or lanes._by_priority or lanes._lows or lanes.bytes)
+    assert not (lanes.receiver.sources or lanes.bytes)
 
 
 @settings(max_examples=60, deadline=None)
@@ -331,17 +349,29 @@ def test_the_first_to_leave_is_the_most_pressing(events: list[tuple[int, float]]
     assert taken == sorted(taken, reverse=True)
 
 
-@given(st.lists(st.tuples(st.sampled_from(["agent:1", "task:2"]), st.sampled_from("ab"), st.sampled_from(list(Lane))),
-                max_size=30))
-def test_what_waits_of_a_room_is_dropped_and_the_rest_is_as_it_was(puts: list[tuple[str, str, Lane]]) -> None:
-    lanes, alone = Lanes(), Lanes()
-    for seq, (room, entity, lane) in enumerate(puts, 1):
-        lanes.put(wait(seq, room=room, entity=entity, lane=lane))
-        if room == "task:2":
-            alone.put(wait(seq, room=room, entity=entity, lane=lane))
-    dropped = lanes.drop("agent:1")
-    assert all(waiting.room == "agent:1" for waiting in dropped)
-    assert sum(1 + waiting.merged for waiting in dropped) == sum(room == "agent:1" for room, _, _ in puts)
-    assert (lanes.depth, lanes.bytes, lanes.low_water("agent:1")) == (alone.depth, alone.bytes, None)
-    assert lanes.low_water("task:2") == alone.low_water("task:2")
-    assert seqs(lanes.take(1.0, 100)) == seqs(alone.take(1.0, 100))
+def test_receivers_at_the_same_place_share_all_steps() -> None:
+    new = [wait(seq, entity=str(seq % 3)) for seq in range(1, 7)]
+    start = Backlog()
+    first = start.following(new, 100, 1000, key=6)
+    assert start.remembered(6) is first and start.remembered(7) is None
+    batches, left = first.backlog.take(0.0)
+    again, same = first.backlog.take(0.0)
+    assert batches is again and left is same
+    assert first.backlog.take(0.0, groups=9)[1] is EMPTY
+
+
+def test_far_behind_only_the_states_stay() -> None:
+    new = [wait(1), wait(2, lane=Lane.STATE, event=TASK_UPDATE, entity="t"), wait(3), wait(4, entity="b")]
+    found = EMPTY.following(new, 100, 1000).backlog.only_states()
+    assert [waiting.seq for waiting in found.backlog.waits] == [2]
+    assert found.sheds == (Shed("agent:1", 1, 1, 1, SHED_SNAPSHOTS, 5), Shed("agent:1", 3, 4, 2, SHED_SNAPSHOTS, 5))
+    assert found.backlog.only_states() == (found.backlog, (), 0, 0)
+
+
+def test_a_limit_on_each_room_is_one_on_all_of_them() -> None:
+    lanes = Lanes(max_items=4)
+    for seq in range(1, 4):
+        lanes.put(wait(seq, room="agent:1", entity=str(seq), since=1.0))
+    lanes.put(wait(1, room="agent:2", since=2.0))
+    assert lanes.put(wait(2, room="agent:2", since=3.0)) == [Shed("agent:1", 1, 1, 1, SHED_ITEMS, 5)]
+    assert lanes.depth == 4

@@ -3,39 +3,28 @@
 from __future__ import annotations
 
 import itertools
+from collections.abc import Iterator
 from dataclasses import replace
 
 import pytest
 
 from tests.runtime.world import World, eventually, peer, thoughts
-from wsapp.backends.memory import MemoryBackend
 from wsapp.core.events import Draft, Lane, Placed, Position, Publication
 from wsapp.core.ledger import Fate, Ledger
 from wsapp.core.partitions import SPREAD, room_in
 from wsapp.core.session import Session
-from wsapp.runtime import spread
-from wsapp.runtime.delivery import Delivery
-from wsapp.runtime.lifecycle import Lifecycle
-from wsapp.runtime.spread import AccountedSpreadFanout, SpreadFanout
+from wsapp.runtime import had
 
 COUNT = 2
 A, B = room_in("agent:a", 0, COUNT), room_in("task:b", 1, COUNT)
 A2 = next(name for name in (f"agent:other{number}" for number in itertools.count()) if room_in(name, 0, COUNT) == name)
 
 
-def divide(world: World, fanout: SpreadFanout) -> World:
-    """Put another fan-out into a world."""
-    world.fanout = fanout
-    world.delivery = Delivery(world.registry, fanout, world.broker, world.metrics, max_replay=100, clock=world.clock)
-    fanout.session_of = world.connections.session
-    world.lifecycle = Lifecycle(world.connections, world.delivery, world.links)
-    return world
-
-
 @pytest.fixture
-def divided() -> World:
-    world = World(backend=MemoryBackend())
-    return divide(world, SpreadFanout(world.registry, world.throttler, world.metrics, world.clock, partitions=COUNT))
+def divided() -> Iterator[World]:
+    world = World(partitions=COUNT)
+    yield world
+    world.close()
 
 
 def record(id: str, *places: tuple[str, int], text: str = "", flags: str = SPREAD) -> bytes:
@@ -119,31 +108,40 @@ def test_what_was_replayed_is_not_served_again(divided: World) -> None:
 
 
 def test_memory_is_bounded(divided: World, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(spread, "REMEMBERED", 5)
+    monkeypatch.setattr(had, "LIMIT", 5)
     divided.client(A, B)
     for number in range(1, 21):
         come(divided, A, record(str(number), (A, number)))
-    assert isinstance(divided.fanout, SpreadFanout)
-    assert len(divided.fanout._served) == 5
+    assert len(divided.fanout.had._by_id) == 5
 
 
 def test_many_members_share_what_is_remembered(divided: World) -> None:
     sessions = [divided.client(A, B) for _ in range(300)]
-    divided.run(divided.fanout.turns.run)
+    divided.run(divided.fanout.run)
     for number in (1, 2):
         come(divided, A, record(str(number), (A, number)))
         come(divided, B, record(str(number), (B, number)))
     eventually(lambda: all(thoughts(session) == ["1", "2"] for session in sessions))
     assert {len(peer(session).frames) for session in sessions} == {2}
-    divided.close()
 
 
 def test_the_ledger_balances() -> None:
-    ledger, world = Ledger(), World()
-    divide(world, AccountedSpreadFanout(ledger, world.registry, world.throttler, world.metrics, world.clock,
-                                        partitions=COUNT))
+    ledger = Ledger()
+    world = World(ledger=ledger, partitions=COUNT)
     session = world.client(A, B)
     for room in (B, A):
         come(world, room, record("1", (room, 1)))
     assert ledger.explain(session.id, f"{1:014x}")["fate"] == str(Fate.DELIVERED)
     assert ledger.balance(session.id)["published"] == 1
+    world.close()
+
+
+def test_an_event_that_waits_in_one_partition_is_not_served_through_another(divided: World) -> None:
+    session = divided.client(A, B)
+    divided.throttler.user(session.user_id, 1.0)
+    for number in (1, 2, 3):
+        come(divided, A, record(str(number), (A, number)))
+        come(divided, B, record(str(number), (B, number)))
+    divided.pass_time(5)
+    divided.throttler.flush()
+    assert sorted(thoughts(session)) == ["1", "2", "3"]

@@ -12,7 +12,6 @@ from wsapp.core.critical import RetryPolicy
 from wsapp.core.events import Profile
 from wsapp.core.ledger import Fate, Ledger
 from wsapp.core.session import Session
-from wsapp.runtime.accounting import AccountedFanout
 from wsapp.runtime.critical import CriticalDelivery
 
 
@@ -20,13 +19,12 @@ class Accounted(World):
     """A worker that keeps the ledger."""
 
     def __init__(self, **options: object) -> None:
-        super().__init__(**options)  # type: ignore[arg-type]
         self.ledger = Ledger()
-        self.throttler._on_emit.clear()
-        self.throttler._on_shed.clear()
-        self.fanout = self.delivery.fanout = AccountedFanout(
-            self.ledger, self.registry, self.throttler, self.metrics, self.clock)
-        self.fanout.session_of = self.connections.session
+        super().__init__(ledger=self.ledger, **options)  # type: ignore[arg-type]
+
+    def make_critical(self, ledger: Ledger | None) -> CriticalDelivery:
+        return CriticalDelivery(self.backend.critical, RetryPolicy(2.0, 60.0, 5, uniform=lambda low, _high: low),
+                                self.connections, self.metrics, lambda _session, _room: True, ledger)
 
     def fate(self, session: Session, id: str) -> object:
         return self.ledger.explain(session.id, id)["fate"]
@@ -73,6 +71,7 @@ def test_waiting_merged_and_shed(slow: Accounted) -> None:
     updates = [slow.task(number) for number in range(6)]
     assert [slow.fate(session, receipt.id) for receipt in updates[:3]] == ["delivered", "delivered", "waiting"]
     said = [slow.thought(number) for number in range(8)]
+    slow.throttler.get_queue_depth()
     assert "shed" in {slow.fate(session, receipt.id) for receipt in said}
     slow.pass_time(60)
     slow.throttler.flush()
@@ -146,11 +145,9 @@ def test_a_long_absence_adds_up(world: Accounted) -> None:
 
 
 def test_copies_of_a_critical_event_are_accounted_for(world: Accounted) -> None:
-    critical = world.fanout.critical = CriticalDelivery(
-        world.backend.critical, RetryPolicy(2.0, 60.0, 5, uniform=lambda low, _high: low), world.connections,
-        world.fanout.frame, world.metrics)
-    critical.on_copy = world.fanout.again
-    world.run(world.fanout.turns.run, critical.keep_forever)
+    critical = world.fanout.critical
+    assert critical is not None
+    world.run(world.fanout.run, critical.keep_forever)
     first = world.client("agent:a", user="ann")
     id = world.thought("!", critical=True).id
     eventually(lambda: thoughts(first) == ["!"])
