@@ -187,10 +187,10 @@ class SocketServer(Broadcasts, Hosted, Served, Acknowledged):
         partitions = len(self._backend.parts) or 1
         self._fanout = Fanout(self.connections, self.metrics, self._critical, self.ledger,
                               squeezer(settings.deflate_threshold, settings.deflate_level), partitions=partitions)
-        self._delivery = Delivery(registry, self._fanout, self._backend.broker, self.metrics,
+        self._links = Links(self._report_mode, partitions)
+        self._delivery = Delivery(registry, self._fanout, self._backend.broker, self.metrics, self._links,
                                   max_replay=settings.max_replay)
         self._delivery.pace = settings.pace
-        self._links = Links(self._report_mode, partitions)
         self._lifecycle = Lifecycle(self.connections, self._delivery, self._links)
         hasty = self._backend.hasty(PUBLISH_PATIENCE)
         self._outlet = Outlets(hasty.publish, self._backend.parts or [self._backend], self._links, self.metrics,

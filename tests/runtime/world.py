@@ -137,9 +137,9 @@ class World:
         self.critical = self.make_critical(ledger)
         self.fanout = Fanout(self.connections, self.metrics, self.critical, ledger, partitions=partitions,
                              clock=self.clock)
-        self.delivery = Delivery(self.registry, self.fanout, self.broker, self.metrics, max_replay=max_replay,
-                                 clock=self.clock)
         self.links = Links(lambda _state: None)
+        self.delivery = Delivery(self.registry, self.fanout, self.broker, self.metrics, self.links,
+                                 max_replay=max_replay, clock=self.clock)
         self.lifecycle = Lifecycle(self.connections, self.delivery, self.links)
         self.publisher = Publisher(self.backend.broker)
         self.lost: Callable[[str, int], bool] = lambda _room, _seq: False

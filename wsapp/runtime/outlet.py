@@ -30,7 +30,7 @@ log = logging.getLogger(__name__)
 
 BATCH: Final = 100  # publications of one attempt to flush
 FIRST_PAUSE: Final = 0.05  # seconds
-LONGEST_PAUSE: Final = 0.5
+LONGEST_PAUSE: Final = 0.25
 WARN_EVERY: Final = 1000  # publications that found the outbox full, between two warnings
 
 
