@@ -24,8 +24,9 @@ from wsapp.core.critical import Acknowledged
 from wsapp.core.events import Draft, packet
 from wsapp.core.ledger import Ledger
 from wsapp.core.limited_log import ONCE_A_MINUTE, LimitedLog
+from wsapp.core.link import LinkState
 from wsapp.core.partitions import room_in
-from wsapp.core.ports import Backend, Broker, Receipt, Watching
+from wsapp.core.ports import Backend, Receipt, Watching
 from wsapp.core.registry import Registry
 from wsapp.core.throttle import EventThrottler
 from wsapp.emitter import Call, Publisher
@@ -46,8 +47,8 @@ from wsapp.runtime.hosting import Hosted
 from wsapp.runtime.hub import Hub
 from wsapp.runtime.inbound import Inbound
 from wsapp.runtime.lifecycle import Lifecycle
+from wsapp.runtime.link import Links
 from wsapp.runtime.manager import ClusterManager, StrictJson
-from wsapp.runtime.outlet import Mode, Outlet
 from wsapp.runtime.outlets import Outlets
 from wsapp.runtime.partitioned_watch import PartitionedWatch
 from wsapp.runtime.presence import PresenceKeeper
@@ -190,25 +191,26 @@ class SocketServer(Broadcasts, Hosted, Served, Acknowledged):
         partitions = len(self._backend.parts) or 1
         self._fanout = Fanout(self.connections, self.metrics, self._critical, self.ledger,
                               squeezer(settings.deflate_threshold, settings.deflate_level), partitions=partitions)
-        self._delivery = Delivery(registry, self._fanout, self._backend.broker, self.metrics,
+        self._links = Links(self._report_mode, partitions)
+        self._delivery = Delivery(registry, self._fanout, self._backend.broker, self.metrics, self._links,
                                   max_replay=settings.max_replay)
-        self._delivery.pace, self._delivery.partitions = settings.pace, partitions
-        self._lifecycle = Lifecycle(self.connections, self._delivery)
+        self._delivery.pace = settings.pace
+        self._lifecycle = Lifecycle(self.connections, self._delivery, self._links)
         hasty = self._backend.hasty(PUBLISH_PATIENCE)
-        self._outlet = _outlet(self._backend, hasty, self.metrics)
+        self._outlet = Outlets(hasty.publish, self._backend.parts or [self._backend], self._links, self.metrics,
+                               self._fanout.serve_unrecorded)
         self._watch = (PartitionedWatch if self._backend.parts else Watch)(
-            settings, self._backend, self._delivery, self.connections, self._outlet)
+            settings, self._backend, self._delivery, self.connections, self._links)
         self._watch.warm = partial(hasty.heads, _one_in_each(self._backend))
-        self._outlet.serve, self._outlet.told = self._fanout.serve_unrecorded, self._tell_mode
         self._publisher = Publisher(self._outlet, max_event=settings.max_event)
         self.hub = Hub(settings, self._backend, self.connections, self.throttler, self._delivery, self._lifecycle,
                        self.metrics, self._identify, self._hooks, self._critical,
                        admission,
                        Inbound(settings.max_inbound_per_sec, settings.max_inbound_per_user),
-                       PresenceKeeper(self._backend.presence, self.connections), lambda: self.mode)
+                       PresenceKeeper(self._backend.presence, self.connections, self._links), lambda: self.mode)
         self.api = ServerApi(settings, self._backend, self.connections, self.hub.presence)
         self._attach_socketio(settings)
-        self.figures = Figures(self._backend, self.connections, self._outlet, self._watch, self.metrics,
+        self.figures = Figures(self._backend, self.connections, self._outlet, self._links, self._watch, self.metrics,
                                self.api.calls, lambda: self.engine.draining, __version__)
 
     def _attach_socketio(self, settings: Settings) -> None:
@@ -275,7 +277,7 @@ class SocketServer(Broadcasts, Hosted, Served, Acknowledged):
         self.api.start(self.token)
         self._page = mount_page(self._app, self.settings.prefix)
         self.socketio.server.manager_initialized = True
-        self._greenlets.adopt(self._manager.start(self._backend.bus))
+        self._greenlets.adopt(self._manager.start(self._backend.bus, self._links))
         self._backend.start(self.token, on_the_hub(self._delivery.on_record), on_the_hub(self._on_gap),
                             on_the_hub(self._manager.on_bus), on_the_hub(self._on_control))
         self.engine.start()
@@ -317,7 +319,7 @@ class SocketServer(Broadcasts, Hosted, Served, Acknowledged):
             self._backend.cluster.beat(self.token, self.figures.own(), self.settings.heartbeat * LEASE_BEATS)
             self.hub.presence.beat(self.settings.heartbeat * LEASE_BEATS)
         except BrokerUnavailable as error:
-            self._outlet.lost(error)
+            self._links.lost(error)
         trouble = self.not_ready()
         if trouble is not None and not self.draining:  # of a drain the clients are told in the log that it refuses
             self._unready.warning("", "not ready: %s", trouble)
@@ -325,12 +327,12 @@ class SocketServer(Broadcasts, Hosted, Served, Acknowledged):
     @property
     def mode(self) -> str:
         """`normal`, `degraded` (Redis is away) or `catching_up` (the outbox is being flushed)."""
-        return str(self._outlet.mode)
+        return str(self._links.state)
 
-    def _tell_mode(self, mode: Mode) -> None:
-        if mode is not Mode.DEGRADED:
+    def _report_mode(self, state: LinkState) -> None:
+        if state is not LinkState.DOWN:
             self._lifecycle.save_soon()
-        frame = Frame(packet("mode", {"mode": str(mode)}))
+        frame = Frame(packet("mode", {"mode": str(state)}))
         for session in self.connections.sessions():
             session.peer.push(frame)
 
@@ -417,11 +419,6 @@ def _one_in_each(backend: Backend) -> list[str]:
     """A room of each partition, in which nothing is ever published."""
     count = len(backend.parts) or 1
     return [room_in(f"{CANARY_ROOM}nobody", number, count) for number in range(count)]
-
-
-def _outlet(backend: Backend, hasty: Broker, metrics: Metrics) -> Outlet | Outlets:
-    return (Outlets(hasty.publish, backend.parts, metrics) if backend.parts else
-            Outlet(hasty.publish, backend, metrics))
 
 
 def require_partitions(backend: Backend) -> None:

@@ -19,6 +19,7 @@ from prometheus_client.registry import Collector
 from prometheus_client.utils import floatToGoString
 
 from wsapp.blueprints.security_headers import guarded, judge_name, told_strange_name
+from wsapp.core.link import LinkState
 from wsapp.metrics import (
     FIGURES,
     LATENCY,
@@ -28,11 +29,10 @@ from wsapp.metrics import (
     OF_SERVER,
     Kind,
 )
-from wsapp.runtime.outlet import Mode
 from wsapp.settings import SPECS, Settings
 
 LIMITS: Final = ("_items", "_bytes", "_size")  # how settings that are limits end, beside those that begin with max_
-MODES: Final = tuple(str(mode) for mode in Mode)
+MODES: Final = tuple(str(mode) for mode in LinkState)
 
 health = Blueprint("wsapp_health", __name__)
 health.register_error_handler(PermissionError, told_strange_name)

@@ -20,6 +20,7 @@ from socketio.pubsub_manager import PubSubManager
 from wsapp.core.events import strict_dumps, strict_loads
 from wsapp.core.ports import Bus
 from wsapp.errors import BrokerUnavailable
+from wsapp.runtime.link import Links
 from wsapp.transport.frames import Frame
 
 log = logging.getLogger(__name__)
@@ -136,11 +137,11 @@ class ClusterManager(PubSubManager, FrameOnceManager):  # type: ignore[misc]  # 
     def initialize(self) -> None:
         """Called by python-socketio at the first client; `start` has been there before."""
 
-    def start(self, bus: Bus) -> list[gevent.Greenlet]:
+    def start(self, bus: Bus, links: Links) -> list[gevent.Greenlet]:
         """Listen and publish from now on; returns the greenlets that do."""
         self.host_id = uuid.uuid4().hex
         self._bus = bus
-        return [gevent.spawn(self._thread), gevent.spawn(self._publish_forever)]
+        return [gevent.spawn(self._thread), gevent.spawn(self._publish_forever, links)]
 
     def on_bus(self, message: bytes) -> None:
         """A message of the shared channel."""
@@ -156,20 +157,20 @@ class ClusterManager(PubSubManager, FrameOnceManager):  # type: ignore[misc]  # 
         except Full:
             log.error("the message queue is full: an emit did not reach the other workers")
 
-    def _publish_forever(self) -> None:
+    def _publish_forever(self, links: Links) -> None:
         while True:
             message = self._outgoing.get()
-            while not self._published(message):
-                gevent.sleep(RETRY_PAUSE)
+            while (error := self._published(message)) is not None:
+                links.rest_after(error, RETRY_PAUSE)
 
-    def _published(self, message: bytes) -> bool:
+    def _published(self, message: bytes) -> BrokerUnavailable | None:
         assert self._bus is not None
         try:
             self._bus.publish(message)
         except BrokerUnavailable as error:
             log.warning("emits wait for the message queue: %s", error)
-            return False
-        return True
+            return error
+        return None
 
     def waiting(self) -> int:
         """Messages that have not yet reached the queue."""

@@ -22,6 +22,7 @@ from wsapp.core.ports import Presence
 from wsapp.core.session import Session
 from wsapp.errors import BrokerUnavailable
 from wsapp.runtime.cluster_calls import ClusterCalls
+from wsapp.runtime.link import Links
 from wsapp.transport.frames import Frame
 
 log = logging.getLogger(__name__)
@@ -36,8 +37,8 @@ PRESENCE: Final = "presence"  # control message: a room has changed
 class PresenceKeeper:
     """One worker's.  `views` are the members as this worker's clients were last told them."""
 
-    def __init__(self, presence: Presence, connections: ConnectionManager) -> None:
-        self._presence, self._connections = presence, connections
+    def __init__(self, presence: Presence, connections: ConnectionManager, links: Links) -> None:
+        self._presence, self._connections, self._links = presence, connections, links
         self._registry = connections.registry
         self._registry.moved = self._moved
         self.boot, self.ttl = "", 6.0
@@ -127,7 +128,7 @@ class PresenceKeeper:
                 self.settle()
             except BrokerUnavailable as error:
                 log.info("presence waits: %s", error)
-                gevent.sleep(RETRY)
+                self._links.rest_after(error, RETRY)
                 self._wake.set()
 
     def settle(self) -> None:
