@@ -9,8 +9,9 @@ from wsapp.core.connections import ConnectionManager
 from wsapp.core.events import Position, Profile
 from wsapp.core.ports import Limits, SavedSession
 from wsapp.core.registry import Registry
+from wsapp.core.session import MAX_METADATA
 from wsapp.core.throttle import EventThrottler
-from wsapp.errors import BrokerUnavailable, CloseCode
+from wsapp.errors import BrokerUnavailable, CloseCode, RequestError
 
 
 class Clock:
@@ -152,6 +153,20 @@ def test_rooms(manager: ConnectionManager) -> None:
     assert [seen.sid for seen in manager.get_room_connections("task:1")] == ["s2"]
     manager.handle_disconnection("s2")
     assert manager.get_room_connections("task:1") == []
+
+
+def test_metadata_has_a_limit_for_the_sum(manager: ConnectionManager) -> None:
+    """8 kB at a time, without end, made a worker 2.9 GB."""
+    session = manager.handle_connection("s1", Screen("s1"), "ada")
+    manager.update_metadata("s1", {"a": "x" * 8000})
+    kept = manager.update_metadata("s1", {"b": "x" * 8000})
+    with pytest.raises(RequestError, match="remove keys with null") as caught:
+        manager.update_metadata("s1", {"c": "x" * 8000})
+    assert caught.value.code == "limit"
+    assert session.metadata == kept == {"a": "x" * 8000, "b": "x" * 8000}
+    assert 16_000 < session.metadata_size <= MAX_METADATA
+    manager.update_metadata("s1", {"a": None, "c": "x" * 8000})
+    assert set(session.metadata) == {"b", "c"}
 
 
 def test_metadata_is_merged_and_none_removes(manager: ConnectionManager) -> None:

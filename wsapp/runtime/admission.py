@@ -16,6 +16,7 @@ from urllib.parse import parse_qs
 from wsapp.auth import NOBODY, Authenticator, Identity, TokenRefused, bearer, revocation
 from wsapp.core.connections import ConnectionManager
 from wsapp.core.events import packet
+from wsapp.core.limited_log import LimitedLog
 from wsapp.core.ports import Revocations
 from wsapp.core.session import Peer, Session
 from wsapp.errors import CloseCode, ErrorCode, RequestError
@@ -70,6 +71,7 @@ class Admission:
         self._held: dict[str, Held] = {}
         self._ending: dict[str, Held] = {}  # those whose identity expires
         self._joins = NamespaceJoins()
+        self._lines = LimitedLog(audit)
         self._known = KnownRevocations(revocations, settings.jwt_leeway, clock)
 
     # -- who
@@ -151,7 +153,8 @@ class Admission:
         limit = self._settings.max_connections_per_user
         if identity.user_id and limit and self._count_of(identity.user_id) >= limit + counted:
             self._metrics.count("usersRefused")
-            audit.warning("refused: limit of connections of user=%r from %s", identity.user_id, self.address(environ))
+            self._lines.warning(identity.user_id, "refused: limit of connections of user=%r from %s", identity.user_id,
+                                self.address(environ))
             raise RequestError(ErrorCode.LIMIT, f"the user has {limit} connections (WSAPP_MAX_CONNECTIONS_PER_USER)")
 
     def _count_of(self, user_id: str) -> int:
@@ -161,7 +164,7 @@ class Admission:
 
     def _refused(self, error: TokenRefused, who: str) -> None:
         self._metrics.count("tokensRefused")
-        audit.warning("refused: %s (%s) from %s", error.code, error, who)
+        self._lines.warning(who.partition(" sid=")[0], "refused: %s (%s) from %s", error.code, error, who)
 
     def address(self, environ: Mapping[str, Any]) -> str:
         """Where a request comes from, quoted for a log."""
@@ -255,7 +258,8 @@ class Admission:
         """Count and note down that an action was refused, `why` if not by token or authorizer; the error to raise."""
         why = why or ("by the authorizer" if self._host.authorizer is not None else "not granted")
         self._metrics.count("forbidden")
-        audit.warning("denied: user=%r sid=%s action=%s room=%r: %s", session.user_id, session.sid, action, room, why)
+        self._lines.warning(session.user_id, "denied: user=%r sid=%s action=%s room=%r: %s", session.user_id,
+                            session.sid, action, room, why)
         return RequestError(ErrorCode.FORBIDDEN, f"not allowed in {room}")
 
     def may_read(self, identity: Identity) -> Callable[[Session, str], bool]:
@@ -283,8 +287,8 @@ class Admission:
             self._refused(error, f"user={session.user_id!r} sid={session.sid}")
             raise
         if identity.user_id != session.user_id:
-            audit.warning("denied: user=%r sid=%s refreshed with a token of %r", session.user_id, session.sid,
-                          identity.user_id)
+            self._lines.warning(session.user_id, "denied: user=%r sid=%s refreshed with a token of %r", session.user_id,
+                                session.sid, identity.user_id)
             raise RequestError(ErrorCode.FORBIDDEN, "the token is not of the user who connected")
         chosen, granted = session.queue.rate, self.rate_of(session)
         for name in (session.sid, *self._joins.of(session.peer.sid)):
