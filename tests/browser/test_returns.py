@@ -110,6 +110,6 @@ def test_what_is_no_longer_kept_is_marked_in_its_place(chrome: Chrome) -> None:
         time.sleep(2)
         own.start()
         chrome.wait(f"{LIVE} && {LINES}.length === 4", 30)
-        assert chrome.js("[...document.querySelectorAll('#thoughts > li')].map(line => line.querySelector('p')"
-                         "?.textContent || line.textContent)") == [
+        assert chrome.js("[...document.querySelectorAll('#thoughts > li:not(.divider)')]"
+                         ".map(line => line.querySelector('p')?.textContent || line.textContent)") == [
             "before", "2 events of agent:trimmed are no longer kept", *MISSED[2:]]
