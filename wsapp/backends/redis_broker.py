@@ -39,8 +39,10 @@ from wsapp.core.ports import (
     Revocations,
     SessionStore,
 )
+from wsapp.errors import BrokerUnavailable
 
 PROBE_TTL = 60_000  # ms
+INTERRUPTIONS = 10  # of other threads that one publish survives
 
 
 class RedisBroker:
@@ -61,12 +63,13 @@ class RedisBroker:
         """As `Broker.publish`.  Raises BrokerUnavailable, and ValueError for a draft that cannot be a record."""
         if not drafts:
             return []
-        commands = [self._publish(draft) for draft in drafts]
-        try:
-            replies = self._window.ask(commands)
-        except Interrupted:  # that of another thread: these may be recorded
-            replies = self._window.ask([self._publish(replace(draft, retry=True)) for draft in drafts])
-        return [read_receipt(placed.decode(), duplicate == 1) for duplicate, placed in replies]
+        for _ in range(INTERRUPTIONS):
+            try:
+                replies = self._window.ask([self._publish(draft) for draft in drafts])
+                return [read_receipt(placed.decode(), duplicate == 1) for duplicate, placed in replies]
+            except Interrupted:  # by what ended another thread: these may be recorded
+                drafts = [replace(draft, retry=True) for draft in drafts]
+        raise BrokerUnavailable("threads that publish are ended by exceptions all the time; try again")
 
     def _publish(self, draft: Draft) -> Command:
         head = draft.head()
