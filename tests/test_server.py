@@ -13,10 +13,11 @@ from tests.blueprints.conftest import OURS
 from tests.polling import PollingClient
 from tests.runtime.world import eventually
 from tests.valkey import Valkey
+from wsapp import server as server_module
 from wsapp.core.ports import HistoryQuery
 from wsapp.errors import BrokerUnavailable, PayloadError, SettingsError
 from wsapp.runtime.event_blueprint import EventBlueprint
-from wsapp.server import SocketServer, slim
+from wsapp.server import MOST_SHARED, SocketServer, slim
 
 THOUGHT = {"agentId": "a", "thought": "x"}
 
@@ -234,6 +235,15 @@ def test_the_cluster_numbers_are_none_while_the_broker_is_away(started: list[Soc
     _, server = start(started)
     monkeypatch.setattr(server.hub.backend.cluster, "workers", away)
     assert server.get_metrics()["cluster"] is None
+
+
+def test_what_clients_make_up_is_not_kept_for_ever() -> None:
+    """Interned strings are, on Python 3.12.0 to 3.12.5: a kilobyte for each connection."""
+    first, second = slim({"HTTP_A" * 2: "b" * 3}), slim({"HTTP_A" * 2: "b" * 3})
+    assert next(iter(first)) is next(iter(second)) and first["HTTP_AHTTP_A"] is second["HTTP_AHTTP_A"]
+    for number in range(2 * MOST_SHARED):
+        slim({f"HTTP_{number}": f"value {number}"})
+    assert len(server_module._shared) == MOST_SHARED
 
 
 def test_an_environ_is_kept_without_its_streams() -> None:

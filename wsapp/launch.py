@@ -14,8 +14,9 @@ from __future__ import annotations
 import os
 import ssl
 import sys
+import threading
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, NoReturn
 
 from wsapp.backends.embedded import Embedded, EmbeddedUnavailable, publish_location, start_embedded
@@ -24,6 +25,7 @@ from wsapp.errors import SettingsError
 from wsapp.settings import Settings, load_settings, require_decision
 
 EMBEDDED_URL = "WSAPP_EMBEDDED_URL"
+WATCH_EVERY = 1.0  # seconds between looks at the private Valkey
 MOST_WORKERS = 256
 
 
@@ -32,6 +34,7 @@ class _Owned:
     """What this master has started."""
 
     embedded: Embedded | None = None
+    leaving: threading.Event = field(default_factory=threading.Event)
     one_worker: bool = False
     tls: ssl.SSLContext | None = None
 
@@ -113,6 +116,19 @@ def on_starting(arbiter: Any) -> None:
     os.environ[EMBEDDED_URL] = _owned.embedded.url
     arbiter.log.info("wsapp: REDIS_URL is unset: started a private Valkey on port %s, shared by all workers; "
                      "it ends with this server and so does its history", _owned.embedded.port)
+    threading.Thread(target=_watch, args=(arbiter, _owned.embedded), name="private Valkey", daemon=True).start()
+
+
+def _watch(arbiter: Any, embedded: Embedded) -> None:
+    """What is started is watched: a private Valkey that was killed is started again, with nothing in it.  A thread of
+    the master, which ends with it; on Linux the server would end with this thread."""
+    while not _owned.leaving.wait(WATCH_EVERY):
+        try:
+            if embedded.restart_if_gone():
+                arbiter.log.error("wsapp: the private Valkey had ended: started again on port %s; its history is gone",
+                                  embedded.port)
+        except EmbeddedUnavailable as error:
+            arbiter.log.error("wsapp: the private Valkey has ended and does not start again: %s", error)
 
 
 def _use_memory(arbiter: Any, why: Exception) -> None:
@@ -162,6 +178,7 @@ def on_exit(arbiter: Any) -> None:
     if _owned.embedded is None:
         return
     arbiter.log.info("wsapp: stopping the private Valkey")
+    _owned.leaving.set()
     _owned.embedded.stop()
     _owned.embedded = None
     os.environ.pop(EMBEDDED_URL, None)

@@ -61,6 +61,10 @@ REFUSALS: Final = (
     Figure("protocolClosed", "protocol_closed", "Connections closed for frames or packets that break the protocol"
                                                 " (1002, 1007)."),
     Figure("idleClosed", "idle_closed", "Transports that joined no namespace within WSAPP_CONNECT_TIMEOUT (1008)."),
+    Figure("unjoinedClosed", "unjoined_closed", "Transports that joined no namespace, closed to make room for others"
+                                                " (1013)."),
+    Figure("httpClosed", "http_closed", "Silent HTTP connections that were ended to make room for others."),
+    Figure("httpRefused", "http_refused", "HTTP connections that found all others at work (503)."),
     Figure("versionsRefused", "versions_refused", "Handshakes with another version of Engine.IO (400)."),
     Figure("requestsTimedOut", "requests_timed_out", "Requests not complete within WSAPP_REQUEST_TIMEOUT (408)."),
     Figure("answersUnread", "answers_unread", "HTTP answers that were not read within WSAPP_OUTBOX_AGE."),

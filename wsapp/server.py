@@ -166,6 +166,8 @@ class SocketServer(Broadcasts, Hosted, Served, Acknowledged):
         self.store = "Redis" if self._backend.shared else "memory, one worker"
         self.metrics = Metrics()
         self.request_timed_out = partial(self.metrics.count, "requestsTimedOut")
+        self.count_refusal = self.metrics.count
+        self.max_connections, self.trusted_proxies = settings.max_connections, settings.trusted_proxies
         self.max_tls_handshakes = settings.max_tls_handshakes_per_sec
         self.tls_handshake_refused = partial(self.metrics.count, "tlsHandshakesRefused")
         self.write_timeout, self.dawdler_cut_off = settings.outbox_age, partial(self.metrics.count, "answersUnread")
@@ -430,7 +432,6 @@ def _engine_options(settings: Settings) -> EngineOptions:
     return EngineOptions(
         ping_interval=settings.ping_interval, ping_timeout=settings.ping_timeout, max_message=settings.max_message,
         first_message=max(FIRST_MESSAGE, ROOM_POSITION * settings.max_rooms), inbox_bytes=settings.inbox_bytes,
-        max_connections=settings.max_connections,
         outbox_bytes=settings.outbox_bytes, outbox_age=settings.outbox_age, deflate=settings.deflate,
         deflate_threshold=settings.deflate_threshold, deflate_level=settings.deflate_level,
         transports=settings.transports, upgrades=settings.allow_upgrades and "websocket" in settings.transports)
@@ -447,8 +448,8 @@ def _guests(settings: Settings, engine: Engine) -> GuestOptions:
 
 def _gate(hub: Hub) -> Gate:
     settings = hub.settings
-    options = GateOptions(settings.max_connections_per_address, settings.max_handshakes_per_sec,
-                          settings.trusted_proxies)
+    options = GateOptions(settings.max_connections, settings.max_connections_per_address,
+                          settings.max_handshakes_per_sec, settings.trusted_proxies)
     return Gate(options, hub.admission.judge_handshake, hub.metrics.count)
 
 
@@ -462,7 +463,22 @@ _DROPPED = frozenset({"wsapp.handler", "wsgi.input", "wsgi.errors", "wsgi.file_w
                       "gunicorn.sock", "wsgi.input_terminated"})
 
 
+# Not `sys.intern`: what clients make up would stay for ever (Python 3.12.0 to 3.12.5 never free an interned string).
+_shared: dict[str, str] = {}
+MOST_SHARED = 4096
+
+
 def slim(environ: Mapping[str, Any]) -> dict[str, Any]:
-    """What of a handshake's environ is kept as long as its connection: no streams, names and values shared."""
-    return {sys.intern(name): sys.intern(value) if type(value) is str and len(value) < 200 else value
+    """What of a handshake's environ is kept as long as its connection: no streams, names and short values shared."""
+    return {share(name): share(value) if type(value) is str and len(value) < 200 else value
             for name, value in environ.items() if name not in _DROPPED}
+
+
+def share(text: str) -> str:
+    """An equal string that others have too: of the first `MOST_SHARED` ones."""
+    known = _shared.get(text)
+    if known is not None:
+        return known
+    if len(_shared) < MOST_SHARED:
+        _shared[text] = text
+    return text

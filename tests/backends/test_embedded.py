@@ -59,6 +59,19 @@ def test_it_serves_and_keeps_its_password_to_itself(embedded: Embedded) -> None:
     eventually(lambda: not set(threading.enumerate()) - threads)
 
 
+def test_one_that_was_killed_is_started_again_at_the_same_place(embedded: Embedded) -> None:
+    assert not embedded.restart_if_gone()
+    first = embedded.process.pid
+    embedded.process.kill()
+    embedded.process.wait()
+    assert embedded.restart_if_gone()
+    assert embedded.process.pid != first
+    assert module._answers(embedded.port, embedded.url.split(":")[2].partition("@")[0])
+    assert not embedded.restart_if_gone()
+    embedded.stop()
+    assert not embedded.restart_if_gone(), "what was stopped stays so"
+
+
 def test_stop_removes_everything_and_may_be_repeated(embedded: Embedded, own_temp: Path) -> None:
     path = publish_location(5000, embedded.url)
     assert path.exists()

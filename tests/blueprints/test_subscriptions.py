@@ -8,6 +8,7 @@ import pytest
 
 from tests.blueprints.conftest import Place
 from tests.polling import PollingClient
+from wsapp.blueprints import subscriptions as subscriptions_module
 from wsapp.blueprints.subscriptions import History, Subscribe, subscriptions
 from wsapp.core.events import Position
 from wsapp.errors import BrokerUnavailable, PayloadError
@@ -250,6 +251,31 @@ class TestHistory:
         for number in range(count):
             place.server.broadcast_agent_thought({"agentId": "a", "thought": str(number)})
         return client
+
+    def test_a_page_is_bounded_in_bytes_and_goes_on(self, place: Place) -> None:
+        client = place.client()
+        client.ask("subscribe-agent", "big")
+        for number in range(12):
+            place.server.broadcast_agent_thought({"agentId": "big", "thought": "x" * 60_000, "n": number})
+        told = client.ask("history", {"room": "agent:big", "since": 0, "limit": 1000})
+        seqs = [event["seq"] for event in told["events"]]
+        assert seqs == [1, 2, 3, 4] and told["seq"] == 12
+        assert told["events"][0]["data"]["n"] == 0
+        after = client.ask("history", {"room": "agent:big", "since": 4, "limit": 1000})
+        assert after["events"][0]["seq"] == 5
+
+    def test_an_event_larger_than_a_page_is_a_page(self, place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(subscriptions_module, "MAX_PAGE", 10)
+        assert len(self.watcher(place, 5).ask("history", {"room": "agent:a", "limit": 3})["events"]) == 1
+
+    def test_what_it_reads_counts_as_packets(self, place: Place) -> None:
+        client = place.client()
+        client.ask("subscribe-agent", "big")
+        for number in range(60):
+            place.server.broadcast_agent_thought({"agentId": "big", "thought": "x" * 60_000, "n": number})
+        answers = [client.ask("history", {"room": "agent:big", "limit": 1000}) for _ in range(40)]
+        refused = [told for told in answers if not told["ok"]]
+        assert len(refused) >= 10 and {code(told) for told in refused} == {"rate_limited"}
 
     def test_forwards(self, place: Place) -> None:
         told = self.watcher(place, 5).ask("history", {"room": "agent:a", "since": 1, "limit": 2})

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import shutil
+import signal
 import socket
 import uuid
 from collections.abc import Iterator
@@ -76,6 +78,19 @@ def test_nobody_can_take_the_name_of_the_directory_first(tmp_path: Path) -> None
         assert shared(server).stat().st_mode & 0o777 == 0o700
         server.terminate()
         assert not list(tmp_path.iterdir()), "the master takes along what it made"
+
+
+def test_a_private_valkey_that_was_killed_is_started_again(fleet: Fleet) -> None:
+    with Server(2, redis_url="") as server:
+        client = fleet.npm(server)
+        client.subscribe("agent", "a")
+        [first] = server.companions()
+        os.kill(first, signal.SIGKILL)
+        wait_until(lambda: server.companions() not in ([], [first]), "another one")
+        wait_until(server.ready, "the workers to be back")
+        assert client.request("subscribe-agent", "b")["ok"]
+        assert not client.all("disconnect")
+        assert "the private Valkey had ended: started again" in server.log_tail(1000)
 
 
 def test_max_requests_replaces_a_worker(fleet: Fleet) -> None:

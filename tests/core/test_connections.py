@@ -9,8 +9,9 @@ from wsapp.core.connections import ConnectionManager
 from wsapp.core.events import Position, Profile
 from wsapp.core.ports import Limits, SavedSession
 from wsapp.core.registry import Registry
+from wsapp.core.session import MAX_METADATA
 from wsapp.core.throttle import EventThrottler
-from wsapp.errors import BrokerUnavailable, CloseCode
+from wsapp.errors import BrokerUnavailable, CloseCode, RequestError
 
 
 class Clock:
@@ -154,6 +155,20 @@ def test_rooms(manager: ConnectionManager) -> None:
     assert manager.get_room_connections("task:1") == []
 
 
+def test_metadata_has_a_limit_for_the_sum(manager: ConnectionManager) -> None:
+    """8 kB at a time, without end, made a worker 2.9 GB."""
+    session = manager.handle_connection("s1", Screen("s1"), "ada")
+    manager.update_metadata("s1", {"a": "x" * 8000})
+    kept = manager.update_metadata("s1", {"b": "x" * 8000})
+    with pytest.raises(RequestError, match="remove keys with null") as caught:
+        manager.update_metadata("s1", {"c": "x" * 8000})
+    assert caught.value.code == "limit"
+    assert session.metadata == kept == {"a": "x" * 8000, "b": "x" * 8000}
+    assert 16_000 < session.metadata_size <= MAX_METADATA
+    manager.update_metadata("s1", {"a": None, "c": "x" * 8000})
+    assert set(session.metadata) == {"b", "c"}
+
+
 def test_metadata_is_merged_and_none_removes(manager: ConnectionManager) -> None:
     given = {"page": "home", "size": 1}
     session = manager.handle_connection("s1", Screen("s1"), "ada", metadata=given)
@@ -253,6 +268,20 @@ def test_a_new_name_for_a_state_that_could_not_be_resumed(cluster: Cluster) -> N
     assert session.peer.closed == []
     manager.handle_reconnection(session.id, "s2")
     assert session.peer.closed == [CloseCode.REPLACED]
+
+
+@pytest.mark.parametrize("order", [(0, 1), (1, 0)])
+def test_two_connections_of_one_session_are_both_given_new_names(cluster: Cluster, order: tuple[int, int]) -> None:
+    """A duplicated tab, while Redis is away: neither state can be resumed."""
+    manager = cluster.one
+    both = [manager.handle_connection(sid, Screen(sid), "ada", session_id="old") for sid in ("s1", "s2")]
+    for number in order:
+        manager.rename(both[number])
+    assert len({"old", *(session.id for session in both)}) == 3
+    for session in both:
+        manager.handle_reconnection(session.id, "s3")
+        assert isinstance(session.peer, Screen)
+        assert session.peer.closed == [CloseCode.REPLACED]
 
 
 class AwayStore(MemorySessions):

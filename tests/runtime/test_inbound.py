@@ -77,3 +77,30 @@ def test_a_large_packet_counts_as_several() -> None:
 def test_one_that_costs_more_than_the_burst_can_still_be_sent() -> None:
     assert Inbound(1, 1, Clock()).admit("s", "ann", 100 * PIECE) is Verdict.TAKE
     assert Inbound(0, 0, Clock()).admit("s", "ann", 100 * PIECE) is Verdict.TAKE
+
+
+def test_what_a_packet_cost_is_paid_by_those_after_it() -> None:
+    clock = Clock()
+    inbound = Inbound(1, 0, clock)
+    inbound.charge("nobody", None, 100 * PIECE)
+    assert inbound.admit("s", None) is Verdict.TAKE
+    inbound.charge("s", None, PIECE - 1)
+    inbound.charge("s", None, 9 * PIECE)
+    assert inbound.admit("s", None) is Verdict.REFUSE
+    inbound.charge("s", None, 10_000 * PIECE)
+    clock.now = 2.5 * BURST
+    assert inbound.admit("s", None) is Verdict.TAKE, "a debt has an end"
+
+
+def test_a_users_sessions_share_the_cost() -> None:
+    inbound = Inbound(0, 1, Clock())
+    assert inbound.admit("s", "ann") is Verdict.TAKE
+    inbound.charge("s", "ann", 20 * PIECE)
+    assert inbound.admit("t", "ann") is Verdict.REFUSE
+    assert inbound.admit("t", "bob") is Verdict.TAKE
+
+
+def test_a_request_may_cost_more_than_one_packet() -> None:
+    inbound = Inbound(0, 1, Clock())
+    assert [inbound.admit_request("of 10.0.0.1", 4 * PIECE) for _ in range(3)] == [True, True, False]
+    assert inbound.admit_request("of 10.0.0.2", 4 * PIECE)

@@ -14,7 +14,7 @@ from wsapp.core.events import Draft, Position, Profile
 from wsapp.core.ports import HistoryQuery, Receipt
 from wsapp.core.session import Session
 from wsapp.errors import BrokerUnavailable, CloseCode, PayloadError
-from wsapp.runtime.lifecycle import Welcome, read_hello
+from wsapp.runtime.lifecycle import Lifecycle, Welcome, _chunks, read_hello
 from wsapp.runtime.outlet import Outlet
 
 
@@ -454,3 +454,14 @@ def test_when_redis_is_back_what_changed_is_saved_at_once(world: World, monkeypa
     session.dirty = True
     world.lifecycle.save_soon()
     eventually(lambda: not session.dirty)
+
+
+def test_what_is_saved_together_is_bounded_in_bytes(world: World) -> None:
+    """A session that is large must not make the others miss the time limit of the round trip."""
+    sessions = [enter(world) for _ in range(4)]
+    for number, session in enumerate(sessions):
+        session.metadata_size = 400_000 if number else 2_000_000
+    assert [len(chunk) for chunk in _chunks(sessions)] == [1, 2, 1]
+    assert list(_chunks([])) == []
+    watch(world, sessions[0], "agent:" + "x" * 100)
+    assert Lifecycle.weight(sessions[0]) > 2_000_100

@@ -384,15 +384,24 @@ def test_a_post_that_is_wrong_is_refused_and_ends_the_session(inside: Inside, bo
     assert len(inside.ended) == 1
 
 
+def test_an_answer_larger_than_the_send_buffer_reaches_who_asked() -> None:
+    inside = Inside(outbox_bytes=1000)
+    connection = inside.polling()
+    connection.push(Frame(b"4" + b"x" * 5000))
+    gevent.sleep(0.01)
+    assert not connection.closed
+    assert len(connection.poll(1.0)[0]) == 5001
+
+
 def test_a_client_that_does_not_poll_is_closed_past_its_bytes() -> None:
     inside = Inside(outbox_bytes=1000)
     connection = inside.polling()
-    for _ in range(11):
+    for _ in range(12):
         connection.push(Frame(b"4" + b"x" * 99))
     assert not connection.closed  # in the middle of a fan-out
     until(lambda: connection.closed)
     connection.push(Frame(b"4late"))
-    assert len(connection.poll(1.0)) == 11
+    assert len(connection.poll(1.0)) == 12
     assert connection.poll(1.0) == [b"1"]
     assert connection.poll(0.001) == [b"6"]
 

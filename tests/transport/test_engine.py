@@ -17,9 +17,10 @@ import pytest
 from tests.transport.test_connection import got
 from tests.transport.test_frames import sent
 from tests.transport.test_websocket import KEY
-from wsapp.transport.connection import Connection
+from wsapp.transport.connection import Connection, let_in
 from wsapp.transport.engine import TOKEN_LENGTH, Engine, EngineOptions, Hooks
 from wsapp.transport.frames import TEXT, Frame, encode, encode_close
+from wsapp.transport.gate import Gate, GateOptions
 from wsapp.transport.origins import Origins
 
 
@@ -40,7 +41,7 @@ class Answer:
 
 
 class Server:
-    def __init__(self, allowed: tuple[str, ...] = (), **options: Any) -> None:
+    def __init__(self, allowed: tuple[str, ...] = (), gate: Gate | None = None, **options: Any) -> None:
         self.opened: list[str] = []
         self.handled: list[Any] = []
         self.ended: list[str] = []
@@ -48,7 +49,7 @@ class Server:
             opened=lambda connection, environ: self.opened.append(connection.sid),
             read=lambda connection, payload: payload,
             handle=lambda connection, item: self.handled.append(item),
-            closed=lambda connection, reason: self.ended.append(reason)))
+            closed=lambda connection, reason: self.ended.append(reason)), gate)
 
     def ask(self, query: str, method: str = "GET", body: bytes = b"", **environ: Any) -> Answer:
         answer = Answer()
@@ -176,7 +177,7 @@ def test_a_post_that_is_garbage_is_told_so(server: Server) -> None:
 
 
 def test_a_full_worker_says_when_to_come_back(caplog: pytest.LogCaptureFixture) -> None:
-    server = Server(max_connections=2)
+    server = Server(gate=Gate(GateOptions(connections=2)))
     sids = [server.hello(), server.hello()]
     for query in ("EIO=4&transport=polling", "EIO=4&transport=websocket"):
         answer = server.ask(query, HTTP_UPGRADE="websocket")
@@ -186,6 +187,23 @@ def test_a_full_worker_says_when_to_come_back(caplog: pytest.LogCaptureFixture) 
         "refused a client: the worker is full: 2 connections (MAX_CONNECTIONS)"], "once a minute, not per client"
     server.ask(f"EIO=4&transport=polling&sid={sids[0]}", "POST", b"1")
     assert server.ask("EIO=4&transport=polling").status == 200
+
+
+def test_what_has_not_joined_makes_room() -> None:
+    now = [0.0]
+    server = Server(gate=Gate(GateOptions(connections=4), clock=lambda: now[0]))
+    attacker = [json.loads(server.ask("EIO=4&transport=polling", REMOTE_ADDR="10.0.0.1").body[1:])["sid"]
+                for _ in range(4)]
+    assert server.ask("EIO=4&transport=polling", REMOTE_ADDR="10.0.0.1").status == 503
+    newcomer = json.loads(server.ask("EIO=4&transport=polling", REMOTE_ADDR="10.0.0.2").body[1:])["sid"]
+    assert attacker[0] not in server.engine.sockets
+    assert server.engine.gate.open == len(server.engine.sockets) == 4
+    let_in(server.engine.sockets[newcomer])
+    now[0] = 10.0
+    assert server.ask("EIO=4&transport=polling", REMOTE_ADDR="10.0.0.1").status == 200, "an old one goes"
+    for sid in list(server.engine.sockets):
+        let_in(server.engine.sockets[sid])
+    assert server.ask("EIO=4&transport=polling", REMOTE_ADDR="10.0.0.3").status == 503, "who has joined stays"
 
 
 def test_a_draining_worker_takes_nobody_new_and_serves_its_own(server: Server) -> None:

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from wsapp.transport.gate import Gate, GateOptions, TooMany, client_address
+from wsapp.transport.gate import Full, Gate, GateOptions, TooMany, client_address
 
 
 def environ(address: str = "203.0.113.7", forwarded: str | None = None) -> dict[str, Any]:
@@ -86,3 +86,38 @@ def test_what_has_not_settled() -> None:
     gate.settled("a")
     gate.closed("b")
     assert gate.unsettled(5.0) == ["c"]
+
+
+def test_what_is_about_to_join_has_a_share_of_its_own(caplog: pytest.LogCaptureFixture) -> None:
+    now, told = [0.0], list[str]()
+    gate = Gate(GateOptions(connections=400), count=told.append, clock=lambda: now[0])
+    for number in range(100):
+        assert gate.admit(environ()) is None
+        gate.opened(f"a{number}", environ())
+    with pytest.raises(Full, match="about to join"):
+        gate.admit(environ())
+    assert told == ["connectionsRefused"]
+    other = environ("10.9.9.9")
+    assert gate.admit(other) == "a0", "of the address that has most"
+    gate.closed("a0")
+    gate.opened("b", other)
+    gate.settled("a1")
+    assert gate.admit(environ()) is None
+    gate.opened("a100", environ())
+    now[0] = 3.0
+    assert gate.admit(environ()) == "a2", "an old one goes for any other"
+    assert (gate.open, gate.unjoined) == (101, 100)
+    assert told == ["connectionsRefused", "unjoinedClosed", "unjoinedClosed"]
+    assert "that have not joined" in caplog.text
+
+
+def test_who_leaves_what_it_had_joined_has_not_joined() -> None:
+    now = [0.0]
+    gate = Gate(clock=lambda: now[0])
+    gate.opened("a", environ())
+    gate.settled("a")
+    gate.parted("a", environ())
+    gate.parted("a", environ())
+    gate.parted("gone", environ())
+    now[0] = 9.0
+    assert gate.unsettled(5.0) == ["a"]

@@ -62,6 +62,22 @@ class Embedded:
         """Where it is, with its password: not for logs."""
         return f"redis://:{self._password}@127.0.0.1:{self.port}/0"
 
+    def restart_if_gone(self) -> bool:
+        """Start the server again, at the same place with the same password, when it has ended; its data is gone.
+        Returns whether that was necessary.
+
+        Called by a thread that lives as long as the server is to.  Raises EmbeddedUnavailable.
+        """
+        if self._stopped or self._owner != os.getpid() or _answers(self.port, self._password):
+            return False
+        if _is_there(self.process):
+            return False  # it is busy
+        process = _launch(_binary(), self.directory, self.port, self._password)
+        if self._stopped:
+            _end(process)
+        self.process = process
+        return True
+
     def stop(self) -> None:
         """End the server and remove its directory and published location.  Idempotent."""
         if self._stopped or self._owner != os.getpid():
@@ -113,8 +129,19 @@ def _free_port() -> int:
 def _start(binary: Path, port: int) -> Embedded:
     directory = Path(tempfile.mkdtemp(prefix="wsapp-valkey-"))  # 0700
     password = secrets.token_urlsafe(24)
+    try:
+        process = _launch(binary, directory, port, password)
+    except BaseException:
+        shutil.rmtree(directory, ignore_errors=True)
+        raise
+    return Embedded(process, directory, port, password)
+
+
+def _launch(binary: Path, directory: Path, port: int, password: str) -> subprocess.Popen[bytes]:
+    """The process, once it answers.  Raises EmbeddedUnavailable."""
     output = directory / "log"
     try:
+        directory.mkdir(mode=0o700, exist_ok=True)  # a cleaner may have taken it
         with output.open("wb") as log:
             process = subprocess.Popen([str(binary), "-"], stdin=subprocess.PIPE, stdout=log, stderr=log,
                                        cwd=directory, start_new_session=True, preexec_fn=_die_with_parent())
@@ -124,12 +151,20 @@ def _start(binary: Path, port: int) -> Embedded:
         except BaseException:
             _end(process)
             raise
-    except BaseException as error:
-        shutil.rmtree(directory, ignore_errors=True)
-        if isinstance(error, OSError):
-            raise EmbeddedUnavailable(f"the embedded server did not start: {error}") from error
-        raise
-    return Embedded(process, directory, port, password)
+    except OSError as error:
+        raise EmbeddedUnavailable(f"the embedded server did not start: {error}") from error
+    return process
+
+
+def _is_there(process: subprocess.Popen[bytes]) -> bool:
+    """Whether the process lives.  `poll` cannot tell where somebody else reaps children, as gunicorn's master does."""
+    if process.poll() is not None:
+        return False
+    try:
+        os.kill(process.pid, 0)
+    except ProcessLookupError:
+        return False
+    return True
 
 
 def _configure(process: subprocess.Popen[bytes], config: str) -> None:

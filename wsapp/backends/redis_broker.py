@@ -15,7 +15,7 @@ from wsapp.backends.redis_critical import RedisCritical
 from wsapp.backends.redis_keys import Argument, PublishKeys
 from wsapp.backends.redis_line import RedisLine, open_lines
 from wsapp.backends.redis_live import RedisLive, read_by_thread
-from wsapp.backends.redis_presence import PartitionedPresence, RedisPresence
+from wsapp.backends.redis_presence import RedisPresence
 from wsapp.backends.redis_revocations import RedisRevocations
 from wsapp.backends.redis_scripts import HISTORY, Command, publish_in
 from wsapp.backends.redis_sessions import RedisSessions
@@ -146,8 +146,7 @@ class RedisBackend:
         self.revocations: Revocations = RedisRevocations(self._pool)
         self.bus: Bus = RedisBus(self._pool)
         self.api_keys: ApiKeys = RedisApiKeys(self._pool)
-        self.presence: Presence = (PartitionedPresence(self._pool, lambda _room: self._pool)
-                                   if self._line.keys.sharded else RedisPresence(self._pool))
+        self.presence: Presence = RedisPresence([self._pool])
 
     def start(self, boot: str, on_record: Callable[[str, bytes], None], on_gap: Callable[[], None],
               on_bus: Callable[[bytes], None], on_control: Callable[[bytes], None]) -> None:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from itertools import accumulate, takewhile
 from typing import Any, Final
 
 from marshmallow import fields
 
-from wsapp.core.events import KINDS, Position, strict_loads
+from wsapp.core.events import KINDS, JsonText, Position, Publication, dumps_spliced
 from wsapp.core.ports import HistoryPage, HistoryQuery
 from wsapp.errors import BrokerUnavailable, ErrorCode, PayloadError, RequestError, WsappError
 from wsapp.runtime.event_blueprint import Answer, Call, EventBlueprint
@@ -19,6 +20,7 @@ from wsapp.schemas import MAX_MS, AnyJson, Flag, Name, Number, RequestSchema, Ro
 subscriptions = EventBlueprint("wsapp_subscriptions", __name__)
 
 MAX_HISTORY: Final = 1000  # publications of one page
+MAX_PAGE: Final = 262_144  # bytes of their data, unless the first alone has more
 
 
 @dataclass(frozen=True, slots=True)
@@ -189,6 +191,7 @@ def _join(call: Call, wanted: dict[str, Subscribe]) -> Recovery:
     recovery.pace(hub.delivery.pace, each=True)
     call.after.append(recovery.release)
     session.watching |= {room for room, request in wanted.items() if request.presence}
+    call.charge(hub.lifecycle.weight(session))
     try:
         hub.lifecycle.save(session)
     except BrokerUnavailable:
@@ -214,6 +217,7 @@ def unsubscribe(call: Call, rooms: Sequence[str]) -> list[Answer | WsappError]:
     it.  Raises BrokerUnavailable."""
     left = [call.hub.connections.leave_room(call.session.sid, room) for room in rooms]
     if any(left):
+        call.charge(call.hub.lifecycle.weight(call.session))
         call.hub.lifecycle.save(call.session)
     return [{"room": room} if gone else _not_subscribed(room) for room, gone in zip(rooms, left, strict=True)]
 
@@ -233,25 +237,43 @@ def history(call: Call, request: History) -> Answer:
     call.hub.admission.require(call.session, "read", request.room)
     if request.room not in call.session.subs:
         raise _not_subscribed(request.room)
-    page = read_history(call.hub, request)
-    return history_answer(page)
+    return history_answer(read_history(call.hub, request, call.charge))
 
 
-def read_history(hub: Hub, request: History) -> HistoryPage:
-    """A page, by one read that many clients share.  Raises RequestError (`not_found`) when the history of the
-    requested epoch is gone, and BrokerUnavailable."""
+def _free(_size: int) -> None:
+    return None
+
+
+def read_history(hub: Hub, request: History, charge: Callable[[int], None] = _free) -> HistoryPage:
+    """A page, by one read that many clients share; `charge` is told how many bytes were read for it.
+
+    Raises RequestError (`not_found`) when the history of the requested epoch is gone, and BrokerUnavailable.
+    """
     backwards = request.since is None
     page = hub.delivery.reads.read([HistoryQuery(
         request.room, request.before if backwards else request.since, request.limit, backwards)])[0]
     if request.epoch and request.epoch != page.head.epoch:
         raise RequestError(ErrorCode.NOT_FOUND, f"{request.room} has begun a new history: epoch {page.head.epoch}")
-    if backwards or request.before is None:
-        return page
-    return replace(page, publications=tuple(one for one in page.publications if one.seq(page.room) < request.before))
+    found = page.publications
+    charge(sum(len(one.body) for one in found))
+    if not backwards and request.before is not None:
+        found = tuple(one for one in found if one.seq(page.room) < request.before)
+    return replace(page, publications=found[:_fitting(found)])
+
+
+def _fitting(found: Sequence[Publication]) -> int:
+    """How many fit into a page; the first always does."""
+    sizes = accumulate(len(one.body) for one in found)
+    return max(1, sum(1 for _ in takewhile(lambda size: size <= MAX_PAGE, sizes)))
 
 
 def history_answer(page: HistoryPage) -> Answer:
     """A page as clients and callers of the server API get it."""
-    events = [{"event": one.event, "data": strict_loads(one.data_json(page.room)), "id": one.id, "ts": one.ts,
-               "seq": one.seq(page.room)} for one in page.publications]
+    events = JsonText(b"[" + b",".join(_entry(one, page.room) for one in page.publications) + b"]")
     return {"room": page.room, "epoch": page.head.epoch, "seq": page.head.seq, "first": page.first, "events": events}
+
+
+def _entry(one: Publication, room: str) -> bytes:
+    """The data is JSON in the record, and is not read to be written again."""
+    return dumps_spliced({"event": one.event, "data": JsonText(one.data_json(room)), "id": one.id, "ts": one.ts,
+                          "seq": one.seq(room)})

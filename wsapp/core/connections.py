@@ -14,12 +14,12 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Final
 
-from wsapp.core.events import Profile, Publication
+from wsapp.core.events import Profile, Publication, strict_dumps
 from wsapp.core.ports import ANONYMOUS, SavedSession, SessionStore
 from wsapp.core.registry import Registry
-from wsapp.core.session import Peer, Session, Subscription
+from wsapp.core.session import MAX_METADATA, Peer, Session, Subscription
 from wsapp.core.throttle import EventThrottler
-from wsapp.errors import BrokerUnavailable, CloseCode
+from wsapp.errors import BrokerUnavailable, CloseCode, ErrorCode, RequestError
 
 MOST_UNSAVED: Final = 10_000  # sessions that ended while the store was away
 
@@ -101,8 +101,10 @@ class ConnectionManager:
         return session
 
     def rename(self, session: Session) -> None:
-        """Give a session a new secret id: the old one stands for a state that could not be resumed."""
-        del self._by_id[session.id]
+        """Give a session a new secret id: the old one stands for a state that could not be resumed.  Another
+        connection may have taken that id over meanwhile, and given it up again."""
+        if self._by_id.get(session.id) is session:
+            del self._by_id[session.id]
         session.id = secrets.token_urlsafe(18)
         self._by_id[session.id] = session
 
@@ -169,10 +171,16 @@ class ConnectionManager:
                     break
 
     def update_metadata(self, sid: str, metadata: Mapping[str, object]) -> Mapping[str, object]:
-        """Merge into the metadata of a connection (None removes a key) and return the whole."""
+        """Merge into the metadata of a connection (None removes a key) and return the whole.  Raises RequestError
+        (`limit`) when that would have more than `MAX_METADATA` bytes, and PayloadError for what is not JSON; then
+        nothing is merged."""
         session = self._by_sid[sid]
-        merged = {**session.metadata, **metadata}
-        session.metadata = {key: value for key, value in merged.items() if value is not None}
+        merged = {key: value for key, value in {**session.metadata, **metadata}.items() if value is not None}
+        size = len(strict_dumps(merged).encode())
+        if size > MAX_METADATA:
+            raise RequestError(ErrorCode.LIMIT, f"the metadata of a session may have {MAX_METADATA} bytes of JSON "
+                               f"together, and would have {size}: remove keys with null")
+        session.metadata, session.metadata_size = merged, size
         session.dirty = True
         return session.metadata
 

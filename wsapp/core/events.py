@@ -12,6 +12,7 @@ The *text* is the Socket.IO packet (protocol v5, section "Packet encoding") insi
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import IntEnum, StrEnum
 from typing import Any, Final, NamedTuple
@@ -109,6 +110,17 @@ def strict_dumps(value: object) -> str:
 
 def _refuse_constant(name: str) -> Any:
     raise ValueError(f"{name} is not JSON")
+
+
+class JsonText(bytes):
+    """JSON that is written already; `dumps_spliced` takes it as it is."""
+
+
+def dumps_spliced(value: Mapping[str, object]) -> bytes:
+    """As `strict_dumps`, of an object whose values may be JsonText, and in bytes.  Raises PayloadError."""
+    parts = [strict_dumps(name).encode() + b":" + (
+        given if isinstance(given, JsonText) else strict_dumps(given).encode()) for name, given in value.items()]
+    return b"{" + b",".join(parts) + b"}"
 
 
 def strict_loads(text: str | bytes) -> Any:

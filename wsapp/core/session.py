@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
 PROFILES: Final = len(Profile)
 MUCH: Final = 256  # unconfirmed events in one room
+MAX_METADATA: Final = 16_384  # bytes of JSON of all that a client has merged
 NONE: Final[frozenset[int]] = frozenset()
 NOT_YET: Final = 1 << 62  # a number that no room reaches
 
@@ -164,8 +165,8 @@ def _waiting(entry: Entry, room: str) -> Waiting:
 class Session:
     """One watcher, from CONNECT until its state lapses.  Owned by one connection at a time (`owner`)."""
 
-    __slots__ = ("_looked", "connected_at", "dirty", "id", "last_seen", "metadata", "owner", "peer", "profile",
-                 "queue", "received", "sent", "sid", "subs", "unreported", "user_id", "watching")
+    __slots__ = ("_looked", "connected_at", "dirty", "id", "last_seen", "metadata", "metadata_size", "owner", "peer",
+                 "profile", "queue", "received", "sent", "sid", "subs", "unreported", "user_id", "watching")
 
     def __init__(self, id: str, sid: str, user_id: str, owner: str, profile: Profile, peer: Peer, queue: UserQueue,
                  now: float, metadata: dict[str, object] | None = None) -> None:
@@ -173,6 +174,7 @@ class Session:
         self.profile, self.peer, self.queue = profile, peer, queue
         self.connected_at = self.last_seen = now
         self.metadata: dict[str, object] = metadata or {}
+        self.metadata_size = MAX_METADATA if metadata else 0  # bytes of JSON, at most
         self.subs: dict[str, Subscription] = {}
         self.received = self.sent = self._looked = 0
         self.dirty = False

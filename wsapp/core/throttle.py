@@ -81,6 +81,13 @@ class Bucket:
         self._due = due + count * self._interval
         return True
 
+    def spend(self, count: int, now: float) -> None:
+        """Spend `count` tokens, also those that are not there yet: at most so many that the bucket is full again after
+        twice the time that it takes from empty."""
+        full = now - self._tolerance
+        due = (self._due if self._due > full else full) + count * self._interval
+        self._due = min(due, now + self._tolerance + self._interval)
+
     def admit_up_to(self, count: int, now: float) -> int:
         """Spend tokens for as many of `count` as there are; how many that were."""
         full = now - self._tolerance

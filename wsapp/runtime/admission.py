@@ -16,6 +16,7 @@ from urllib.parse import parse_qs
 from wsapp.auth import NOBODY, Authenticator, Identity, TokenRefused, bearer, revocation
 from wsapp.core.connections import ConnectionManager
 from wsapp.core.events import packet
+from wsapp.core.limited_log import LimitedLog
 from wsapp.core.ports import Revocations
 from wsapp.core.session import Peer, Session
 from wsapp.errors import CloseCode, ErrorCode, RequestError
@@ -70,6 +71,7 @@ class Admission:
         self._held: dict[str, Held] = {}
         self._ending: dict[str, Held] = {}  # those whose identity expires
         self._joins = NamespaceJoins()
+        self._lines = LimitedLog(audit)
         self._known = KnownRevocations(revocations, settings.jwt_leeway, clock)
 
     # -- who
@@ -105,41 +107,42 @@ class Admission:
     def identify(self, auth: Any, environ: dict[str, Any]) -> Identity:
         """Who connects.  Raises TokenRefused, RequestError (`limit`), and what the host's hook raises."""
         try:
-            identity = self._identity(auth, environ)
-            self._known.refuse(_asked_session(auth), None)
+            identity = self._identity(auth, environ, _asked_session(auth))
         except TokenRefused as error:
             self._refused(error, self.address(environ))
             raise
         self._require_place(identity, environ)
         return identity
 
-    def _identity(self, auth: Any, environ: dict[str, Any]) -> Identity:
+    def _identity(self, auth: Any, environ: dict[str, Any], session: Collection[str]) -> Identity:
+        """The identity, when neither it nor the `session` to resume is revoked: one look for both."""
         if self._host.identify is not None:
-            return self._hooked(auth, environ)
+            return self._hooked(auth, environ, session)
         if self._authenticator is None:
             if auth_mode(self._settings) == "host":
                 raise TokenRefused(ErrorCode.UNAUTHORIZED, "nobody is let in: the application has no identify hook")
+            self._known.refuse(session, None)
             return NOBODY
         given = auth.get("token") if isinstance(auth, dict) and "auth" in self._settings.token_sources else None
         before = environ.get(IDENTITY)
         if given is None and isinstance(before, Identity):
             if before.expires <= self._clock():
                 raise TokenRefused(ErrorCode.TOKEN_EXPIRED, "the token has expired")
-            self._known.refuse(before.revocable(), before.issued)
+            self._known.refuse([*before.revocable().values(), *session], before.issued)
             return before
-        return self._judged(given)
+        return self._judged(given, session)
 
-    def _hooked(self, auth: Any, environ: dict[str, Any]) -> Identity:
+    def _hooked(self, auth: Any, environ: dict[str, Any], session: Collection[str] = ()) -> Identity:
         assert self._host.identify is not None
         found = self._host.identify(auth, environ)
         identity = found if isinstance(found, Identity) else Identity(found)
-        self._known.refuse(identity.revocable(), identity.issued)
+        self._known.refuse([*identity.revocable().values(), *session], identity.issued)
         return identity
 
-    def _judged(self, token: object) -> Identity:
+    def _judged(self, token: object, session: Collection[str] = ()) -> Identity:
         assert self._authenticator is not None
         identity = self._authenticator.judge(token)
-        self._known.refuse(identity.revocable(), identity.issued)
+        self._known.refuse([*identity.revocable().values(), *session], identity.issued)
         return identity
 
     def confirm(self, identity: Identity, environ: Mapping[str, Any]) -> None:
@@ -151,7 +154,8 @@ class Admission:
         limit = self._settings.max_connections_per_user
         if identity.user_id and limit and self._count_of(identity.user_id) >= limit + counted:
             self._metrics.count("usersRefused")
-            audit.warning("refused: limit of connections of user=%r from %s", identity.user_id, self.address(environ))
+            self._lines.warning(identity.user_id, "refused: limit of connections of user=%r from %s", identity.user_id,
+                                self.address(environ))
             raise RequestError(ErrorCode.LIMIT, f"the user has {limit} connections (WSAPP_MAX_CONNECTIONS_PER_USER)")
 
     def _count_of(self, user_id: str) -> int:
@@ -161,7 +165,7 @@ class Admission:
 
     def _refused(self, error: TokenRefused, who: str) -> None:
         self._metrics.count("tokensRefused")
-        audit.warning("refused: %s (%s) from %s", error.code, error, who)
+        self._lines.warning(who.partition(" sid=")[0], "refused: %s (%s) from %s", error.code, error, who)
 
     def address(self, environ: Mapping[str, Any]) -> str:
         """Where a request comes from, quoted for a log."""
@@ -255,7 +259,8 @@ class Admission:
         """Count and note down that an action was refused, `why` if not by token or authorizer; the error to raise."""
         why = why or ("by the authorizer" if self._host.authorizer is not None else "not granted")
         self._metrics.count("forbidden")
-        audit.warning("denied: user=%r sid=%s action=%s room=%r: %s", session.user_id, session.sid, action, room, why)
+        self._lines.warning(session.user_id, "denied: user=%r sid=%s action=%s room=%r: %s", session.user_id,
+                            session.sid, action, room, why)
         return RequestError(ErrorCode.FORBIDDEN, f"not allowed in {room}")
 
     def may_read(self, identity: Identity) -> Callable[[Session, str], bool]:
@@ -283,8 +288,8 @@ class Admission:
             self._refused(error, f"user={session.user_id!r} sid={session.sid}")
             raise
         if identity.user_id != session.user_id:
-            audit.warning("denied: user=%r sid=%s refreshed with a token of %r", session.user_id, session.sid,
-                          identity.user_id)
+            self._lines.warning(session.user_id, "denied: user=%r sid=%s refreshed with a token of %r", session.user_id,
+                                session.sid, identity.user_id)
             raise RequestError(ErrorCode.FORBIDDEN, "the token is not of the user who connected")
         chosen, granted = session.queue.rate, self.rate_of(session)
         for name in (session.sid, *self._joins.of(session.peer.sid)):
@@ -365,6 +370,6 @@ def _offered(environ: Mapping[str, Any], sources: Collection[str]) -> str | None
     return token
 
 
-def _asked_session(auth: Any) -> dict[str, str]:
+def _asked_session(auth: Any) -> tuple[str, ...]:
     asked = auth.get("sessionId", auth.get("pid")) if isinstance(auth, dict) else None
-    return {"session": revocation("session", asked)} if isinstance(asked, str) else {}
+    return (revocation("session", asked),) if isinstance(asked, str) else ()

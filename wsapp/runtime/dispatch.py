@@ -13,7 +13,7 @@ from typing import Any, Final
 
 from socketio.exceptions import ConnectionRefusedError as Refusal
 
-from wsapp.core.events import RESERVED_EVENTS, strict_dumps
+from wsapp.core.events import RESERVED_EVENTS, dumps_spliced, strict_dumps
 from wsapp.core.events import packet as event_packet
 from wsapp.core.packets import BadPacket, Kind, Packet, ReservedName, decode
 from wsapp.core.session import Session
@@ -112,6 +112,7 @@ class Dispatch:
                 self.left(connection)
             else:
                 self.hub.admission.left(sid)
+            connection.engine.gate.parted(connection.sid, self._sio.environ.get(connection.sid, {}))
         elif packet.kind in (Kind.ACK, Kind.BINARY_ACK):
             self._sio._handle_ack(connection.sid, packet.namespace, packet.id, packet.data)
         else:
@@ -301,11 +302,13 @@ class Dispatch:
     def _ack(self, connection: Connection, namespace: str, id: int, told: dict[str, object]) -> None:
         where = "" if namespace == ROOT else namespace + ","
         try:
-            answer = strict_dumps([told]).encode()
+            answer = b"[" + dumps_spliced(told) + b"]"
         except (PayloadError, UnicodeEncodeError):
             log.exception("an answer cannot be written")
             answer = strict_dumps([_failed(RequestError(ErrorCode.INTERNAL, "the answer is not JSON"))]).encode()
         connection.push(Frame(f"43{where}{id}".encode() + answer))
+        if isinstance(connection.viewer, Session):
+            self.hub.inbound.charge(connection.sid, connection.viewer.user_id, len(answer))
 
     def _sid(self, connection: Connection) -> str | None:
         viewer = connection.viewer

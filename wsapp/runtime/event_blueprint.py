@@ -33,6 +33,10 @@ class Call:
     hub: Hub
     after: list[Callable[[], None]] = field(default_factory=list)
 
+    def charge(self, size: int) -> None:
+        """The call made the server read or write `size` bytes: see `Inbound.charge`."""
+        self.hub.inbound.charge(self.session.peer.sid, self.session.user_id, size)
+
 
 @dataclass(frozen=True, slots=True)
 class Event:

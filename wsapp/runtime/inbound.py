@@ -1,6 +1,7 @@
 """How much a client may say: packets per second of a session, and of all sessions of a user together.
 
-Large packets count as several: what a packet costs to read grows with its bytes.
+Large packets count as several, and so do those that make the server read, write or answer much: what a packet costs
+grows with the bytes.
 """
 
 from __future__ import annotations
@@ -55,9 +56,21 @@ class Inbound:
             return Verdict.TAKE
         return Verdict.REFUSE if meter.refusals.admit(now) else Verdict.CLOSE
 
-    def admit_request(self, user_id: str) -> bool:
-        """Judge a request of a user that came by no connection of its own."""
-        return self._user(user_id, self._clock()).admit(self._clock())
+    def charge(self, sid: str, user_id: str | None, size: int) -> None:
+        """What a packet made the server read, write or answer was `size` bytes: as if as many had come.  The packets
+        after it wait for that."""
+        now, count = self._clock(), size // PIECE
+        meter = self._meters.get(sid)
+        if count and meter is not None:
+            meter.packets.spend(count, now)
+            if user_id is not None:
+                self._user(user_id, now).spend(count, now)
+
+    def admit_request(self, user_id: str, size: int = 0) -> bool:
+        """Judge a request of a user, or of an address without one, that came by no connection of its own and costs as
+        much as `size` bytes."""
+        now = self._clock()
+        return _admits(self._user(user_id, now), 1 + size // PIECE, now)
 
     def _user(self, user_id: str, now: float) -> Bucket:
         bucket = self._users.get(user_id)

@@ -6,7 +6,7 @@ import logging
 import random
 import re
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import islice
 from typing import Any, Final
@@ -29,7 +29,10 @@ from wsapp.transport.frames import Frame
 log = logging.getLogger(__name__)
 
 SESSION_ID: Final = re.compile(r"[A-Za-z0-9_-]{16,64}")
-SAVE_BATCH: Final = 500
+SAVE_BATCH: Final = 500  # sessions
+SAVE_BYTES: Final = 1_000_000  # about
+BARE_SESSION: Final = 300  # bytes of a session without rooms
+ROOM_POSITION: Final = 40  # bytes beside the name of a room
 SAVE_INTERVAL: Final = 2.0  # seconds until a newly confirmed position is saved at the latest
 SLOT: Final = 0.005  # seconds between two clients' returns after a drain
 SLOT_LOOK: Final = 0.25  # seconds between looks whether anybody is left to wait for
@@ -147,6 +150,11 @@ class Lifecycle:
 
     # -- keeping
 
+    @staticmethod
+    def weight(session: Session) -> int:
+        """About how many bytes a session has when it is saved."""
+        return BARE_SESSION + session.metadata_size + sum(len(room) + ROOM_POSITION for room in session.subs)
+
     def save(self, session: Session) -> None:
         """Write a session through; sessions that change at the same moment share one round trip.
 
@@ -179,8 +187,7 @@ class Lifecycle:
         """Save every session that changed.  One that another connection has taken over is closed."""
         self._save_unsaved()
         dirty = [session for session in self.connections.sessions() if session.dirty]
-        for start in range(0, len(dirty), SAVE_BATCH):
-            chunk = dirty[start:start + SAVE_BATCH]
+        for chunk in _chunks(dirty):
             for session in chunk:
                 session.dirty = False
             self._saving.update(chunk)
@@ -266,6 +273,20 @@ class Lifecycle:
         except Exception:
             log.exception("what waited for %s could not be sent; it is replayed when the client is back", session.sid)
         session.peer.close(CloseCode.SERVICE_RESTART, "the server restarts: come back")
+
+
+def _chunks(sessions: Sequence[Session]) -> Iterator[list[Session]]:
+    """What is saved in one round trip: as much as Redis takes within its time limit."""
+    chunk, size = list[Session](), 0
+    for session in sessions:
+        weight = Lifecycle.weight(session)
+        if chunk and (len(chunk) >= SAVE_BATCH or size + weight > SAVE_BYTES):
+            yield chunk
+            chunk, size = [], 0
+        chunk.append(session)
+        size += weight
+    if chunk:
+        yield chunk
 
 
 def _say_goodbye(session: Session, slot: float) -> None:

@@ -30,7 +30,7 @@ from wsapp.runtime.hub import Hub
 from wsapp.runtime.recovery import Recovery, recover
 from wsapp.transport.engine import Engine
 from wsapp.transport.frames import Frame
-from wsapp.transport.gate import TooMany
+from wsapp.transport.gate import Full, TooMany
 from wsapp.transport.outbox import RELIEVED
 
 log = logging.getLogger(__name__)
@@ -298,12 +298,22 @@ class Stream:
             hub.run_hooks("disconnect", session)
 
 
+class WorkerFull(RequestError):
+    """All places are taken; `retry_after` in seconds."""
+
+    def __init__(self, full: Full) -> None:
+        super().__init__(ErrorCode.LIMIT, str(full))
+        self.retry_after = full.retry_after
+
+
 def open_stream(hub: Hub, engine: Engine, environ: dict[str, Any], auth: dict[str, Any], rooms: Sequence[str],
                 since: Mapping[str, Position | None], presence: bool = False) -> Stream:
     """Admit a client and put it into its rooms; `presence`: it wants to know who else is there.  Raises RequestError,
     TokenRefused, ConnectionRefusedError of a hook, and BrokerUnavailable."""
     try:
-        engine.gate.admit(environ)
+        engine.admit(environ)
+    except Full as error:
+        raise WorkerFull(error) from error
     except TooMany as error:
         raise RequestError(ErrorCode.RATE_LIMITED, str(error)) from error
     identity = hub.admission.identify(auth, environ)
@@ -312,6 +322,7 @@ def open_stream(hub: Hub, engine: Engine, environ: dict[str, Any], auth: dict[st
                       lambda: _cut(handler))
     session = hub.connections.handle_connection(peer.sid, peer, identity.user_id, profile=Profile.SDK)
     engine.gate.opened(peer.sid, environ)
+    engine.gate.settled(peer.sid)
     stream = Stream(hub, engine, session, peer)
     try:
         hub.admission.admitted(session, identity)

@@ -105,8 +105,8 @@ class Connection:
         elif ws is not None:
             ws.send(frame)
         elif self._poll is not None and not self.closed:
-            self._poll.put(frame.text)
-            if self._poll.bytes > self.engine.options.outbox_bytes:
+            self._poll.put(frame.text)  # a client gets its answer, however large that is: what waited before counts
+            if self._poll.bytes - len(frame.text) > self.engine.options.outbox_bytes:
                 gevent.get_hub().loop.run_callback(self.close, CloseCode.SLOW_CLIENT, "the client does not poll")
 
     def hold(self) -> None:
@@ -170,7 +170,7 @@ class Connection:
     def _gone(self, ending: Ending, code: int, told: str = "") -> None:
         """The client has left, or is taken to have: no GET is answered any more."""
         self._end(ending)
-        for ws in self.websockets():
+        for ws in _websockets(self):
             ws.close(code, told)
         self.engine.forget(self)
 
@@ -221,9 +221,6 @@ class Connection:
         options = self.engine.options
         return WebSocket(sock, on_message, on_closed, max_message=self.max_message, max_bytes=options.outbox_bytes,
                          max_age=options.outbox_age, on_full=self._slow, squeeze=squeeze)
-
-    def websockets(self) -> list[WebSocket]:
-        return [ws for ws in (self.ws, self.probe.ws if self.probe is not None else None) if ws is not None]
 
     def _slow(self) -> None:
         """The client does not read: it is cut off, and told so if it reads again (it may come back and resume)."""
@@ -357,8 +354,14 @@ class Connection:
             self.ws.resume()
 
 
+def _websockets(connection: Connection) -> list[WebSocket]:
+    probe = connection.probe
+    return [ws for ws in (connection.ws, probe.ws if probe is not None else None) if ws is not None]
+
+
 def let_in(connection: Connection) -> None:
     """A CONNECT was accepted: from now on messages may be as large as the settings say."""
+    connection.engine.gate.settled(connection.sid)
     connection.max_message = connection.engine.options.max_message
-    for ws in connection.websockets():
+    for ws in _websockets(connection):
         ws.allow(connection.max_message)

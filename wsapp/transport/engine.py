@@ -46,7 +46,6 @@ StartResponse = Callable[..., Any]
 COMPRESS_FROM: Final = 1024  # bytes
 CONTENT: Final = ("Content-Type", "text/plain; charset=UTF-8")
 UNAVAILABLE: Final = "503 Service Unavailable"
-ONCE_A_MINUTE: Final = 1 / 60
 BEARER: Final = 'Bearer realm="wsapp", error="invalid_token"'  # RFC 6750 section 3
 TOKEN_LENGTH: Final = 8  # characters of a sid that name its worker
 
@@ -81,7 +80,6 @@ class EngineOptions:
     max_message: int = 1_000_000
     first_message: int = 65_536  # largest until a CONNECT was accepted
     max_packets: int = 5000
-    max_connections: int = 1000
     outbox_bytes: int = 4_000_000
     outbox_age: float = 30.0
     inbox_bytes: int = 4_000_000
@@ -121,7 +119,7 @@ class Engine(engineio.Server):  # type: ignore[misc]  # engineio has no types
         self.squeeze = squeezer(options.deflate_threshold, options.deflate_level)
         self.token = secrets.token_hex(TOKEN_LENGTH // 2)
         self.draining = False
-        self._lines, self._fullness = LimitedLog(log), LimitedLog(log, rate=ONCE_A_MINUTE, burst=1)
+        self._lines = LimitedLog(log)
         self.sockets: dict[str, Connection] = {}
         self.heartbeat = Heartbeat(options.ping_interval, options.ping_timeout)
 
@@ -248,17 +246,20 @@ class Engine(engineio.Server):  # type: ignore[misc]  # engineio has no types
         except KeyError:
             raise Refused(Refusal.UNKNOWN_SID, "Session ID unknown") from None
 
+    def admit(self, environ: Environ) -> None:
+        """Have room for another connection.  Raises what `Gate.admit` raises."""
+        victim = self.gate.admit(environ)
+        if victim is not None:
+            connection = self.sockets.get(victim)
+            if connection is not None:
+                connection.broke(CloseCode.TRY_AGAIN_LATER, "nothing was joined, and others want the place")
+            self.gate.closed(victim)
+
     def _admit(self, environ: Environ) -> None:
         if self.draining:
             raise Refused(Refusal.FORBIDDEN, "the server is restarting", UNAVAILABLE, [("Retry-After", "1")])
-        if len(self.sockets) >= self.options.max_connections:
-            self.hooks.count("connectionsRefused")
-            self._fullness.warning("", "refused a client: the worker is full: %d connections (MAX_CONNECTIONS)",
-                                   self.options.max_connections)
-            raise Refused(Refusal.FORBIDDEN, f"the worker is full: {self.options.max_connections} connections",
-                          UNAVAILABLE, [("Retry-After", "5")])
         try:
-            self.gate.admit(environ)
+            self.admit(environ)
         except TooMany as error:
             raise Refused(Refusal.FORBIDDEN, str(error), UNAVAILABLE,
                           [("Retry-After", str(error.retry_after))]) from error

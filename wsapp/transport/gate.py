@@ -7,19 +7,27 @@ saw (`wsapp.core.forwarded`).
 from __future__ import annotations
 
 import ipaddress
+import logging
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import lru_cache
-from itertools import takewhile
 from typing import Any, Final
 
 from wsapp.core.forwarded import told_by
+from wsapp.core.limited_log import LimitedLog
+from wsapp.core.places import Places
 from wsapp.core.throttle import Bucket
+
+log = logging.getLogger(__name__)
 
 Environ = dict[str, Any]
 
 SITE_PREFIX: Final = 64  # bits of an IPv6 address that one customer has to itself (RFC 6177)
+SHARE: Final = 4  # the part of MAX_CONNECTIONS that may be about to join
+SMALLEST_SHARE: Final = 64
+ONCE_A_MINUTE: Final = 1 / 60
+JOINING: Final = 2.0  # seconds in which a client is taken to be about to join
 RETRY_SOON: Final = 1  # seconds
 RETRY_LATER: Final = 5
 
@@ -32,10 +40,15 @@ class TooMany(Exception):
         self.retry_after = retry_after
 
 
+class Full(TooMany):
+    """All places of the worker are taken."""
+
+
 @dataclass(frozen=True, slots=True)
 class GateOptions:
     """0 switches a limit off.  `proxies` is how many stand in front."""
 
+    connections: int = 0
     per_address: int = 0
     handshakes: float = 0
     proxies: int = 0
@@ -44,11 +57,11 @@ class GateOptions:
 def client_address(environ: Environ, proxies: int) -> str:
     """Where a request comes from, as far as `proxies` trusted ones can tell; "" for a Unix socket."""
     told = told_by(environ.get("HTTP_X_FORWARDED_FOR", ""), proxies)
-    return _normal(told or environ.get("REMOTE_ADDR", "") or "")
+    return normal_address(told or environ.get("REMOTE_ADDR", "") or "")
 
 
 @lru_cache(4096)
-def _normal(text: str) -> str:
+def normal_address(text: str) -> str:
     """One spelling per address, without a port; an IPv6 address stands for its network."""
     bare = text[1:].partition("]")[0] if text.startswith("[") else text
     bare = bare.partition(":")[0] if bare.count(":") == 1 else bare
@@ -77,19 +90,37 @@ def _uncounted(_name: str) -> None:
 
 
 class Gate:
-    """One worker's.  `judge(environ)` looks at a token and raises WsappError; `count(name)` counts refusals."""
+    """One worker's.  `judge(environ)` looks at a token and raises WsappError; `count(name)` counts refusals.
+
+    Sockets, polling sessions and streams share MAX_CONNECTIONS.  Those that have not yet joined have a share of it, a
+    quarter: when it is full, the oldest of the address that has most of them is closed for a newcomer.
+    """
 
     def __init__(self, options: GateOptions | None = None, judge: Callable[[Environ], None] = _nobody,
                  count: Callable[[str], None] = _uncounted, clock: Callable[[], float] = time.monotonic) -> None:
         self.options = options or GateOptions()
         self._judge, self._count, self._clock = judge, count, clock
         self._bucket = Bucket(self.options.handshakes)
+        self._share = max(SMALLEST_SHARE, self.options.connections // SHARE) if self.options.connections else 0
+        self._unjoined: Places[str] = Places()
+        self._open: set[str] = set()
         self._addresses: dict[str, int] = {}
         self._of: dict[str, str] = {}  # sid -> address
-        self._born: dict[str, float] = {}  # sid -> when, until `settled`
+        self._lines, self._fullness = LimitedLog(log), LimitedLog(log, rate=ONCE_A_MINUTE, burst=1)
 
-    def admit(self, environ: Environ) -> None:
-        """Raises TooMany, and what `judge` raises."""
+    @property
+    def open(self) -> int:
+        """How many connections there are."""
+        return len(self._open)
+
+    @property
+    def unjoined(self) -> int:
+        """How many of them have not joined."""
+        return len(self._unjoined)
+
+    def admit(self, environ: Environ) -> str | None:
+        """Judge who wants to open a connection.  Returns the sid of one that is to be closed first, if there is no room
+        otherwise.  Raises TooMany, and what `judge` raises."""
         if not self._bucket.admit(self._clock()):
             self._count("handshakesRefused")
             raise TooMany(f"more than {self.options.handshakes:g} handshakes a second (WSAPP_MAX_HANDSHAKES_PER_SEC)",
@@ -99,27 +130,55 @@ class Gate:
             self._count("addressesRefused")
             raise TooMany(f"the address has {limit} connections (WSAPP_MAX_CONNECTIONS_PER_ADDRESS)", RETRY_LATER)
         self._judge(environ)
+        full = self.options.connections and len(self._open) >= self.options.connections
+        if not full and not (self._share and len(self._unjoined) >= self._share):
+            return None
+        return self._make_room(address, bool(full))
+
+    def _make_room(self, address: str, full: bool) -> str:
+        found = self._unjoined.oldest()
+        if found is not None:
+            sid, since = found
+            theirs = self._unjoined.address_of(sid)
+            fair = self._unjoined.idle_of(theirs) > self._unjoined.idle_of(address) + 1
+            if fair or self._clock() - since > JOINING:
+                self._count("unjoinedClosed")
+                self._lines.warning(theirs, "closed the oldest of %d connections of %r that have not joined: no room",
+                                    self._unjoined.idle_of(theirs), theirs)
+                return sid
+        self._count("connectionsRefused")
+        told = f"the worker is full: {self.options.connections} connections" if full else (
+            f"{self._share} connections are about to join")
+        self._fullness.warning("", "refused a client: %s (MAX_CONNECTIONS)", told)
+        raise Full(told, RETRY_LATER if full else RETRY_SOON)
 
     def opened(self, sid: str, environ: Environ) -> None:
-        """A connection was made.  Those of the loopback are not counted: they are proxies' and the machine's own."""
-        self._born[sid] = self._clock()
+        """A connection was made.  For the limit of an address those of the loopback are not counted: they are proxies'
+        and the machine's own."""
         address = client_address(environ, self.options.proxies)
+        self._open.add(sid)
+        self._unjoined.enter(sid, address, self._clock())
         if address and not _loopback(address):
             self._of[sid] = address
             self._addresses[address] = self._addresses.get(address, 0) + 1
 
     def unsettled(self, age: float) -> list[str]:
-        """Connections older than `age` seconds that have not been settled."""
-        limit = self._clock() - age
-        return [sid for sid, _ in takewhile(lambda entry: entry[1] < limit, self._born.items())]  # oldest first
+        """Connections that have joined nothing for more than `age` seconds."""
+        return list(self._unjoined.idle_since(self._clock() - age))
 
     def settled(self, sid: str) -> None:
-        """A connection has become what it was opened for."""
-        self._born.pop(sid, None)
+        """A connection has become what it was opened for.  Idempotent."""
+        self._unjoined.leave(sid)
+
+    def parted(self, sid: str, environ: Environ) -> None:
+        """A connection has left what it had joined, and may join again."""
+        if sid in self._open and sid not in self._unjoined:
+            self._unjoined.enter(sid, client_address(environ, self.options.proxies), self._clock())
 
     def closed(self, sid: str) -> None:
         """A connection is gone; idempotent."""
-        self._born.pop(sid, None)
+        self._unjoined.leave(sid)
+        self._open.discard(sid)
         address = self._of.pop(sid, None)
         if address is None:
             return

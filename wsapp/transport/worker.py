@@ -16,7 +16,7 @@ import socket as stdlib_socket
 import sys
 import time
 import weakref
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any, Final, Protocol
 
@@ -30,13 +30,16 @@ from gunicorn.http.wsgi import base_environ
 from gunicorn.sock import ssl_context
 from gunicorn.workers.ggevent import VERSION, GeventPyWSGIWorker, PyWSGIHandler, PyWSGIServer
 
+from wsapp.core.limited_log import LimitedLog
 from wsapp.core.throttle import Bucket
 from wsapp.errors import PartitionMismatch, SettingsError
 from wsapp.transport import runtime_directory
 from wsapp.transport.balance import DRAINED, STEP_ASIDE, Balance
-from wsapp.transport.guest import GuestOptions, invite, turn_away, wants_websocket
+from wsapp.transport.gate import client_address
+from wsapp.transport.guest import Application, GuestOptions, invite, turn_away, wants_websocket
 from wsapp.transport.handoff import MAX_REQUEST_LINE, Handoff, has_buffered, request_reader, take_buffered
 from wsapp.transport.request_head import BadHead, Head, check_request_line, judge_fields, read_fields
+from wsapp.transport.slots import OTHERS, PROBES, Slots, slots_for
 from wsapp.transport.timed_writes import WRITE_TIMEOUT, TimedWrites
 from wsapp.transport.tunnel import TlsFront
 from wsapp.transport.websocket import HandshakeError
@@ -50,6 +53,8 @@ LAST_BYTES: Final = 1.0  # seconds in which a body is still taken whose request 
 LAST_SIZE: Final = 65_536  # bytes of a body that are read though nobody wants them, to keep the connection
 LATE: Final = b"HTTP/1.1 408 Request Timeout\r\nConnection: close\r\nContent-Length: 0\r\n\r\n"
 LEFT_TO_OTHERS: Final = 0.05  # seconds in which a drained worker leaves what comes to those that take it
+TLS_DESCRIPTORS: Final = 3  # of a connection: its socket, and the pair behind which it is served
+AT_ONCE: Final = 8  # connections accepted before the clients that are there have their turn; gevent takes 100
 GC_YOUNG: Final = 5_000  # new objects between two looks for young cycles
 DRAIN_LOOK: Final = 0.1  # seconds between looks at a drain
 QUICK_DRAIN: Final = 1.0  # seconds for a drain on Ctrl-C
@@ -118,11 +123,32 @@ class Handler(TimedWrites, PyWSGIHandler):  # type: ignore[misc]  # gunicorn has
 
     def __init__(self, sock: Any, address: Any, server: Any, rfile: Any = None) -> None:
         super().__init__(sock, address, server, rfile or request_reader(sock))
+        self._slot: Any = server.slots.enter(address, self._give_way)
+
+    def handle(self) -> None:
+        """Serve the connection until it ends, is passed on, or is a WebSocket."""
+        if self._slot is None:
+            return
+        try:
+            super().handle()
+        finally:
+            self._slot.leave()
+
+    def _give_way(self) -> bool:
+        """Others need the place of this connection, whose client says nothing.  False while it is answered."""
+        if self.socket is None or self._reading_body and self._unread() <= 0:
+            return False
+        try:
+            self.socket._sock.shutdown(stdlib_socket.SHUT_RDWR)
+        except OSError as error:
+            log.debug("a silent client is gone: %s", error)
+        return True
 
     def handle_one_request(self) -> Any:
         try:
-            self._await_request()
             self._reading_body = False
+            self._slot.rest()
+            self._await_request()
             self._watch(self.server.request_timeout)
             return super().handle_one_request()
         except BadHead as error:
@@ -183,6 +209,8 @@ class Handler(TimedWrites, PyWSGIHandler):  # type: ignore[misc]  # gunicorn has
         line: bytes = self.rfile.readline(MAX_REQUEST_LINE)
         if len(line) == MAX_REQUEST_LINE:
             raise BadHead(f"a request line may have {MAX_REQUEST_LINE} bytes", "414 URI Too Long")
+        if not line.endswith(b"\n"):
+            return ""  # the client has left, or was told that it is late
         return "" if self._passed_on(line) else line.decode("latin-1")
 
     def _passed_on(self, line: bytes) -> bool:
@@ -217,7 +245,8 @@ class Handler(TimedWrites, PyWSGIHandler):  # type: ignore[misc]  # gunicorn has
     def _handle_client_error(self, error: Exception) -> tuple[str, bytes]:
         # Not pywsgi's, which logs the request line: a token may be in it.
         refused = error if isinstance(error, BadHead) else BadHead("the request is malformed")
-        log.info("refused a request of %s: %s", self.client_address, refused)
+        self.server.refusals.warning(str(self.client_address[:1]), "refused a request of %s: %s", self.client_address,
+                                     refused)
         self.close_connection = True
         if not self._reading_body:
             self.socket.sendall(refused.answer())
@@ -255,14 +284,21 @@ class Handler(TimedWrites, PyWSGIHandler):  # type: ignore[misc]  # gunicorn has
         # and whoever reads the body then reads into the next request.
         environ["wsgi.input"], environ["wsgi.input_terminated"] = self.wsgi_input, True
         self._reading_body, self._body_began, self._body_from = True, time.monotonic(), self.rfile.raw.received
+        if self.server.proxies:
+            self._slot.is_of(client_address(environ, self.server.proxies))
         if self._unread() > 0:
             self._watch(self.server.request_timeout)
+            self._slot.rest()
         else:
+            self._slot.work()
             self._stop_watching()
         return environ
 
     def run_application(self) -> Any:
-        if wants_websocket(self.environ) and not self._is_own():
+        if self._slot.late and not self.environ["PATH_INFO"].endswith(PROBES):
+            self.server.slots.refused(client_address(self.environ, self.server.proxies))
+            self.application = NO_ROOM
+        elif wants_websocket(self.environ) and not self._is_own():
             try:
                 invite(self, self.server.guests)
             except HandshakeError as error:
@@ -299,6 +335,9 @@ class Server(PyWSGIServer):  # type: ignore[misc]  # gunicorn has no types
     handoff: Passes | None = None
     tls: TlsFront | None = None
     own_paths: tuple[str, ...] = ()
+    refusals = LimitedLog(log)
+    slots = Slots(OTHERS, lambda name: None)
+    proxies = 0
     request_timeout = REQUEST_TIMEOUT
     write_timeout = WRITE_TIMEOUT
     guests = GuestOptions()
@@ -339,14 +378,40 @@ class Server(PyWSGIServer):  # type: ignore[misc]  # gunicorn has no types
 
     def wrap_socket_and_handle(self, accepted: Any, address: Any) -> None:
         """Serve what is behind a TLS connection; called by gevent where there is a context."""
-        assert self.tls is not None
-        sock = self.tls.accept(accepted, self.request_timeout)
+        sock = self._shake_hands(accepted, address)
         if sock is None:
             return
         try:
             self.handle(sock, address)
         finally:
             sock.close()
+
+    def _shake_hands(self, accepted: Any, address: Any) -> Any:
+        assert self.tls is not None
+        greenlet = gevent.getcurrent()
+
+        def give_way() -> bool:
+            greenlet.kill(block=False)
+            return True
+
+        slot = self.slots.enter(address, give_way)
+        if slot is None:
+            return None
+        try:
+            return self.tls.accept(accepted, self.request_timeout)
+        finally:
+            slot.leave()
+
+
+def no_room(_environ: Any, start_response: Callable[..., Any]) -> Iterable[bytes]:
+    """The answer to a request for which no place is left."""
+    told = b"all connections of the worker are in use: come back"
+    start_response("503 Service Unavailable", [("Content-Type", "text/plain"), ("Content-Length", str(len(told))),
+                                               ("Retry-After", "1"), ("Connection", "close")])
+    return [told]
+
+
+NO_ROOM: Final[Application] = no_room
 
 
 def _start(hosted: list[Service]) -> None:
@@ -384,6 +449,7 @@ class Worker(GeventPyWSGIWorker):  # type: ignore[misc]  # gunicorn has no types
         self._wake: Event | None = None
         self._balance: Balance | None = None
         self._hurry = False
+        self._slots = Server.slots  # on all ports of the worker together
         self._handshakes = Bucket(0)  # of TLS, on all ports of the worker together
 
     def load_wsgi(self) -> None:
@@ -404,6 +470,9 @@ class Worker(GeventPyWSGIWorker):  # type: ignore[misc]  # gunicorn has no types
         _start(hosted)
         rate = max((getattr(service, "max_tls_handshakes", 0.0) for service in hosted), default=0.0)
         self._handshakes = Bucket(rate, max(1.0, 2 * rate))  # all come back at once when a worker is replaced
+        self._slots = slots_for(sum(getattr(service, "max_connections", 0) for service in hosted)
+                                or self.worker_connections, TLS_DESCRIPTORS if self.cfg.is_ssl else 1,
+                                _first(hosted, "count_refusal", lambda name: None))
         servers = [self._server(sock, hosted) for sock in self.sockets]
         handoffs = self._handoffs(servers, hosted)
         _tune_collector()
@@ -440,11 +509,12 @@ class Worker(GeventPyWSGIWorker):  # type: ignore[misc]  # gunicorn has no types
         sock.setblocking(1)
         environ = {**base_environ(self.cfg), "wsgi.multithread": True, "SERVER_SOFTWARE": VERSION}
         tls = {"ssl_context": ssl_context(self.cfg)} if self.cfg.is_ssl else {}
-        server = self.server_class(sock, application=self.wsgi, spawn=Pool(self.worker_connections), log=self.log,
+        server = self.server_class(sock, application=self.wsgi, spawn=Pool(), log=self.log,
                                    handler_class=self.wsgi_handler, environ=environ, **tls)
         if tls:
             server.tls = TlsFront(tls["ssl_context"], self._handshakes,
                                   _first(hosted, "tls_handshake_refused", lambda: None))
+        server.max_accept = AT_ONCE
         if self.cfg.workers > 1:
             server.max_accept = 1
             server.balance = self._balance
@@ -456,6 +526,7 @@ class Worker(GeventPyWSGIWorker):  # type: ignore[misc]  # gunicorn has no types
                                    default=WRITE_TIMEOUT)
         server.on_dawdler = _first(hosted, "dawdler_cut_off", server.on_dawdler)
         server.on_timeout = _first(hosted, "request_timed_out", server.on_timeout)
+        server.slots, server.proxies = self._slots, _first(hosted, "trusted_proxies", 0)
         server.guests = _first(hosted, "guests", server.guests)
         server.on_request = self._requested
         server.own_paths = tuple(service.path_prefix for service in hosted)

@@ -19,12 +19,13 @@ from werkzeug.exceptions import HTTPException, RequestEntityTooLarge
 from wsapp.auth import bearer
 from wsapp.blueprints.security_headers import guarded
 from wsapp.core.api_keys import ApiKey
-from wsapp.core.events import strict_dumps, strict_loads
+from wsapp.core.events import dumps_spliced, strict_dumps, strict_loads
+from wsapp.core.limited_log import LimitedLog
 from wsapp.errors import ErrorCode, PayloadError, WsappError
 from wsapp.schemas import load
 
 log = logging.getLogger(__name__)
-audit = logging.getLogger("wsapp.audit")
+_lines = LimitedLog(logging.getLogger("wsapp.audit"))
 
 PATH: Final = "/api/v1"
 PROBLEM: Final = "application/problem+json"
@@ -68,7 +69,8 @@ def the_server() -> Any:
 
 def answer(told: object, status: int = 200) -> Response:
     """JSON that nobody may keep."""
-    response = Response(strict_dumps(told).encode(), status, content_type="application/json")
+    body = dumps_spliced(told) if isinstance(told, Mapping) else strict_dumps(told).encode()
+    response = Response(body, status, content_type="application/json")
     response.headers["Cache-Control"] = "private, no-store"
     return response
 
@@ -164,14 +166,15 @@ def require(*scopes: str) -> ApiKey:
     if found is None and keys.empty():
         raise Problem(403, ErrorCode.FORBIDDEN, HOW_TO)
     if found is None:
-        audit.warning("refused: %s from %s asks for %s %r", "an unknown API key" if given else "nobody",
-                      the_server().hub.admission.address(request.environ), request.method, request.path[:LONGEST])
+        address = the_server().hub.admission.address(request.environ)
+        _lines.warning(address, "refused: %s from %s asks for %s %r", "an unknown API key" if given else "nobody",
+                       address, request.method, request.path[:LONGEST])
         raise Problem(401, ErrorCode.UNAUTHORIZED, "not a known API key" if given else
                       "an API key is needed: Authorization: Bearer <key>, or X-API-Key",
                       {"WWW-Authenticate": 'Bearer realm="wsapp"'})
     if not found.scopes & set(scopes):
-        audit.warning("denied: key=%r has not the scope %s for %s %r", found.name, " or ".join(scopes), request.method,
-                      request.path[:LONGEST])
+        _lines.warning(found.name, "denied: key=%r has not the scope %s for %s %r", found.name, " or ".join(scopes),
+                       request.method, request.path[:LONGEST])
         raise Problem(403, ErrorCode.FORBIDDEN, f"the key {found.name} has not the scope {' or '.join(scopes)}")
     return found
 

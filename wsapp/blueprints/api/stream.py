@@ -18,13 +18,13 @@ from wsapp.blueprints.sessions import AcknowledgedAnswer, RefusedAnswer, acknowl
 from wsapp.core.events import Position
 from wsapp.errors import ErrorCode, PayloadError, RequestError
 from wsapp.runtime.operations import session_name
-from wsapp.runtime.stream import open_stream, read_id
+from wsapp.runtime.stream import WorkerFull, open_stream, read_id
 from wsapp.schemas import MAX_MS, Strict, Text, parse_room
 
 api_stream = ApiBlueprint("stream", __name__)
 
-FULL_RETRY: Final = "5"  # seconds
 _KNOWN: Final = {"rooms", "room", "since", "token", "presence"}
+LOOKUP: Final = 400_000  # bytes that all workers being asked for a session id costs as much as
 WITHOUT_OPTIONS: Final = {"provide_automatic_options": False}
 PARAMETERS: Final[tuple[Json, ...]] = (
     {"name": "rooms", "in": "query", "schema": {"type": "string"}, "description": "comma list of rooms"},
@@ -57,10 +57,13 @@ def stream() -> Response:
     since, presence = _since(rooms), _presence()
     if request.method == "HEAD":
         return Response(content_type="text/event-stream")
-    _require_room_for_one(server)
+    if server.engine.draining:
+        raise Problem(503, ErrorCode.DRAINING, "the server is restarting", {"Retry-After": "1"})
     try:
         opened = open_stream(server.hub, server.engine, request.environ, _auth(server.settings.token_sources), rooms,
                              since, presence)
+    except WorkerFull as error:
+        raise Problem(503, ErrorCode.LIMIT, str(error), {"Retry-After": str(error.retry_after)}) from error
     except ConnectionRefusedError as error:
         raise Problem(403, ErrorCode.FORBIDDEN, str(error) or "the connection was refused") from error
     response = Response(opened.lines(), content_type="text/event-stream; charset=utf-8")
@@ -129,6 +132,9 @@ def _anonymous(server: Any, session_id: str | None) -> str:
     """Who has no name is known by the secret of the stream, on whichever worker that is."""
     if session_id is None:
         raise Problem(401, ErrorCode.UNAUTHORIZED, "whose acknowledgement? Give the sessionId of the stream's session")
+    if not server.hub.inbound.admit_request(f"of {server.hub.admission.address(request.environ)}", LOOKUP):
+        server.metrics.count("inboundRefused")
+        raise RequestError(ErrorCode.RATE_LIMITED, "more acknowledgements without a token than an address may send")
     found = server.api.calls.ask("user", {"session": session_name(session_id)})
     user = next((told for told in found.values if told), None)
     if user is None:
@@ -151,15 +157,6 @@ def _presence() -> bool:
     if given not in ("true", "false"):
         raise PayloadError("presence must be true or false", {"presence": ["must be true or false"]})
     return given == "true"
-
-
-def _require_room_for_one(server: Any) -> None:
-    if server.engine.draining:
-        raise Problem(503, ErrorCode.DRAINING, "the server is restarting", {"Retry-After": "1"})
-    limit = server.settings.max_connections
-    if server.connections.get_connection_count() >= limit:
-        server.metrics.count("connectionsRefused")
-        raise Problem(503, ErrorCode.LIMIT, f"the worker is full: {limit} connections", {"Retry-After": FULL_RETRY})
 
 
 def _rooms(limit: int) -> list[str]:
