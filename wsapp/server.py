@@ -414,8 +414,10 @@ def _one_in_each(backend: Backend) -> list[str]:
 
 
 def _outlet(backend: Backend, hasty: Broker, metrics: Metrics) -> Outlet | Outlets:
-    return (Outlets(hasty.publish, backend.parts, metrics) if backend.parts else
-            Outlet(hasty.publish, backend, metrics))
+    # What failed in a hurry is not repeated in the same hurry: nobody waits for the recovery.
+    recover = backend.broker.publish
+    return (Outlets(hasty.publish, backend.parts, metrics, recover) if backend.parts else
+            Outlet(hasty.publish, backend, metrics, recover=recover))
 
 
 def require_partitions(backend: Backend) -> None:

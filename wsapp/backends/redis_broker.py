@@ -19,8 +19,8 @@ from wsapp.backends.redis_presence import RedisPresence
 from wsapp.backends.redis_revocations import RedisRevocations
 from wsapp.backends.redis_scripts import HISTORY, Command, publish_in
 from wsapp.backends.redis_sessions import RedisSessions
-from wsapp.backends.redis_wire import RedisPool
-from wsapp.backends.window import Interrupted, Window
+from wsapp.backends.redis_wire import PER_COMMAND, RedisPool
+from wsapp.backends.window import LARGEST, Interrupted, Window
 from wsapp.core.api_keys import ApiKeys
 from wsapp.core.events import Draft, Position, parse_record
 from wsapp.core.ids import made_ms
@@ -53,7 +53,7 @@ class RedisBroker:
         self._publish_keys = PublishKeys(pool.keys)
         self._publish_script = publish_in(self._keys.partitions, self._keys.sharded)
         self._nonce = secrets.token_hex(4)
-        self._window: Window[Command, Any] = Window(pool.ask, pool.longest)
+        self._window: Window[Command, Any] = Window(pool.ask, pool.longest + LARGEST * PER_COMMAND)
         self._bounds: list[Argument] = [
             limits.history_size, limits.history_bytes, milliseconds(limits.history_age), milliseconds(limits.meta_ttl)]
         self._visible: list[Argument] = [limits.history_size, milliseconds(limits.history_age)]

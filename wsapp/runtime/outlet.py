@@ -68,8 +68,10 @@ class Outlet:
     called when the mode changes."""
 
     def __init__(self, publish: Callable[[Sequence[Draft]], list[Receipt]], backend: Backend, metrics: Metrics,
-                 limits: OutletLimits | None = None, clock: Callable[[], float] = time.monotonic) -> None:
+                 limits: OutletLimits | None = None, clock: Callable[[], float] = time.monotonic,
+                 recover: Callable[[Sequence[Draft]], list[Receipt]] | None = None) -> None:
         self._send, self._backend, self._metrics = publish, backend, metrics
+        self._recover = recover or publish  # in the background, where nobody waits: it may take longer
         self._limits, self._clock = limits or OutletLimits(), clock
         self.mode, self.reason = Mode.NORMAL, ""  # why Redis is away, with what to do about it
         self.serve: Callable[[Publication], None] = _nobody
@@ -141,7 +143,7 @@ class Outlet:
             batch = list(islice(self._waiting, BATCH))
             try:
                 if batch:
-                    self._send([_to_send(one) for one in batch])
+                    self._recover([_to_send(one) for one in batch])
                 else:
                     self._backend.ping()
             except BrokerUnavailable as error:

@@ -26,8 +26,8 @@ class Outlets:
     """As `Outlet`, over several partitions.  `told(mode)` is called when the worst mode of them changes."""
 
     def __init__(self, publish: Callable[[Sequence[Draft]], list[Receipt]], parts: Sequence[Backend],
-                 metrics: Metrics) -> None:
-        self.parts = tuple(Outlet(publish, part, metrics) for part in parts)
+                 metrics: Metrics, recover: Callable[[Sequence[Draft]], list[Receipt]] | None = None) -> None:
+        self.parts = tuple(Outlet(publish, part, metrics, recover=recover) for part in parts)
         self.told: Callable[[Mode], None] = _nothing
         self.mode = Mode.NORMAL
         for outlet in self.parts:
