@@ -14,10 +14,12 @@ import pytest
 from tests.backends.conftest import draft, eventually
 from tests.valkey import Valkey
 from wsapp.backends import open_backend
+from wsapp.core.link import LinkState
 from wsapp.core.ports import Limits
 from wsapp.errors import BrokerUnavailable
 from wsapp.metrics import Metrics
-from wsapp.runtime.outlet import Mode, Outlet
+from wsapp.runtime.link import Link
+from wsapp.runtime.outlet import Outlet
 
 PATIENCE = 0.03  # seconds, as the server's publishes
 
@@ -69,15 +71,21 @@ def test_the_supported_distance(own_valkey: Valkey, milliseconds: int) -> None:
     """Publishes are answered, and after a failure the worker is back to normal."""
     with far(own_valkey.port, milliseconds / 1000) as url:
         backend = open_backend(url, Limits(), channel="flask-socketio")
-        outlet = Outlet(backend.hasty(PATIENCE).publish, backend, Metrics(), recover=backend.broker.publish)
+        link = Link(lambda *_: None)
+        outlet = Outlet(backend.hasty(PATIENCE).publish, backend, link, Metrics(), lambda _publication: None,
+                        recover=backend.broker.publish)
         try:
-            outlet.publish([draft()])  # makes the connection, which takes several round trips
-            eventually(lambda: outlet.mode is Mode.NORMAL or outlet._step())
+            def accepted() -> bool:
+                while link.state is not LinkState.UP:
+                    outlet._step()
+                return outlet.publish([draft()])[0].status == "accepted"
+
+            eventually(accepted)  # makes the connections, which takes several round trips
             statuses = [outlet.publish([draft()])[0].status for _ in range(20)]
             assert statuses.count("accepted") >= 18, "a busy machine may lose one"
-            outlet.lost(BrokerUnavailable("for a moment"))
+            link.lost(BrokerUnavailable("for a moment"))
             assert outlet.publish([draft()])[0].status == "queued"
-            eventually(lambda: outlet.mode is Mode.NORMAL or outlet._step())
+            eventually(lambda: link.state is LinkState.UP or outlet._step())
         finally:
             backend.close()
 
