@@ -199,7 +199,7 @@ class SocketServer(Broadcasts, Hosted, Served, Acknowledged):
         self._lifecycle = Lifecycle(self.connections, self._delivery, self._links)
         hasty = self._backend.hasty(PUBLISH_PATIENCE)
         self._outlet = Outlets(hasty.publish, self._backend.parts or [self._backend], self._links, self.metrics,
-                               self._fanout.serve_unrecorded)
+                               self._fanout.serve_unrecorded, self._backend.broker.publish)
         self._watch = (PartitionedWatch if self._backend.parts else Watch)(
             settings, self._backend, self._delivery, self.connections, self._links)
         self._watch.warm = partial(hasty.heads, _one_in_each(self._backend))

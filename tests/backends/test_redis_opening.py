@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import _thread
 import threading
 import time
 
@@ -64,9 +65,9 @@ def test_what_nobody_wants_is_closed() -> None:
 
 
 def test_where_no_thread_can_be_started_the_caller_does_it(monkeypatch: pytest.MonkeyPatch) -> None:
-    def refuse(_thread: threading.Thread) -> None:
+    def refuse(*_: object) -> None:
         raise RuntimeError("can't create new thread at interpreter shutdown")
 
-    monkeypatch.setattr(threading.Thread, "start", refuse)
+    monkeypatch.setattr(_thread, "start_new_thread", refuse)
     wire = Wire()
     assert Opening(lambda: wire).wait(0) is wire

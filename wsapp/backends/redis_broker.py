@@ -19,8 +19,8 @@ from wsapp.backends.redis_presence import RedisPresence
 from wsapp.backends.redis_revocations import RedisRevocations
 from wsapp.backends.redis_scripts import HISTORY, Command, publish_in
 from wsapp.backends.redis_sessions import RedisSessions
-from wsapp.backends.redis_wire import RedisPool
-from wsapp.backends.window import Interrupted, Window
+from wsapp.backends.redis_wire import PER_COMMAND, RedisPool
+from wsapp.backends.window import LARGEST, Interrupted, Window
 from wsapp.core.api_keys import ApiKeys
 from wsapp.core.events import Draft, Position, parse_record
 from wsapp.core.ids import made_ms
@@ -39,8 +39,10 @@ from wsapp.core.ports import (
     Revocations,
     SessionStore,
 )
+from wsapp.errors import BrokerUnavailable
 
 PROBE_TTL = 60_000  # ms
+INTERRUPTIONS = 10  # of other threads that one publish survives
 
 
 class RedisBroker:
@@ -51,7 +53,7 @@ class RedisBroker:
         self._publish_keys = PublishKeys(pool.keys)
         self._publish_script = publish_in(self._keys.partitions, self._keys.sharded)
         self._nonce = secrets.token_hex(4)
-        self._window: Window[Command, Any] = Window(pool.ask, pool.longest)
+        self._window: Window[Command, Any] = Window(pool.ask, pool.longest + LARGEST * PER_COMMAND)
         self._bounds: list[Argument] = [
             limits.history_size, limits.history_bytes, milliseconds(limits.history_age), milliseconds(limits.meta_ttl)]
         self._visible: list[Argument] = [limits.history_size, milliseconds(limits.history_age)]
@@ -61,12 +63,13 @@ class RedisBroker:
         """As `Broker.publish`.  Raises BrokerUnavailable, and ValueError for a draft that cannot be a record."""
         if not drafts:
             return []
-        commands = [self._publish(draft) for draft in drafts]
-        try:
-            replies = self._window.ask(commands)
-        except Interrupted:  # that of another thread: these may be recorded
-            replies = self._window.ask([self._publish(replace(draft, retry=True)) for draft in drafts])
-        return [read_receipt(placed.decode(), duplicate == 1) for duplicate, placed in replies]
+        for _ in range(INTERRUPTIONS):
+            try:
+                replies = self._window.ask([self._publish(draft) for draft in drafts])
+                return [read_receipt(placed.decode(), duplicate == 1) for duplicate, placed in replies]
+            except Interrupted:  # by what ended another thread: these may be recorded
+                drafts = [replace(draft, retry=True) for draft in drafts]
+        raise BrokerUnavailable("threads that publish are ended by exceptions all the time; try again")
 
     def _publish(self, draft: Draft) -> Command:
         head = draft.head()

@@ -7,6 +7,8 @@ import threading
 from collections.abc import Callable
 from typing import Generic, Protocol, TypeVar
 
+from wsapp.backends.flag import Flag
+
 
 class Closable(Protocol):
     """A connection."""
@@ -31,7 +33,7 @@ class Opening(Generic[W]):
     def __init__(self, make: Callable[[], W]) -> None:
         self._make = make
         self._lock = threading.Lock()
-        self._ended = threading.Event()
+        self._ended = Flag()
         self._wire: W | None = None
         self._error: Exception | None = None
         self._unwanted = False

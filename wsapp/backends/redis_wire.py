@@ -38,6 +38,8 @@ CHUNK: Final = 65_536
 MOST_CONNECTIONS: Final = 32
 CHECK_EVERY: Final = 1.0  # seconds between two questions whether this is still the right server
 SOONEST: Final = 0.03  # seconds that a question gets at least, also when opening the connection has used up its time
+PER_COMMAND: Final = 0.0005  # seconds that each further command of a question adds to its time
+ROUND_TRIPS: Final = 4  # that a question takes at most where the server is far away, if its time allows
 FAILURES: Final = (RedisError, OSError, hiredis.HiredisError)
 _SCHEMES: Final = {"redis": "redis", "rediss": "rediss", "unix": "unix", "valkey": "redis", "valkeys": "rediss"}
 _POOL_ONLY: Final = ("max_connections", "timeout", "connection_class", "retry_on_error", "retry_on_timeout", "retry")
@@ -152,11 +154,12 @@ def _unknown(error: Exception) -> str:
 class RedisWire:
     """One connection to the server.  Not for two threads at once, except that one may read while one sends."""
 
-    __slots__ = ("connection", "deadline", "reader", "sock")
+    __slots__ = ("connection", "deadline", "reader", "round_trip", "sock")
 
     def __init__(self, connection: Any) -> None:
         self.connection = connection
         self.deadline = 0.0  # of the last question, on the monotonic clock
+        self.round_trip = 0.0  # seconds, when the connection was made
         sock = connection._sock
         self.sock: socket.socket | TlsSocket = TlsSocket(sock) if isinstance(sock, ssl.SSLSocket) else sock
         self.reader = hiredis.Reader()
@@ -265,7 +268,9 @@ def open_wire(address: Address, keys: RedisKeys, timeout: float) -> RedisWire:
             raise hiredis.ReplyError("READONLY it is a replica")
         command = GENERATION.command([keys.generation], [_told(server, "run_id"), secrets.token_hex(4),
                                                          keys.partitions, STORED, OLDEST, NEWEST])
+        began = time.monotonic()
         (token,) = wire.ask([command], remaining(deadline))
+        wire.round_trip = time.monotonic() - began
         if isinstance(token, hiredis.ReplyError):
             raise token
     except BaseException:
@@ -290,8 +295,10 @@ def _told(info: object, name: str) -> str:
 class RedisPool:
     """Connections for questions.  Each call takes one and asks once; it tries again only where nothing was done (G7).
 
-    A call takes at most `timeout` seconds, or `opening` if that is more and it must open a connection first.  `moved`
-    is called when the server turns out not to be the right one any more, `opened` when a new connection is made.
+    A call takes at most `timeout` seconds; or `opening` if that is more, and it must open a connection first or the
+    server is so far away that `timeout` is less than a few round trips.  Many commands get more (`PER_COMMAND`).
+    `moved` is called when the server turns out not to be the right one any more, `opened` when a new connection is
+    made.
     Safe for threads, greenlets and fork: a child begins with no connections; and where Python enters it again, in a
     signal handler or a finalizer that runs during a call.  `longest` is the longest that a call may take, in seconds.
     """
@@ -314,13 +321,14 @@ class RedisPool:
             self._slots.put(None)
         self._pid = os.getpid()
         self._check_at = float("inf")
+        self._round_trip = 0.0
         self._last: RedisWire | None = None
 
     def ask(self, commands: Sequence[Command], patient: bool = False) -> list[Any]:
         """All replies in one round trip.  Raises BrokerUnavailable on any failure and on any error reply."""
         if self._pid != os.getpid():
             self._begin()
-        slots, deadline = self._slots, time.monotonic() + self.timeout
+        slots, deadline = self._slots, time.monotonic() + self._time_for(len(commands))
         try:
             slots.get(timeout=self.timeout)
         except queue.Empty:
@@ -348,13 +356,15 @@ class RedisPool:
     def _ask(self, commands: Sequence[Command], deadline: float, patient: bool) -> list[Any]:
         idle = self._idle
         wire = self._take()
+        soonest = self._time_for(len(commands), SOONEST)
         if wire is None:
-            left = deadline - self.timeout + self._opening - time.monotonic()
+            left = deadline - self._time_for(len(commands)) + self._opening - time.monotonic()
             self._last = wire = self._open_within(max(SOONEST, left - SOONEST))
+            self._round_trip, soonest = wire.round_trip, self._time_for(len(commands), SOONEST)
             if self.alone:
                 self._check_at = deadline + CHECK_EVERY
         try:
-            replies = wire.ask(commands, max(SOONEST, deadline - time.monotonic()), patient)
+            replies = wire.ask(commands, max(soonest, deadline - time.monotonic()), patient)
             self._ask_forgotten(wire, commands, replies)
         except BaseException:
             wire.close()
@@ -364,6 +374,11 @@ class RedisPool:
         else:
             idle.append(wire)
         return replies
+
+    def _time_for(self, count: int, least: float = 0.0) -> float:
+        """Seconds that a question of so many commands may take: more for many, and where the server is far away."""
+        far = min(self.longest, ROUND_TRIPS * self._round_trip)
+        return max(least or self.timeout, far) + (count - 1) * PER_COMMAND
 
     def _check(self) -> None:
         if self._last is not None and self.address.moved(self._last.connection, self.timeout):

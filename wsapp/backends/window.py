@@ -16,6 +16,7 @@ import time
 from collections.abc import Callable, Sequence
 from typing import Final, Generic, TypeVar
 
+from wsapp.backends.flag import Flag
 from wsapp.errors import BrokerUnavailable
 
 LOOK: Final = 0.05  # seconds between looks of who waits whether the sender is still there
@@ -38,7 +39,7 @@ class _Call(Generic[T, R]):
         self.items, self.thread = items, thread
         self.answers: list[R] | None = None
         self.error: BrokerUnavailable | None = None
-        self.turn: threading.Event | None = None  # set when answered, or when it is to send
+        self.turn: Flag | None = None  # set when answered, or when it is to send
 
     @property
     def settled(self) -> bool:
@@ -68,8 +69,8 @@ class Window(Generic[T, R]):
         inside, me = self._inside, threading.get_ident()
         if me in inside:
             return self._send(items)
-        inside.add(me)
         try:
+            inside.add(me)
             return self._ask(_Call(items, me))
         finally:
             inside.discard(me)
@@ -77,7 +78,7 @@ class Window(Generic[T, R]):
     def _ask(self, call: _Call[T, R]) -> list[R]:
         with self._lock:
             if self._is_sent_by_another(call):
-                call.turn = threading.Event()
+                call.turn = Flag()
                 self._waiting.append(call)
             else:
                 self._sender = call.thread
@@ -93,7 +94,7 @@ class Window(Generic[T, R]):
     def _is_sent_by_another(self, call: _Call[T, R]) -> bool:
         return self._sender != call.thread and self._sender in self._inside
 
-    def _await_turn(self, call: _Call[T, R], turn: threading.Event) -> None:
+    def _await_turn(self, call: _Call[T, R], turn: Flag) -> None:
         deadline = time.monotonic() + self._patience
         try:
             while not turn.wait(LOOK) and not self._takes_over(call, time.monotonic() > deadline):
@@ -112,15 +113,15 @@ class Window(Generic[T, R]):
         is gone, ended between two lines by an exception from outside."""
         with self._lock:
             another, waiting = self._is_sent_by_another(call), call in self._waiting
-            if another and not (late and waiting):
+            if another and not late:
                 return False
             if waiting:
                 self._waiting.remove(call)
-            if another:
+            if another and waiting:
                 call.error = BrokerUnavailable(f"the calls before this one took longer than {self._patience:g} s;"
                                                " nothing was sent")
             elif waiting or self._sender == call.thread:
-                self._sender = call.thread
+                self._sender = call.thread  # it sends for itself
             elif not call.settled:
                 call.error = Interrupted("the pipeline of this call was interrupted")
             return True

@@ -58,8 +58,10 @@ class Outlet:
 
     def __init__(self, publish: Callable[[Sequence[Draft]], list[Receipt]], backend: Backend, link: Link,
                  metrics: Metrics, serve: Callable[[Publication], None], limits: OutletLimits | None = None,
-                 clock: Callable[[], float] = time.monotonic) -> None:
+                 clock: Callable[[], float] = time.monotonic,
+                 recover: Callable[[Sequence[Draft]], list[Receipt]] | None = None) -> None:
         self._send, self._backend, self._link, self._metrics = publish, backend, link, metrics
+        self._recover = recover or publish  # in the background, where nobody waits: it may take longer
         self._serve, self._limits, self._clock = serve, limits or OutletLimits(), clock
         self._waiting: deque[_Waiting] = deque()
         self._flushing = BoundedSemaphore()  # one attempt at a time: what is under way is not sent beside itself
@@ -113,7 +115,7 @@ class Outlet:
             batch = list(islice(self._waiting, BATCH))
             try:
                 if batch:
-                    self._send([_to_send(one) for one in batch])
+                    self._recover([_to_send(one) for one in batch])
                 else:
                     self._backend.ping()
             except BrokerUnavailable as error:

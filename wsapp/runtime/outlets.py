@@ -23,8 +23,9 @@ class Outlets:
     """As `Outlet`, over the partitions of a backend, of which there is at least one."""
 
     def __init__(self, publish: Callable[[Sequence[Draft]], list[Receipt]], parts: Sequence[Backend], links: Links,
-                 metrics: Metrics, serve: Callable[[Publication], None]) -> None:
-        self.parts = tuple(Outlet(publish, part, link, metrics, serve)
+                 metrics: Metrics, serve: Callable[[Publication], None],
+                 recover: Callable[[Sequence[Draft]], list[Receipt]] | None = None) -> None:
+        self.parts = tuple(Outlet(publish, part, link, metrics, serve, recover=recover)
                            for part, link in zip(parts, links.parts, strict=True))
 
     @property
