@@ -20,6 +20,7 @@ from wsapp.core.ports import SavedSession
 from wsapp.core.session import Session
 from wsapp.errors import BrokerUnavailable, CloseCode
 from wsapp.runtime.delivery import Delivery
+from wsapp.runtime.kept_sessions import KeptSessions
 from wsapp.runtime.patience import MOST, Patience
 from wsapp.runtime.recovery import Recovery, recover
 from wsapp.schemas import load_positions
@@ -85,6 +86,7 @@ class Lifecycle:
 
     def __init__(self, connections: ConnectionManager, delivery: Delivery) -> None:
         self.connections, self.delivery = connections, delivery
+        self._kept = KeptSessions(connections.store.drop, lambda: connections.peak)
         self._patience, self._rooms_patience = Patience(), Patience(whole=delivery.partitions == 1)
         self._save_now = Event()
         self._saved = Event()
@@ -223,10 +225,13 @@ class Lifecycle:
         """A connection has ended: its session is saved for ten minutes."""
         session = self.connections.session(sid)
         try:
-            return self.connections.handle_disconnection(sid)
+            ended = self.connections.handle_disconnection(sid)
         except BrokerUnavailable as error:
             log.warning("the session of %s is saved when Redis is back: %s", sid, error)
             return session
+        if ended is not None:
+            self._kept.ended(ended.user_id, ended.id, ended.owner)
+        return ended
 
     def fenced(self, sid: str) -> None:
         """Another worker has taken the session of this connection over."""
