@@ -46,6 +46,9 @@ _SENTINELS: Final = re.compile(r"rediss?\+sentinel://(?:[^/?]*@)?[^/?@]+/[^?/]+(
 _CLUSTER: Final = re.compile(r"rediss?\+cluster://(?:[^/?]*@)?[^/?@]+(?:/0?)?(?:\?.*)?")
 _FILES: Final = re.compile(r"[?&](ssl_ca_certs|ssl_certfile|ssl_keyfile)=([^&]*)")
 _SEGMENT: Final = re.compile(r"[A-Za-z0-9_~-][A-Za-z0-9._~-]*")  # of a path
+_SERVICE: Final = re.compile(
+    r"[A-Z0-9_]+_(?:SERVICE_HOST|SERVICE_PORT(?:_[A-Z0-9_]+)?|PORT_[0-9]+_(?:TCP|UDP|SCTP)(?:_(?:PROTO|PORT|ADDR))?)")
+_SERVICE_PORT: Final = re.compile(r"(?:tcp|udp|sctp)://")
 _UNPRINTABLE: Final = re.compile(r"[\x00-\x20\x7f-\x9f]")
 
 
@@ -506,6 +509,14 @@ def _parsed(spec: Spec, name: str, value: object) -> object:
         raise SettingsError(f"{name}={shown!r} {error}") from None
 
 
+def _without_services(environ: Mapping[str, str]) -> dict[str, str]:
+    """The environment without what Kubernetes and Docker put there for a service named `wsapp`, `wsapp-redis` or
+    `websocket`: `WSAPP_SERVICE_HOST`, `WEBSOCKET_PORT=tcp://10.0.0.1:3001`, `WSAPP_PORT_3001_TCP_ADDR` (Kubernetes,
+    "Accessing the Service: environment variables")."""
+    return {name: value for name, value in environ.items()
+            if not _SERVICE.fullmatch(name) and not (name.endswith("_PORT") and _SERVICE_PORT.match(value))}
+
+
 def _refuse_unknown(names: Iterable[str], where: str) -> None:
     for name in names:
         own = name.startswith(OWN_PREFIX)
@@ -544,6 +555,7 @@ def load_settings(environ: Mapping[str, str], overrides: Mapping[str, object] | 
     value and on any unknown `WSAPP_*` or lower-case name.
     """
     overrides = overrides or {}
+    environ = _without_services(environ)
     _refuse_unknown(environ, "environment")
     _refuse_unknown(overrides, "app.config")
     arguments = _arguments(overrides)

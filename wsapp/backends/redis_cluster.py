@@ -42,10 +42,11 @@ class RedisCluster:
 
 
 class RedisBus:
-    """`Bus`: the channel of `SocketIO(message_queue=..., channel=...)`, its name used verbatim."""
+    """`Bus`: a channel of this deployment's own.  The stock one, which every application on the server hears, whatever
+    its database and prefix, is only listened to."""
 
-    def __init__(self, pool: RedisPool, channel: str) -> None:
-        self._pool, self._channel = pool, channel
+    def __init__(self, pool: RedisPool) -> None:
+        self._pool, self._channel = pool, pool.keys.bus
 
     def publish(self, message: bytes) -> None:
         """As `Bus.publish`."""

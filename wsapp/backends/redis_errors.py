@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Final
+import signal
+from typing import Any, Final
 
 from redis import exceptions
 
@@ -51,6 +52,25 @@ _TLS_FIXES: Final = {
     "NO_CERTIFICATE": "ssl_ca_certs in the Redis URL has no certificate in it: correct it",
     "KEY_VALUES_MISMATCH": "the ssl_keyfile in the Redis URL is not that of its ssl_certfile: correct them",
 }
+
+
+def of_the_connection(error: BaseException) -> bool:
+    """Whether an OSError or TimeoutError is the connection's.  False when a signal handler of the application raised it
+    (a time limit) while the connection was used: it is no answer of the server, and not ours to catch."""
+    handlers = {_code_of(signal.getsignal(number)) for number in signal.valid_signals()}
+    trace = error.__traceback__
+    while trace is not None:
+        if trace.tb_frame.f_code in handlers:
+            return False
+        trace = trace.tb_next
+    return True
+
+
+def _code_of(handler: Any) -> object:
+    """The code of a function, a method, a partial or an object that can be called; None for what is not Python's."""
+    handler = getattr(handler, "func", handler)
+    called = vars(type(handler)).get("__call__", handler)
+    return getattr(getattr(handler, "__func__", called), "__code__", None) or getattr(handler, "__code__", None)
 
 
 class Explained(exceptions.ConnectionError):

@@ -64,7 +64,7 @@ class RedisLive:
     def __init__(self, address: Address, keys: RedisKeys, channel: str, timeout: float,
                  reading: Reading = read_by_thread) -> None:
         self._address, self._keys, self._timeout, self._reading = address, keys, timeout, reading
-        self._prefix, self._bus = keys.room_channels.encode(), channel.encode()
+        self._prefix, self._stock = keys.room_channels.encode(), channel.encode()
         self._lock = threading.Lock()  # orders what is sent with what is expected
         self._wire: RedisWire | None = None
         self._wanted: set[bytes] = set()
@@ -89,7 +89,8 @@ class RedisLive:
             raise RuntimeError("a live connection is started once")
         self._on_record, self._on_gap = on_record, on_gap
         if self._keys.number == 0:  # the other partitions have rooms alone
-            self._others = {self._bus: on_bus, (self._keys.control_channels + boot).encode(): on_control}
+            control = (self._keys.control_channels + boot).encode()
+            self._others = {self._stock: on_bus, self._keys.bus.encode(): on_bus, control: on_control}
         self._away, self._reason = False, f"Redis at {self._address.where}: not connected yet"
         self._thread = threading.Thread(target=self._run, name="wsapp-live", daemon=True)
         self._thread.start()

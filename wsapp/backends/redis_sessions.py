@@ -20,7 +20,7 @@ class RedisSessions:
 
     def __init__(self, pool: RedisPool, limits: Limits) -> None:
         self._pool, self._ttl = pool, milliseconds(limits.session_ttl)
-        self._window: Window[Command, Any] = Window(pool.ask)
+        self._window: Window[Command, Any] = Window(pool.ask, pool.longest)
 
     def _keys(self, session_id: str) -> list[str]:
         return [self._pool.keys.session(session_id), self._pool.keys.generation]
