@@ -336,19 +336,19 @@ def test_presence_needs_the_right(impatient: Server) -> None:
         assert stream.first()["presence"]["agent:a"]["members"] == ["ann"]
 
 
-def _unread(server: Server, path: str, receive: int = 4096) -> socket.socket:
-    """A request whose answer nobody reads."""
+def _unread(server: Server, path: str, receive: int = 4096, count: int = 1) -> socket.socket:
+    """A request, or several behind each other, whose answers nobody reads."""
     sock = socket.socket()
     sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, receive)
     sock.settimeout(DEADLINE)
     sock.connect(("127.0.0.1", server.port))
-    sock.sendall(f"GET {path} HTTP/1.1\r\nHost: x\r\nX-API-Key: {READER}\r\n\r\n".encode())
+    sock.sendall(f"GET {path} HTTP/1.1\r\nHost: x\r\nX-API-Key: {READER}\r\n\r\n".encode() * count)
     return sock
 
 
 def test_answers_that_are_not_read_are_cut_off() -> None:
-    """An SSE client with little waiting, and a big history: both are given up after WSAPP_OUTBOX_AGE, and what waits
-    for them is bounded."""
+    """An SSE client with little waiting, and who asks for page after page of a history: both are given up after
+    WSAPP_OUTBOX_AGE, and what waits for them is bounded."""
     agent = fresh("agent")
     env = {"WSAPP_OUTBOX_AGE": "1", "MAX_EVENTS_PER_SEC": "10000", "WSAPP_API_KEYS": SETTING,
            "WSAPP_HISTORY_BYTES": "30000000"}
@@ -363,7 +363,7 @@ def test_answers_that_are_not_read_are_cut_off() -> None:
         before = server.metric("wsapp_answers_unread_total")
 
         def ask_again() -> bool:  # Redis need not be quick enough each time
-            socks.append(_unread(server, f"/api/v1/rooms/agent:{agent}/history?limit=80"))
+            socks.append(_unread(server, f"/api/v1/rooms/agent:{agent}/history?limit=80", count=60))
             return server.metric("wsapp_answers_unread_total") > before
 
         wait_until(ask_again, "the history, too", step=1.5)

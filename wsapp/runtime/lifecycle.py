@@ -20,6 +20,7 @@ from wsapp.core.ports import SavedSession
 from wsapp.core.session import Session
 from wsapp.errors import BrokerUnavailable, CloseCode
 from wsapp.runtime.delivery import Delivery
+from wsapp.runtime.kept_sessions import KeptSessions
 from wsapp.runtime.link import OUTAGE_WAIT_S, Links
 from wsapp.runtime.recovery import Recovery, recover
 from wsapp.schemas import load_positions
@@ -86,6 +87,7 @@ class Lifecycle:
 
     def __init__(self, connections: ConnectionManager, delivery: Delivery, links: Links) -> None:
         self.connections, self.delivery, self._links = connections, delivery, links
+        self._kept = KeptSessions(connections.store.drop, lambda: connections.peak)
         self._save_now = Event()
         self._saved = Event()
         self._saving: set[Session] = set()  # clean, but their round trip has not ended
@@ -236,10 +238,13 @@ class Lifecycle:
         """A connection has ended: its session is saved for ten minutes."""
         session = self.connections.session(sid)
         try:
-            return self.connections.handle_disconnection(sid)
+            ended = self.connections.handle_disconnection(sid)
         except BrokerUnavailable as error:
             log.warning("the session of %s is saved when Redis is back: %s", sid, error)
             return session
+        if ended is not None:
+            self._kept.ended(ended.user_id, ended.id, ended.owner)
+        return ended
 
     def fenced(self, sid: str) -> None:
         """Another worker has taken the session of this connection over."""
