@@ -266,3 +266,14 @@ def test_without_a_ledger_nothing_is_explained(started: list[SocketServer]) -> N
     _, server = start(started)
     with pytest.raises(RuntimeError, match="WSAPP_LEDGER"):
         server.explain("session", "id")
+
+
+def test_a_worker_that_is_not_ready_says_so_in_the_log(started: list[SocketServer],
+                                                       caplog: pytest.LogCaptureFixture) -> None:
+    _, server = start(started, heartbeat=0.05)
+    server._links.lost(BrokerUnavailable("it sleeps"))
+    server._beat()
+    server._links.lost(BrokerUnavailable("it sleeps"))
+    server._beat()
+    assert [line for line in caplog.messages if line.startswith("not ready")] == [
+        "not ready: Redis is away: it sleeps"], "once a minute, not with each beat"

@@ -23,6 +23,7 @@ from wsapp.core.connections import Connection, ConnectionManager
 from wsapp.core.critical import Acknowledged
 from wsapp.core.events import Draft, packet
 from wsapp.core.ledger import Ledger
+from wsapp.core.limited_log import ONCE_A_MINUTE, LimitedLog
 from wsapp.core.link import LinkState
 from wsapp.core.partitions import room_in
 from wsapp.core.ports import Backend, Receipt, Watching
@@ -127,6 +128,7 @@ class SocketServer(Broadcasts, Hosted, Served, Acknowledged):
         self._blueprints: list[EventBlueprint] = [subscriptions, sessions]
         self.events: dict[str, Event] = {}
         self._greenlets = Greenlets()
+        self._unready = LimitedLog(log, rate=ONCE_A_MINUTE, burst=1)
         self._started = False
         self._app: Flask | None = None
         if app is not None:
@@ -219,6 +221,7 @@ class SocketServer(Broadcasts, Hosted, Served, Acknowledged):
                                **self._stock_options)
         sio = self.socketio.server
         self._dispatch = Dispatch(self.hub, sio, self.events)
+        self._manager.roomed = self._dispatch.roomed
         hooks = Hooks(self._opened, self._dispatch.read, self._dispatch.handle, self._closed, self.metrics.count)
         self.engine = sio.eio = Engine(_engine_options(settings), _origins(settings), hooks, _gate(self.hub))
         self._drain = Drain(settings, self._lifecycle, self.engine,
@@ -317,6 +320,9 @@ class SocketServer(Broadcasts, Hosted, Served, Acknowledged):
             self.hub.presence.beat(self.settings.heartbeat * LEASE_BEATS)
         except BrokerUnavailable as error:
             self._links.lost(error)
+        trouble = self.not_ready()
+        if trouble is not None and not self.draining:  # of a drain the clients are told in the log that it refuses
+            self._unready.warning("", "not ready: %s", trouble)
 
     @property
     def mode(self) -> str:

@@ -151,9 +151,12 @@ class Lifecycle:
             self.delivery.metrics.resumed += 1
         else:
             self.delivery.metrics.recovery_refused += 1
+        if not recovery.recovered or saved.host_state:  # with its old id the client would say `socket.recovered`
             self.connections.rename(session)
         session.dirty = True
         told: dict[str, object] = {"sessionId": session.id, **recovery.outcome()}
+        if saved.host_state:
+            told["notRestored"] = list(saved.host_state)
         told["rooms"] = {room: {"epoch": at.epoch, "seq": at.seq} for room, at in recovery.positions.items()}
         return Welcome(session, told, recovery, frozenset(saved.watching) & session.subs.keys())
 
@@ -175,6 +178,10 @@ class Lifecycle:
         while session.dirty or session in self._saving:
             if not self._saved.wait(max(0.0, deadline - time.monotonic())):
                 raise BrokerUnavailable("the session could not be saved: Redis did not answer; try again")
+
+    def save_marked(self) -> None:
+        """A session has changed in what a successor may be promised: it is saved without waiting for others."""
+        self._save_now.set()
 
     def save_soon(self) -> None:
         """Redis is back: what changed meanwhile is saved before anything else can happen to this worker."""

@@ -74,6 +74,10 @@ def _nothing(_sid: str) -> None:
     return None
 
 
+def _ignore(_sid: str, _there: bool) -> None:
+    return None
+
+
 def _frame(part: str | bytes) -> Frame:
     return Frame(b"4" + part.encode()) if isinstance(part, str) else Frame(part, binary=True)
 
@@ -90,6 +94,8 @@ class ClusterManager(PubSubManager, FrameOnceManager):  # type: ignore[misc]  # 
         self._bus: Bus | None = None
         self.members: Callable[[str], list[tuple[str, str]]] = _nobody
         self.left: Callable[[str], None] = _nothing
+        self.roomed: Callable[[str, bool], None] = _ignore  # whether a client is in rooms of the host application
+        self._own_rooms: dict[str, set[Any]] = {}  # of the host application, in the namespace /, by sid
 
     def get_participants(self, namespace: str, room: Any) -> Iterator[tuple[str, str]]:
         """Local receivers: those who entered the room the stock way, and subscribers of the wsapp room so named."""
@@ -99,8 +105,31 @@ class ClusterManager(PubSubManager, FrameOnceManager):  # type: ignore[misc]  # 
                 found.update(self.members(name))
         yield from found.items()
 
+    def has_own_rooms(self, sid: str) -> bool:
+        """Whether a client is in rooms of the host application."""
+        return sid in self._own_rooms
+
+    def basic_enter_room(self, sid: str, namespace: str, room: Any, eio_sid: str | None = None) -> None:
+        """As python-socketio's, whose every way into a room leads here."""
+        super().basic_enter_room(sid, namespace, room, eio_sid=eio_sid)
+        if namespace == "/" and room is not None and room != sid:
+            self._own_rooms.setdefault(sid, set()).add(room)
+            self.roomed(sid, True)
+
+    def basic_leave_room(self, sid: str, namespace: str, room: Any) -> None:
+        """As python-socketio's, whose every way out of a room leads here."""
+        super().basic_leave_room(sid, namespace, room)
+        rooms = self._own_rooms.get(sid) if namespace == "/" else None
+        if rooms is not None:
+            rooms.discard(room)
+            if not rooms:
+                del self._own_rooms[sid]
+                self.roomed(sid, False)
+
     def disconnect(self, sid: str, namespace: str | None = None, **kwargs: Any) -> None:
         """As python-socketio's; the wsapp session of a connection that the host throws out ends with it."""
+        if (namespace or "/") == "/":
+            self._own_rooms.pop(sid, None)  # it does not leave them: they are lost with the connection
         super().disconnect(sid, namespace=namespace, **kwargs)
         if (namespace or "/") == "/":
             self.left(sid)

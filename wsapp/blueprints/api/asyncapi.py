@@ -93,7 +93,7 @@ class _Requests:
 # What the server sends beside the events that are published.
 SERVER_EVENTS: Final[dict[str, Json]] = {
     "session": _object({"sessionId": _TEXT, "recovered": _FLAG, "missed": _COUNT},
-                       {"skipped": _COUNT, "reason": _TEXT, "rooms": _map(_ref("Position"))}),
+                       {"skipped": _COUNT, "reason": _TEXT, "rooms": _map(_ref("Position")), "notRestored": _TEXTS}),
     "shed": _object({"room": _TEXT, "from": _SEQ, "to": _SEQ, "count": _COUNT, "reason": _TEXT,
                      "worstPriority": {"type": "integer", "minimum": 0, "maximum": 10}}),
     "resync": _object({"room": _TEXT, "epoch": _TEXT, "seq": _SEQ, "reason": _TEXT, "missed": _COUNT}),
