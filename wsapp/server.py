@@ -30,8 +30,9 @@ from wsapp.core.ports import Backend, Receipt, Watching
 from wsapp.core.registry import Registry
 from wsapp.core.throttle import EventThrottler
 from wsapp.emitter import Call, Publisher
-from wsapp.errors import BrokerUnavailable, PartitionMismatch
+from wsapp.errors import BrokerUnavailable, Incompatible
 from wsapp.metrics import Metrics
+from wsapp.runtime.addresses import Addresses
 from wsapp.runtime.admission import TICK, Admission
 from wsapp.runtime.announcement import announce
 from wsapp.runtime.canary import ROOM as CANARY_ROOM
@@ -65,6 +66,7 @@ from wsapp.transport.engine import Engine, EngineOptions, Hooks
 from wsapp.transport.frames import Frame
 from wsapp.transport.gate import Gate, GateOptions
 from wsapp.transport.guest import GuestOptions
+from wsapp.transport.hosts.route import Listening, Routes
 from wsapp.transport.live_reading import read_in_hub
 from wsapp.transport.mount import Mounted
 from wsapp.transport.origins import Origins
@@ -168,18 +170,17 @@ class SocketServer(Broadcasts, Hosted, Served, Acknowledged):
                                      partitions=settings.partitions, reading=read_in_hub)
         self.store = "Redis" if self._backend.shared else "memory, one worker"
         self.metrics = Metrics()
+        self._addresses = Addresses(self._backend.cluster, settings)
         self.request_timed_out = partial(self.metrics.count, "requestsTimedOut")
-        self.count_refusal = self.metrics.count
+        self.count_forwarding = self.count_refusal = self.metrics.count
         self.max_connections, self.trusted_proxies = settings.max_connections, settings.trusted_proxies
         self.max_tls_handshakes = settings.max_tls_handshakes_per_sec
         self.tls_handshake_refused = partial(self.metrics.count, "tlsHandshakesRefused")
         self.write_timeout, self.dawdler_cut_off = settings.outbox_age, partial(self.metrics.count, "answersUnread")
         self.throttler = EventThrottler(settings.max_events_per_sec, settings.flush_interval,
                                         max_items=settings.queue_items, max_bytes=settings.queue_bytes)
-        registry = Registry()
-        self.connections = ConnectionManager(
-            self._backend.sessions, registry, self.throttler,
-            active_within=settings.active_within, stale_after=settings.stale_after)
+        self.connections = ConnectionManager(self._backend.sessions, Registry(), self.throttler,
+                                             active_within=settings.active_within, stale_after=settings.stale_after)
         self.ledger = Ledger() if settings.ledger else None
         if self.ledger is not None:
             self._hooks["disconnect"].append(self.ledger.left_by)
@@ -192,8 +193,8 @@ class SocketServer(Broadcasts, Hosted, Served, Acknowledged):
         self._fanout = Fanout(self.connections, self.metrics, self._critical, self.ledger,
                               squeezer(settings.deflate_threshold, settings.deflate_level), partitions=partitions)
         self._links = Links(self._report_mode, partitions)
-        self._delivery = Delivery(registry, self._fanout, self._backend.broker, self.metrics, self._links,
-                                  max_replay=settings.max_replay)
+        self._delivery = Delivery(self.connections.registry, self._fanout, self._backend.broker, self.metrics,
+                                  self._links, max_replay=settings.max_replay)
         self._delivery.pace = settings.pace
         self._lifecycle = Lifecycle(self.connections, self._delivery, self._links)
         hasty = self._backend.hasty(PUBLISH_PATIENCE)
@@ -204,8 +205,7 @@ class SocketServer(Broadcasts, Hosted, Served, Acknowledged):
         self._watch.warm = partial(hasty.heads, _one_in_each(self._backend))
         self._publisher = Publisher(self._outlet, max_event=settings.max_event)
         self.hub = Hub(settings, self._backend, self.connections, self.throttler, self._delivery, self._lifecycle,
-                       self.metrics, self._identify, self._hooks, self._critical,
-                       admission,
+                       self.metrics, self._identify, self._hooks, self._critical, admission,
                        Inbound(settings.max_inbound_per_sec, settings.max_inbound_per_user),
                        PresenceKeeper(self._backend.presence, self.connections, self._links), lambda: self.mode)
         self.api = ServerApi(settings, self._backend, self.connections, self.hub.presence)
@@ -264,14 +264,21 @@ class SocketServer(Broadcasts, Hosted, Served, Acknowledged):
         """Names this worker in every sid."""
         return self.engine.token
 
-    def start(self) -> None:
-        """Begin to work in this process: called by the worker before it accepts, after any fork.  Raises SettingsError
-        when a route of the application has the path of one of ours."""
+    @property
+    def routes(self) -> Routes | None:
+        """Where the workers of other hosts are; None when no other host can share this server's sessions."""
+        return self._addresses if self._backend.shared and self._addresses.active else None
+
+    def start(self, listening: Listening = Listening()) -> None:  # noqa: B008  # it is immutable
+        """Begin to work in this process: called by the worker before it accepts, after any fork.  Other hosts reach
+        the server where it is `listening`.  Raises SettingsError when a route of the application has the path of one
+        of ours."""
         if self._started:
             return
         assert self._app is not None
-        require_partitions(self._backend)
+        require_compatible(self._backend)
         self._started = True
+        self._addresses.start(listening)
         self.engine.renew_token()
         self.connections.boot = self.token
         self.api.start(self.token)
@@ -316,7 +323,9 @@ class SocketServer(Broadcasts, Hosted, Served, Acknowledged):
 
     def _beat(self) -> None:
         try:
-            self._backend.cluster.beat(self.token, self.figures.own(), self.settings.heartbeat * LEASE_BEATS)
+            self._backend.cluster.beat(self.token, {**self.figures.own(), **self._addresses.fact()},
+                                       self.settings.heartbeat * LEASE_BEATS)
+            self._addresses.renew()
             self.hub.presence.beat(self.settings.heartbeat * LEASE_BEATS)
         except BrokerUnavailable as error:
             self._links.lost(error)
@@ -421,14 +430,15 @@ def _one_in_each(backend: Backend) -> list[str]:
     return [room_in(f"{CANARY_ROOM}nobody", number, count) for number in range(count)]
 
 
-def require_partitions(backend: Backend) -> None:
-    """Raises PartitionMismatch when Redis is there and says that its rooms are divided otherwise than here."""
+def require_compatible(backend: Backend) -> None:
+    """Raises Incompatible when Redis is there, and its rooms are divided otherwise than here or its data have a format
+    that this release does not read."""
     try:
         backend.ping()
-    except PartitionMismatch:
+    except Incompatible:
         raise
     except BrokerUnavailable as error:
-        log.warning("whether the partitions are right is seen when Redis is there: %s", error)
+        log.warning("whether the data in Redis fit is seen when Redis is there: %s", error)
 
 
 def _engine_options(settings: Settings) -> EngineOptions:

@@ -183,6 +183,11 @@ class Cluster(Protocol):
         """Put a control message on one worker's channel; lost when the worker is gone."""
         ...
 
+    def secret(self, offered: str, ttl: float) -> str:
+        """The secret that all workers share: the one that is kept, or `offered`, which is kept from now on.  It lasts
+        `ttl` seconds from here."""
+        ...
+
 
 UNBOUNDED: Final = 1 << 30  # sendings that nothing reaches
 

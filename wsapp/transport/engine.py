@@ -348,6 +348,8 @@ class Engine(engineio.Server):  # type: ignore[misc]  # engineio has no types
                 packets = connection.poll(self.options.ping_interval + self.options.ping_timeout)
         except PacketError as error:
             raise Refused(Refusal.BAD_REQUEST, str(error)) from error
+        if not packets:
+            raise Refused(Refusal.UNKNOWN_SID, "Session ID unknown")
         return _payload(packets, environ, start_response, cors)
 
     def _post(self, connection: Connection, environ: Environ, start_response: StartResponse,
