@@ -123,7 +123,7 @@ GAUGES: Final = (
 FIGURES: Final = (*COUNTERS, *NAMED, *GAUGES)
 
 LATENCY: Final = "event_delivery_seconds"
-LATENCY_HELP: Final = "From publish to the socket, once for every client."
+LATENCY_HELP: Final = "From publish to the socket, once for every client and for each probe of the worker itself."
 LATENCY_BOUNDS: Final = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)  # s
 _BOUNDS_MS: Final = tuple(bound / MILLISECONDS for bound in LATENCY_BOUNDS)
 

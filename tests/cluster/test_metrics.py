@@ -36,7 +36,8 @@ def test_one_scrape_shows_every_worker(cluster: Server, fleet: Fleet) -> None:
     def grown(name: str) -> float:
         return sum(after[name].values()) - sum(before[name].values())
 
-    assert grown("wsapp_events_delivered_total") == grown("wsapp_event_delivery_seconds_count") == 100
+    assert grown("wsapp_events_delivered_total") == 100
+    assert grown("wsapp_event_delivery_seconds_count") >= 100, "the workers' own probes are in there, too"
     assert 0 < grown("wsapp_event_delivery_seconds_sum") < 100 * 30
     assert set(after["wsapp_ready"].values()) == {1}
     assert after["wsapp_workers"] == {(): 2}
