@@ -231,14 +231,15 @@ def test_an_ending_token_is_renewed_on_the_same_connection(guarded: Server, chro
     chrome.open(f"{guarded.url}/#agent:kept,agent:lost&token={mint('cleo', 50.0)}")
     chrome.wait(JOINED.format(count=2))
     assert "ends in" in chrome.wait(SHOWN)
-    session = chrome.js("document.getElementById('facts').textContent")
+    shown = f"{STATE} === 'live' && document.getElementById('facts').textContent.match(/^websocket · session .*/)?.[0]"
+    session = chrome.wait(shown)
     give(chrome, mint("cleo", -60))
     chrome.wait(f"{SHOWN} && {SHOWN}.includes('token_expired')")
     give(chrome, mint("cleo", 300.0, rooms=["agent:kept"]))
     chrome.wait("document.getElementById('identity').hidden")
     chrome.wait("document.querySelectorAll('.room[data-joined=refused]').length === 1")
     assert "agent:lost: not allowed any more" in chrome.js("document.getElementById('notices').textContent")
-    assert chrome.js("document.getElementById('facts').textContent") == session
+    assert chrome.wait(shown) == session
     give(chrome, mint("dora"))  # somebody else: a session of her own
     chrome.wait("document.getElementById('identity-open').textContent === 'token of dora'")
     chrome.wait(JOINED.format(count=2))
@@ -290,6 +291,7 @@ def test_a_pattern_is_refused_with_the_reason(server: Server, chrome: Chrome) ->
     watch(chrome, server, "agent:*", 0)
     chrome.wait("document.querySelector('.room[data-joined=refused]') !== null")
     assert "name each room" in chrome.wait("document.getElementById('notices').textContent")
+    assert "name each room" in chrome.js("document.querySelector('.room').title"), "also when the notice has gone"
 
 
 def test_a_bare_name_is_an_agent_and_leaving_takes_its_lines(server: Server, chrome: Chrome) -> None:
@@ -350,7 +352,7 @@ def test_what_was_missed_opens_in_its_place(chrome: Chrome) -> None:
         own.start()
         chrome.wait(f"{STATE} === 'live' && {LINES}.at(-1) === '59'", 30)
         [marker] = text_of(chrome, ".gap")
-        assert marker.startswith("You missed 55 of agent:many")
+        assert marker.startswith("You missed 55 events of agent:many while you were away")
         chrome.js("document.querySelector('.gap button').click()")
         chrome.wait("document.querySelector('.gap') === null")
         assert chrome.js(LINES) == ["before", *(str(number) for number in range(60))]

@@ -40,6 +40,13 @@ class RedisCluster:
         """As `Cluster.send`."""
         self._pool.ask([("PUBLISH", self._keys.control_channels + boot, message)])
 
+    def secret(self, offered: str, ttl: float) -> str:
+        """As `Cluster.secret`."""
+        name, lasts = self._keys.secret, milliseconds(ttl)
+        _, kept, _ = self._pool.ask([("SET", name, offered, "NX", "PX", lasts), ("GET", name),
+                                     ("PEXPIRE", name, lasts)])
+        return str(kept.decode())
+
 
 class RedisBus:
     """`Bus`: a channel of this deployment's own.  The stock one, which every application on the server hears, whatever

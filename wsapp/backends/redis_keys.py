@@ -64,7 +64,8 @@ class RedisKeys:
 
     @property
     def generation(self) -> str:
-        """HASH `token`, `run`: which server's life the epochs belong to; `partitions`: of how many this is one."""
+        """HASH `token`, `run`: which server's life the epochs belong to; `partitions`: of how many this is one;
+        `format`: of all that is stored (`wsapp.core.formats`)."""
         return f"{self.base}generation"
 
     @property
@@ -76,6 +77,11 @@ class RedisKeys:
     def workers(self) -> str:
         """SET of the boot ids that may have a lease."""
         return f"{self.base}workers"
+
+    @property
+    def secret(self) -> str:
+        """STRING: what a worker proves by that it forwards a request, and is no client."""
+        return f"{self.base}secret"
 
     @property
     def api_keys(self) -> str:

@@ -7,7 +7,6 @@ joined again at once has two SUBSCRIBEs under way, and only the answer to the la
 from __future__ import annotations
 
 import logging
-import random
 import threading
 import time
 from collections import deque
@@ -21,6 +20,7 @@ from wsapp.backends.redis_errors import Explained, unavailable
 from wsapp.backends.redis_keys import RedisKeys
 from wsapp.backends.redis_scripts import Command
 from wsapp.backends.redis_wire import CHECK_EVERY, CHUNK, FAILURES, Address, RedisWire, open_wire, pack
+from wsapp.core.link import Backoff
 from wsapp.core.ports import LiveSocket, Reading
 from wsapp.errors import BrokerUnavailable
 
@@ -174,7 +174,7 @@ class RedisLive:
             self._waiting = [c for c in self._waiting if c.left]
 
     def _run(self) -> None:
-        failures, gap = 0, False
+        backoff, gap = Backoff(FIRST_DELAY, LONGEST_DELAY), False
         while not self._closing.is_set():
             begun, there = time.monotonic(), True
             self._hurry.clear()
@@ -186,14 +186,14 @@ class RedisLive:
                 if gap:
                     self._call(self.lost)  # what was opened meanwhile may lead elsewhere
                 reason = self._serve(wire, gap)
-                failures = 0 if time.monotonic() - begun > LONGEST_DELAY else failures
+                if time.monotonic() - begun > LONGEST_DELAY:
+                    backoff.reset()
             if self._closing.is_set():
                 break
             self._away, self._reason, gap = True, reason, True
             self._call(self.lost)
-            (log.warning if failures == 0 else log.debug)("live connection: %s", reason)
-            delay = min(LONGEST_DELAY, FIRST_DELAY * 2.0 ** min(failures, 10)) * random.uniform(0.5, 1.0)
-            failures += 1
+            (log.warning if backoff.failures == 0 else log.debug)("live connection: %s", reason)
+            delay = backoff.next_s()
             self._closing.wait(min(delay, FIRST_DELAY))
             if delay > FIRST_DELAY:
                 # a server that takes connections, and throws this one out, is not to be hurried back to

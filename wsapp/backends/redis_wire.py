@@ -30,6 +30,7 @@ from wsapp.backends.redis_keys import RedisKeys
 from wsapp.backends.redis_opening import Opening, start_thread
 from wsapp.backends.redis_scripts import BY_SHA, GENERATION, Command, Script, scripts_in
 from wsapp.backends.redis_tls import TlsConnection, TlsSocket
+from wsapp.core.formats import NEWEST, OLDEST, STORED
 from wsapp.errors import BrokerUnavailable, SettingsError
 
 HOUR: Final = 3600.0
@@ -262,8 +263,8 @@ def open_wire(address: Address, keys: RedisKeys, timeout: float) -> RedisWire:
         server, replication = replies[len(greeting):len(greeting) + 2]
         if _told(replication, "role") == "slave":
             raise hiredis.ReplyError("READONLY it is a replica")
-        command = GENERATION.command([keys.generation],
-                                     [_told(server, "run_id"), secrets.token_hex(4), keys.partitions])
+        command = GENERATION.command([keys.generation], [_told(server, "run_id"), secrets.token_hex(4),
+                                                         keys.partitions, STORED, OLDEST, NEWEST])
         (token,) = wire.ask([command], remaining(deadline))
         if isinstance(token, hiredis.ReplyError):
             raise token

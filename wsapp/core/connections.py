@@ -137,7 +137,7 @@ class ConnectionManager:
         """The session as it is stored."""
         watching = tuple(sorted(session.watching & session.subs.keys())) if session.watching else ()
         return SavedSession(session.id, session.user_id, session.owner, session.positions(), session.metadata,
-                            watching)
+                            watching, tuple(sorted(session.host_state)))
 
     # -- rooms and metadata
 

@@ -76,7 +76,10 @@ function addGap(gap) {
 async function showPast(room, epoch, seq) {
   if (!seq) return;
   const answer = await link.request("history", { room, before: seq + 1, limit: HISTORY }).catch(() => null);
-  if (!answer || !answer.ok) return;
+  if (!answer || !answer.ok) {
+    const from = Math.max(1, seq - HISTORY + 1);
+    return void addGap({ room, epoch, from, to: seq, count: seq - from + 1, reason: "past" });
+  }
   for (const event of answer.events) recorded(room, epoch)(event, "history");
 }
 
@@ -115,8 +118,8 @@ async function subscribed(room, since, answer) {
     rooms.joined.delete(room);
     if (link.connected) notice(`${room}: no answer from the server`, "error");
   } else if (!answer.ok) {
-    rooms.joined.set(room, "refused");
-    notice(`${room}: ${(answer.error && answer.error.message) || "refused"}`, "error");
+    rooms.refuse(room, answer.error.message);
+    notice(`${room}: ${answer.error.message}`, "error");
   } else {
     rooms.joined.set(room, "yes");
     if (!since) {
@@ -223,7 +226,7 @@ socket.on("token-expiring", (what) => {
 });
 socket.on("unsubscribed", (what) => {
   if (!what) return;
-  if (rooms.wanted.has(what.room)) rooms.joined.set(what.room, "refused");
+  if (rooms.wanted.has(what.room)) rooms.refuse(what.room, "not allowed any more");
   notice(`${what.room}: not allowed any more (${what.reason})`, "error");
   rooms.show();
 });

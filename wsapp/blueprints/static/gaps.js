@@ -5,13 +5,12 @@ import { button, element } from "./dom.js";
 const PAGE = 500;
 const PAGES = 4; // of one click
 
+const AWAY = "while you were away";
 const WORDS = {
-  "catch-up": "came while you were away",
-  expired: "came while you were away",
-  unavailable: "came while Redis was away",
-  too_many: "came while you were away",
-  trimmed: "came while you were away",
-  reading: "came while you were reading",
+  "catch-up": AWAY, expired: AWAY, too_many: AWAY, trimmed: AWAY,
+  unavailable: "while Redis was away",
+  reading: "while you were reading",
+  past: "from before this page came",
 };
 
 // gap: {room, epoch?, from, to, count, reason}; `history(room, since, limit, epoch)` reads on; `show(event, marker)` puts
@@ -24,8 +23,8 @@ export function gapMarker(gap, history, show) {
   let next = gap.from;
 
   const left = () => gap.to - next + 1;
-  const title = (count) => `You missed ${count.toLocaleString("en")} of ${gap.room}`
-    + (WORDS[gap.reason] ? `: they ${WORDS[gap.reason]}` : gap.reason ? ` (${gap.reason})` : "");
+  const title = (count) => `You missed ${count.toLocaleString("en")} events of ${gap.room} `
+    + (WORDS[gap.reason] || `(${gap.reason})`);
 
   async function page() {
     const answer = await history(gap.room, next - 1, Math.min(PAGE, left()), gap.epoch);

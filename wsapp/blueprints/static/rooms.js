@@ -16,6 +16,7 @@ export const roomOf = (text) => {
 export class Rooms {
   wanted = new Set();
   joined = new Map(); // room -> "yes" | "asked" | "refused"
+  why = new Map(); // room -> why it was refused
 
   constructor(onLeave) { this.onLeave = onLeave; }
 
@@ -61,12 +62,18 @@ export class Rooms {
     return byKind;
   }
 
+  refuse(room, why) {
+    this.joined.set(room, "refused");
+    this.why.set(room, why);
+  }
+
   lost() { for (const [room, how] of this.joined) if (how === "asked") this.joined.delete(room); }
 
   show() {
     byId("rooms").replaceChildren(...[...this.wanted].map((room) => {
       const item = element("li", undefined, "room");
       item.dataset.joined = this.joined.get(room) || "no";
+      if (item.dataset.joined === "refused") item.title = this.why.get(room) || "refused";
       const leave = button("×", () => { this.leave(room); this.write(); this.show(); });
       leave.setAttribute("aria-label", "stop watching " + room);
       item.append(element("span", room), leave);

@@ -87,9 +87,7 @@ export class Thoughts {
 
   #place(line, at) {
     if (!at) {
-      if (this.#divider) this.#list.append(this.#divider);
-      this.#divider = undefined;
-      this.#list.append(line);
+      this.#append(line);
       return;
     }
     const fact = this.#facts.get(line);
@@ -103,10 +101,16 @@ export class Thoughts {
     else this.#list.prepend(line);
   }
 
+  #append(line) {
+    if (this.#divider) this.#list.append(this.#divider);
+    this.#divider = undefined;
+    this.#list.append(line);
+  }
+
   // --- what did not come
 
   mark(marker) {
-    this.#list.append(marker);
+    this.#append(marker);
     this.#changed(0);
   }
 
