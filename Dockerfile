@@ -1,17 +1,23 @@
 # Two stages, so that the image carries no compiler and no pip cache.
-FROM python:3.11-slim AS build
+# A tag can be moved to another image.  With the digest of the one that you have looked at, builds repeat:
+#   docker build --build-arg PYTHON_IMAGE=python:3.11-slim@sha256:...
+ARG PYTHON_IMAGE=python:3.11-slim
+FROM ${PYTHON_IMAGE} AS build
 WORKDIR /src
-COPY requirements.txt ./
-RUN python -m venv /venv && /venv/bin/pip install --no-cache-dir -r requirements.txt
+# Exactly the files whose hashes are in the locks; the build of wsapp downloads nothing else.
+COPY requirements.txt requirements.lock requirements-build.lock ./
+RUN python -m venv /venv && /venv/bin/pip install --no-cache-dir --require-hashes -r requirements.lock \
+    && python -m venv /build && /build/bin/pip install --no-cache-dir --require-hashes -r requirements-build.lock
 COPY pyproject.toml README.md LICENSE ./
 COPY wsapp wsapp
-RUN /venv/bin/pip install --no-cache-dir --no-deps .
+RUN /build/bin/pip wheel --no-cache-dir --no-deps --no-build-isolation --wheel-dir /wheel . \
+    && /venv/bin/pip install --no-cache-dir --no-deps --no-index /wheel/*.whl
 # Readable for the server's user also where the umask of who checked them out hides them from others.
 COPY app.py gunicorn.conf.py /app/
 COPY config /app/config
 RUN chmod -R u=rwX,go=rX /app
 
-FROM python:3.11-slim
+FROM ${PYTHON_IMAGE}
 RUN useradd --uid 10001 --no-create-home --home-dir /srv --shell /usr/sbin/nologin wsapp
 COPY --from=build /venv /venv
 WORKDIR /srv

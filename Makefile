@@ -1,6 +1,6 @@
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help run test lint types fmt bench chaos fuzz audit clean
+.PHONY: help run test lint types fmt bench chaos fuzz audit lock clean
 
 BIN := .venv/bin
 # Test processes at a time; a file's tests stay together, since they share their servers.
@@ -41,17 +41,26 @@ fuzz: .venv/.dev  ## long fuzz runs, a minute per target (ARGS="--seconds 600 --
 
 audit: .venv/.dev  ## known vulnerabilities of what requirements.txt installs (asks the network)
 	$(BIN)/pip install --quiet --disable-pip-version-check 'pip-audit>=2.10,<3'
-	$(BIN)/pip-audit --strict --requirement requirements.txt $(ARGS)
+	$(BIN)/pip-audit --strict --require-hashes --requirement requirements.lock $(ARGS)
+
+LOCK := $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url \
+	--no-emit-find-links --no-annotate --no-header --upgrade
+
+lock: .venv/.dev  ## write the lock files anew from requirements*.txt, with the newest versions that they allow
+	$(BIN)/pip install --quiet --disable-pip-version-check 'uv>=0.13,<1'
+	$(LOCK) -o requirements.lock requirements.txt
+	$(LOCK) -o requirements-build.lock requirements-build.txt
+	$(LOCK) -o requirements-dev.lock requirements.txt requirements-dev.txt requirements-build.txt -c requirements.lock
 
 clean:  ## remove what make installed and what the tools cached
 	rm -rf .venv tests/node_modules .cache build *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
 
 # Stamps: the second time is instant, a changed list of packages installs again.
-.venv/.run: requirements.txt pyproject.toml
+.venv/.run: requirements.lock requirements-build.lock pyproject.toml
 	@.ci/setup run
 	@touch $@
 
-.venv/.dev: requirements.txt requirements-dev.txt pyproject.toml
+.venv/.dev: requirements-dev.lock pyproject.toml
 	@.ci/setup dev
 	@touch .venv/.run $@
 

@@ -17,7 +17,8 @@ from benchmarks.targets import STARTERS, available, staged
 # The module of each scenario.
 SCENARIOS = {"paced": "fanout", "saturated": "fanout", "rooms": "users", "lat200": "users", "idle": "idle",
              "emitter": "emitter", "nomember": "nomember", "slow": "slow", "storm": "storm", "joins": "rooms",
-             "deflate": "deflate", "artillery": "artillery"}
+             "deflate": "deflate", "throttle": "throttle", "artillery": "artillery", "forwarded": "forwarded",
+             "rolling": "rolling"}
 
 
 def arguments(argv: list[str] | None = None) -> argparse.Namespace:

@@ -64,7 +64,7 @@ def staged(folder: Path) -> Iterator[Stage]:
         yield Stage(folder, f"redis://127.0.0.1:{port}/0", port, SharedPage(folder / "shared"))
 
 
-def wait_for(condition: Callable[[], bool], process: Process, timeout: float = 20.0) -> None:
+def wait_for(condition: Callable[[], bool], process: Process, timeout: float = 60.0) -> None:
     """Raises Failed when the condition does not come true or the process ends."""
     end = time.monotonic() + timeout
     while not condition():

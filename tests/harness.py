@@ -15,7 +15,7 @@ import tempfile
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Callable, Generator, Mapping
+from collections.abc import Callable, Generator, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple, Self
@@ -79,17 +79,20 @@ def wait_until(condition: Callable[[], Any], what: str, timeout: float = DEADLIN
 class Server:
     """One gunicorn with `workers` workers.  Without `redis_url` it gets a Valkey of its own in `valkey`; with an
     empty one it is left to start its private one.  `ca` signed its certificate, if it speaks TLS.  It listens at
-    `bind` too."""
+    `bind` too.  `place` is what its command begins with, like `ip netns exec`; `host` is where it then listens.
+    `root` has the code that it runs."""
 
     live: ClassVar[list[Server]] = []
 
     def __init__(self, workers: int = 2, redis_url: str | None = None, env: Mapping[str, str] | None = None,
                  app: str = "app:app", port: int | None = None, ca: Path | None = None,
-                 config: str = "gunicorn.conf.py", bind: str | None = None,
-                 ready_at: str = "/readyz") -> None:
+                 config: str = "gunicorn.conf.py", bind: str | None = None, ready_at: str = "/readyz",
+                 host: str = "127.0.0.1", place: Sequence[str] = (), root: Path = ROOT) -> None:
+        self.root = root
         self.ready_at = ready_at
         self.bind = bind
         self.workers, self.app, self.ca, self.config = workers, app, ca, config
+        self.host, self.place = host, list(place)
         self.port = port or free_port()
         self.valkey = Valkey().start() if redis_url is None else None
         self.redis_url = self.valkey.url if self.valkey else str(redis_url)
@@ -116,12 +119,12 @@ class Server:
 
     @property
     def url(self) -> str:
-        return f"http{'s' if self.ca else ''}://127.0.0.1:{self.port}"
+        return f"http{'s' if self.ca else ''}://{self.host}:{self.port}"
 
     @property
     def socket_url(self) -> str:
         """Where a bare websocket client goes."""
-        return f"ws{'s' if self.ca else ''}://127.0.0.1:{self.port}/socket.io/?EIO=4&transport=websocket"
+        return f"ws{'s' if self.ca else ''}://{self.host}:{self.port}/socket.io/?EIO=4&transport=websocket"
 
     @property
     def polling_url(self) -> str:
@@ -148,13 +151,14 @@ class Server:
     def start(self, wait: bool = True) -> Self:
         """Start (again, on the same port) and wait for readiness."""
         inherited = {k: v for k, v in os.environ.items() if not k.startswith(OURS)}
-        env = {**inherited, "PYTHONPATH": str(ROOT), "PYTHONUNBUFFERED": "1", "REDIS_URL": self.redis_url,
-               "WEBSOCKET_PORT": str(self.port), "WSAPP_BIND": "127.0.0.1",
+        env = {**inherited, "PYTHONPATH": str(self.root), "PYTHONUNBUFFERED": "1", "REDIS_URL": self.redis_url,
+               "WEBSOCKET_PORT": str(self.port), "WSAPP_BIND": self.host,
                "WEB_CONCURRENCY": str(self.workers), **self.env}
         with self.log.open("ab") as log:
             self._log_start = log.tell()
             self._process = subprocess.Popen(
-                [sys.executable, "-m", "gunicorn", "-c", self.config, *self._binds(), self.app], cwd=ROOT, env=env,
+                [*self.place, sys.executable, "-m", "gunicorn", "-c", self.config, *self._binds(), self.app],
+                cwd=self.root, env=env,
                 stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True)
         if wait:
             wait_until(self._started, f"{self.app} ready on {self.port}", START_DEADLINE)

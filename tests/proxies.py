@@ -7,12 +7,14 @@ import re
 import shutil
 import signal
 import subprocess
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Final, Self
 
+import pytest
+
 from tests.certificate import Signed
-from tests.harness import ROOT, http, wait_until
+from tests.harness import ROOT, Server, http, wait_until
 from tests.valkey import free_port
 
 UNPACKED: Final = ROOT / ".cache" / "proxies"  # where `.ci/setup proxies` puts them
@@ -76,6 +78,72 @@ def _caddy(folder: Path, port: int, upstream: int, signed: Signed, extra: dict[s
 
 
 Configure = Callable[[Path, int, int, Signed, dict[str, str]], list[str]]
+BALANCED: Final = """
+map $http_upgrade $connection_upgrade {{
+    default upgrade;
+    ""      "";
+}}
+upstream wsapp {{
+    {rule}
+    {servers}
+    keepalive 64;
+}}
+server {{
+    listen 127.0.0.1:{port};
+    location / {{
+        proxy_pass {scheme}://wsapp;
+        proxy_http_version 1.1;
+        proxy_set_header Host              $http_host;
+        proxy_set_header Upgrade           $http_upgrade;
+        proxy_set_header Connection        $connection_upgrade;
+        proxy_set_header X-Forwarded-For   $proxy_add_x_forwarded_for;
+        proxy_buffering off;
+        proxy_connect_timeout 2s;
+        proxy_next_upstream off;
+    }}
+}}
+"""
+
+
+class Balancer:
+    """nginx before several servers, without sticky sessions.  Clients go to `url`."""
+
+    ca = None
+
+    def __init__(self, folder: Path, servers: Iterable[Server], rule: str = "") -> None:
+        program = find("nginx")
+        if program is None:
+            pytest.skip("no nginx here: `.ci/setup proxies` fetches it on Debian, as root")
+        self.port, self._log = free_port(), folder / "log"
+        behind = list(servers)
+        listed = "\n".join(f"server {server.host}:{server.port} max_fails=1 fail_timeout=1s;" for server in behind)
+        scheme = "https" if behind[0].ca else "http"
+        (folder / "wsapp.conf").write_text(BALANCED.format(rule=rule, servers=listed, port=self.port, scheme=scheme))
+        user = "user root;" if os.getuid() == 0 else ""
+        (folder / "nginx.conf").write_text(NGINX.format(folder=folder, user=user))
+        self._process = subprocess.Popen(
+            [program, "-c", str(folder / "nginx.conf"), "-p", str(folder), "-e", str(self._log)],
+            stdin=subprocess.DEVNULL, start_new_session=True)
+
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self.port}"
+
+    def __enter__(self) -> Self:
+        wait_until(self._answers, "nginx answers")
+        return self
+
+    def _answers(self) -> bool:
+        assert self._process.poll() is None, self._log.read_text()
+        try:
+            return http(f"{self.url}/healthz", timeout=5).status == 200
+        except OSError:
+            return False
+
+    def __exit__(self, *_: object) -> None:
+        end_group(self._process)
+
+
 CONFIGURE: Final[dict[str, Configure]] = {"nginx": _nginx, "caddy": _caddy}
 
 
@@ -112,12 +180,17 @@ class Proxy:
             return False
 
     def __exit__(self, *_: object) -> None:
-        os.killpg(self._process.pid, signal.SIGTERM)  # the group we made
-        try:
-            self._process.wait(10)
-        except subprocess.TimeoutExpired:
-            os.killpg(self._process.pid, signal.SIGKILL)
-            self._process.wait(10)
+        end_group(self._process)
+
+
+def end_group(process: subprocess.Popen[bytes]) -> None:
+    """End a process that leads a group of its own, and its children."""
+    os.killpg(process.pid, signal.SIGTERM)
+    try:
+        process.wait(10)
+    except subprocess.TimeoutExpired:
+        os.killpg(process.pid, signal.SIGKILL)
+        process.wait(10)
 
 
 def seconds_of(directive: str, text: str) -> float:

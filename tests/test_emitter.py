@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import signal
 import time
 from collections.abc import Iterator
 
@@ -122,6 +124,26 @@ def test_an_interrupted_publish_many_says_what_is_known() -> None:
             emitter.publish_many(calls())
         assert (len(caught.value.receipts), caught.value.unknown) == (1000, 200)
         assert caught.value.retryable
+
+
+def test_what_was_interrupted_is_recorded_once_when_it_is_repeated() -> None:
+    """Redis hangs, has perhaps done what it was sent, and answers too late."""
+    with Valkey() as server, Emitter(server.url, timeout=1.0) as emitter:
+        def calls() -> Iterator[Draft]:
+            for number in range(1200):
+                if number == 1100:
+                    os.kill(server.pid, signal.SIGSTOP)
+                yield emitter.thought({"agentId": "coder", "thought": str(number)})
+        try:
+            with pytest.raises(PublishInterrupted) as caught:
+                emitter.publish_many(calls())
+        finally:
+            os.kill(server.pid, signal.SIGCONT)
+        receipts = caught.value.receipts + emitter.publish_many(caught.value.retries)
+        seqs = [receipt.positions["agent:coder"].seq for receipt in receipts]
+        assert sorted(seqs) == list(range(1, 1201))
+        history = emitter._backend.broker.read([HistoryQuery("agent:coder", limit=2000)])[0].publications
+        assert sorted(receipt.id for receipt in receipts) == sorted(one.id for one in history)
 
 
 def test_where_redis_is_found(valkey: Valkey, monkeypatch: pytest.MonkeyPatch) -> None:

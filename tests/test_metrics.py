@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import re
+from pathlib import Path
+
 from wsapp.metrics import FIGURES, LATENCY_BOUNDS, NAMED, SUMMED, Kind, Metrics, summed, with_average
 
 
@@ -60,3 +63,12 @@ def test_workers_are_added_up_and_the_average_is_weighted() -> None:
 def test_no_worker_and_nonsense_of_another_version() -> None:
     assert summed([])["workers"] == 0
     assert summed([{"messagesSent": "many"}, {"messagesSent": 1}])["messagesSent"] == 1
+
+
+def test_whatever_is_counted_by_name_has_a_row() -> None:
+    """Else the first client that is refused for that reason gets an error of the server instead."""
+    counted = set()
+    for path in (Path(__file__).parent.parent / "wsapp").rglob("*.py"):
+        counted |= set(re.findall(r"count(?:\(|, )\"([a-z]+[A-Z]\w*)\"", path.read_text()))
+    assert len(counted) > 10
+    assert counted <= {one.key for one in NAMED}

@@ -196,7 +196,8 @@ def test_a_drain_tells_closes_and_takes_nobody_in(started: list[SocketServer]) -
     server.drain(1.0)
     server.drain(1.0)
     assert client.until('42["server-shutdown"')
-    assert client.next() == "1"
+    with pytest.raises(AssertionError, match="Session ID unknown"):
+        client.next()
     refused = app.test_client().get("/socket.io/?EIO=4&transport=polling")
     assert (refused.status_code, refused.headers["Retry-After"]) == (503, "1")
     assert server.connections.get_connection_count() == 0
@@ -266,3 +267,14 @@ def test_without_a_ledger_nothing_is_explained(started: list[SocketServer]) -> N
     _, server = start(started)
     with pytest.raises(RuntimeError, match="WSAPP_LEDGER"):
         server.explain("session", "id")
+
+
+def test_a_worker_that_is_not_ready_says_so_in_the_log(started: list[SocketServer],
+                                                       caplog: pytest.LogCaptureFixture) -> None:
+    _, server = start(started, heartbeat=0.05)
+    server._links.lost(BrokerUnavailable("it sleeps"))
+    server._beat()
+    server._links.lost(BrokerUnavailable("it sleeps"))
+    server._beat()
+    assert [line for line in caplog.messages if line.startswith("not ready")] == [
+        "not ready: Redis is away: it sleeps"], "once a minute, not with each beat"

@@ -161,6 +161,20 @@ def test_redis_urls(given: str, kept: str) -> None:
     assert load_settings({"REDIS_URL": given}).redis_url == kept
 
 
+def test_what_an_orchestrator_says_of_services_is_no_setting() -> None:
+    """A Kubernetes service or a linked container named wsapp, wsapp-redis or websocket."""
+    said = {"WSAPP_SERVICE_HOST": "10.0.0.1", "WSAPP_SERVICE_PORT": "3001", "WSAPP_SERVICE_PORT_HTTP": "3001",
+            "WSAPP_PORT": "tcp://10.0.0.1:3001", "WSAPP_PORT_3001_TCP": "tcp://10.0.0.1:3001",
+            "WSAPP_PORT_3001_TCP_PROTO": "tcp", "WSAPP_PORT_3001_TCP_PORT": "3001",
+            "WSAPP_PORT_3001_TCP_ADDR": "10.0.0.1", "WSAPP_REDIS_SERVICE_HOST": "10.0.0.2",
+            "WSAPP_REDIS_PORT": "tcp://10.0.0.2:6379", "WEBSOCKET_SERVICE_HOST": "10.0.0.1",
+            "WEBSOCKET_PORT": "tcp://10.0.0.1:3001"}
+    settings = load_settings({**said, "WSAPP_BIND": "::1"}, {})
+    assert (settings.websocket_port, settings.bind) == (3001, "::1")
+    assert "WSAPP_PORT" in refused({"WSAPP_PORT": "3001"})
+    assert "WEBSOCKET_PORT" in refused({"WEBSOCKET_PORT": "http://x"})
+
+
 def test_origins() -> None:
     def origins(value: object) -> tuple[str, ...]:
         return load_settings({}, {"WEBSOCKET_CORS_ORIGIN": value}).websocket_cors_origin

@@ -40,17 +40,18 @@ def free_port() -> int:
 
 
 class Valkey:
-    """One server without password and persistence on the loopback; it dies with the test process (Linux)."""
+    """One server without password and persistence on the loopback, or on another address of this machine; it dies with
+    the test process (Linux)."""
 
-    def __init__(self, *options: str, env: Mapping[str, str] | None = None) -> None:
-        self._options, self._env = options, dict(env or {})
+    def __init__(self, *options: str, env: Mapping[str, str] | None = None, bind: str = "127.0.0.1") -> None:
+        self._options, self._env, self._bind = options, dict(env or {}), bind
         self._process: subprocess.Popen[bytes] | None = None
         self._directory = ""
         self.port = 0
 
     @property
     def url(self) -> str:
-        return f"redis://127.0.0.1:{self.port}/0"
+        return f"redis://{self._bind}:{self.port}/0"
 
     @property
     def pid(self) -> int:
@@ -75,8 +76,8 @@ class Valkey:
         return str(get_binary_path())
 
     def _arguments(self) -> list[str]:
-        return ["--bind", "127.0.0.1", "--port", str(self.port), "--save", "", "--appendonly", "no", "--dir",
-                self._directory, "--loglevel", "warning", *self._options]
+        return ["--bind", self._bind, "--protected-mode", "no", "--port", str(self.port), "--save", "",
+                "--appendonly", "no", "--dir", self._directory, "--loglevel", "warning", *self._options]
 
     def _await(self) -> None:
         deadline = time.monotonic() + START_WITHIN
@@ -88,7 +89,7 @@ class Valkey:
 
     def _answers(self) -> bool:
         try:
-            with socket.create_connection(("127.0.0.1", self.port), timeout=1.0) as sock:
+            with socket.create_connection((self._bind, self.port), timeout=1.0) as sock:
                 sock.sendall(b"PING\r\n")
                 return sock.recv(64).startswith((b"+PONG", b"-NOAUTH"))
         except OSError:

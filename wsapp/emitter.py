@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from types import TracebackType
 from typing import Any, Final, Protocol, Self
 
@@ -27,12 +28,12 @@ Call = Draft | tuple[Any, ...]
 
 class PublishInterrupted(BrokerUnavailable):
     """Redis was lost in the middle of `publish_many`.  `receipts` are those of the publications that are known to
-    be recorded, in order; of the next `unknown` ones nothing is known (a `key` makes repeating them safe); those
-    after them were not sent."""
+    be recorded, in order; of the next `unknown` ones nothing is known; those after them were not sent.  `retries` are
+    the unknown ones for another `publish_many`, which records none of them twice while the history keeps it."""
 
-    def __init__(self, message: str, receipts: list[Receipt], unknown: int) -> None:
+    def __init__(self, message: str, receipts: list[Receipt], retries: list[Draft]) -> None:
         super().__init__(message)
-        self.receipts, self.unknown = receipts, unknown
+        self.receipts, self.retries, self.unknown = receipts, retries, len(retries)
 
 
 class Taker(Protocol):
@@ -115,7 +116,8 @@ class Publisher:
             try:
                 receipts += self._broker.publish(chunk)
             except BrokerUnavailable as error:
-                raise PublishInterrupted(str(error), receipts, len(chunk)) from error
+                retries = [replace(draft, retry=True) for draft in chunk]
+                raise PublishInterrupted(str(error), receipts, retries) from error
         return receipts
 
 

@@ -111,5 +111,13 @@ class BrokerUnavailable(WsappError):
     partition = 0
 
 
-class PartitionMismatch(BrokerUnavailable):
+class Incompatible(BrokerUnavailable):
+    """What is in Redis was made by processes with which this one cannot work."""
+
+
+class FormatMismatch(Incompatible):
+    """The data in Redis have a format that this release does not read (`wsapp.core.formats`)."""
+
+
+class PartitionMismatch(Incompatible):
     """The data in Redis are divided into another number of partitions than this process was told (WSAPP_PARTITIONS)."""

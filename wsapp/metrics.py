@@ -78,7 +78,15 @@ LADDER: Final = (
     Figure("slowCut", "slow_cut", "Slow clients that were closed (4000)."),
 )
 
-NAMED: Final = (*REFUSALS, *LADDER)  # counted by key
+# Requests of sessions whose worker is on another host.
+FORWARDING: Final = (
+    Figure("forwarded", "forwarded", "Requests that were forwarded to the session's worker on another host."),
+    Figure("forwardsFailed", "forwards_failed", "Requests of another host's session whose worker was gone (400)."),
+    Figure("forwardsRefused", "forwards_refused", "Requests over what a worker forwards at a time (503), or whose "
+                                                  "forwarding header no worker wrote (403)."),
+)
+
+NAMED: Final = (*REFUSALS, *LADDER, *FORWARDING)  # counted by key
 
 COUNTERS: Final = (
     Figure("totalConnections", "connections_opened", "Connections since the start of the worker."),

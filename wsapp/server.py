@@ -23,13 +23,16 @@ from wsapp.core.connections import Connection, ConnectionManager
 from wsapp.core.critical import Acknowledged
 from wsapp.core.events import Draft, packet
 from wsapp.core.ledger import Ledger
+from wsapp.core.limited_log import ONCE_A_MINUTE, LimitedLog
+from wsapp.core.link import LinkState
 from wsapp.core.partitions import room_in
-from wsapp.core.ports import Backend, Broker, Receipt, Watching
+from wsapp.core.ports import Backend, Receipt, Watching
 from wsapp.core.registry import Registry
 from wsapp.core.throttle import EventThrottler
 from wsapp.emitter import Call, Publisher
-from wsapp.errors import BrokerUnavailable, PartitionMismatch
+from wsapp.errors import BrokerUnavailable, Incompatible
 from wsapp.metrics import Metrics
+from wsapp.runtime.addresses import Addresses
 from wsapp.runtime.admission import TICK, Admission
 from wsapp.runtime.announcement import announce
 from wsapp.runtime.canary import ROOM as CANARY_ROOM
@@ -45,8 +48,8 @@ from wsapp.runtime.hosting import Hosted
 from wsapp.runtime.hub import Hub
 from wsapp.runtime.inbound import Inbound
 from wsapp.runtime.lifecycle import Lifecycle
+from wsapp.runtime.link import Links
 from wsapp.runtime.manager import ClusterManager, StrictJson
-from wsapp.runtime.outlet import Mode, Outlet
 from wsapp.runtime.outlets import Outlets
 from wsapp.runtime.partitioned_watch import PartitionedWatch
 from wsapp.runtime.presence import PresenceKeeper
@@ -63,6 +66,7 @@ from wsapp.transport.engine import Engine, EngineOptions, Hooks
 from wsapp.transport.frames import Frame
 from wsapp.transport.gate import Gate, GateOptions
 from wsapp.transport.guest import GuestOptions
+from wsapp.transport.hosts.route import Listening, Routes
 from wsapp.transport.live_reading import read_in_hub
 from wsapp.transport.mount import Mounted
 from wsapp.transport.origins import Origins
@@ -126,6 +130,7 @@ class SocketServer(Broadcasts, Hosted, Served, Acknowledged):
         self._blueprints: list[EventBlueprint] = [subscriptions, sessions]
         self.events: dict[str, Event] = {}
         self._greenlets = Greenlets()
+        self._unready = LimitedLog(log, rate=ONCE_A_MINUTE, burst=1)
         self._started = False
         self._app: Flask | None = None
         if app is not None:
@@ -165,18 +170,17 @@ class SocketServer(Broadcasts, Hosted, Served, Acknowledged):
                                      partitions=settings.partitions, reading=read_in_hub)
         self.store = "Redis" if self._backend.shared else "memory, one worker"
         self.metrics = Metrics()
+        self._addresses = Addresses(self._backend.cluster, settings)
         self.request_timed_out = partial(self.metrics.count, "requestsTimedOut")
-        self.count_refusal = self.metrics.count
+        self.count_forwarding = self.count_refusal = self.metrics.count
         self.max_connections, self.trusted_proxies = settings.max_connections, settings.trusted_proxies
         self.max_tls_handshakes = settings.max_tls_handshakes_per_sec
         self.tls_handshake_refused = partial(self.metrics.count, "tlsHandshakesRefused")
         self.write_timeout, self.dawdler_cut_off = settings.outbox_age, partial(self.metrics.count, "answersUnread")
         self.throttler = EventThrottler(settings.max_events_per_sec, settings.flush_interval,
                                         max_items=settings.queue_items, max_bytes=settings.queue_bytes)
-        registry = Registry()
-        self.connections = ConnectionManager(
-            self._backend.sessions, registry, self.throttler,
-            active_within=settings.active_within, stale_after=settings.stale_after)
+        self.connections = ConnectionManager(self._backend.sessions, Registry(), self.throttler,
+                                             active_within=settings.active_within, stale_after=settings.stale_after)
         self.ledger = Ledger() if settings.ledger else None
         if self.ledger is not None:
             self._hooks["disconnect"].append(self.ledger.left_by)
@@ -188,25 +192,25 @@ class SocketServer(Broadcasts, Hosted, Served, Acknowledged):
         partitions = len(self._backend.parts) or 1
         self._fanout = Fanout(self.connections, self.metrics, self._critical, self.ledger,
                               squeezer(settings.deflate_threshold, settings.deflate_level), partitions=partitions)
-        self._delivery = Delivery(registry, self._fanout, self._backend.broker, self.metrics,
-                                  max_replay=settings.max_replay)
-        self._delivery.pace, self._delivery.partitions = settings.pace, partitions
-        self._lifecycle = Lifecycle(self.connections, self._delivery)
+        self._links = Links(self._report_mode, partitions)
+        self._delivery = Delivery(self.connections.registry, self._fanout, self._backend.broker, self.metrics,
+                                  self._links, max_replay=settings.max_replay)
+        self._delivery.pace = settings.pace
+        self._lifecycle = Lifecycle(self.connections, self._delivery, self._links)
         hasty = self._backend.hasty(PUBLISH_PATIENCE)
-        self._outlet = _outlet(self._backend, hasty, self.metrics)
+        self._outlet = Outlets(hasty.publish, self._backend.parts or [self._backend], self._links, self.metrics,
+                               self._fanout.serve_unrecorded)
         self._watch = (PartitionedWatch if self._backend.parts else Watch)(
-            settings, self._backend, self._delivery, self.connections, self._outlet)
+            settings, self._backend, self._delivery, self.connections, self._links)
         self._watch.warm = partial(hasty.heads, _one_in_each(self._backend))
-        self._outlet.serve, self._outlet.told = self._fanout.serve_unrecorded, self._tell_mode
         self._publisher = Publisher(self._outlet, max_event=settings.max_event)
         self.hub = Hub(settings, self._backend, self.connections, self.throttler, self._delivery, self._lifecycle,
-                       self.metrics, self._identify, self._hooks, self._critical,
-                       admission,
+                       self.metrics, self._identify, self._hooks, self._critical, admission,
                        Inbound(settings.max_inbound_per_sec, settings.max_inbound_per_user),
-                       PresenceKeeper(self._backend.presence, self.connections), lambda: self.mode)
+                       PresenceKeeper(self._backend.presence, self.connections, self._links), lambda: self.mode)
         self.api = ServerApi(settings, self._backend, self.connections, self.hub.presence)
         self._attach_socketio(settings)
-        self.figures = Figures(self._backend, self.connections, self._outlet, self._watch, self.metrics,
+        self.figures = Figures(self._backend, self.connections, self._outlet, self._links, self._watch, self.metrics,
                                self.api.calls, lambda: self.engine.draining, __version__)
 
     def _attach_socketio(self, settings: Settings) -> None:
@@ -217,6 +221,7 @@ class SocketServer(Broadcasts, Hosted, Served, Acknowledged):
                                **self._stock_options)
         sio = self.socketio.server
         self._dispatch = Dispatch(self.hub, sio, self.events)
+        self._manager.roomed = self._dispatch.roomed
         hooks = Hooks(self._opened, self._dispatch.read, self._dispatch.handle, self._closed, self.metrics.count)
         self.engine = sio.eio = Engine(_engine_options(settings), _origins(settings), hooks, _gate(self.hub))
         self._drain = Drain(settings, self._lifecycle, self.engine,
@@ -259,20 +264,27 @@ class SocketServer(Broadcasts, Hosted, Served, Acknowledged):
         """Names this worker in every sid."""
         return self.engine.token
 
-    def start(self) -> None:
-        """Begin to work in this process: called by the worker before it accepts, after any fork.  Raises SettingsError
-        when a route of the application has the path of one of ours."""
+    @property
+    def routes(self) -> Routes | None:
+        """Where the workers of other hosts are; None when no other host can share this server's sessions."""
+        return self._addresses if self._backend.shared and self._addresses.active else None
+
+    def start(self, listening: Listening = Listening()) -> None:  # noqa: B008  # it is immutable
+        """Begin to work in this process: called by the worker before it accepts, after any fork.  Other hosts reach
+        the server where it is `listening`.  Raises SettingsError when a route of the application has the path of one
+        of ours."""
         if self._started:
             return
         assert self._app is not None
-        require_partitions(self._backend)
+        require_compatible(self._backend)
         self._started = True
+        self._addresses.start(listening)
         self.engine.renew_token()
         self.connections.boot = self.token
         self.api.start(self.token)
         self._page = mount_page(self._app, self.settings.prefix)
         self.socketio.server.manager_initialized = True
-        self._greenlets.adopt(self._manager.start(self._backend.bus))
+        self._greenlets.adopt(self._manager.start(self._backend.bus, self._links))
         self._backend.start(self.token, on_the_hub(self._delivery.on_record), on_the_hub(self._on_gap),
                             on_the_hub(self._manager.on_bus), on_the_hub(self._on_control))
         self.engine.start()
@@ -311,20 +323,25 @@ class SocketServer(Broadcasts, Hosted, Served, Acknowledged):
 
     def _beat(self) -> None:
         try:
-            self._backend.cluster.beat(self.token, self.figures.own(), self.settings.heartbeat * LEASE_BEATS)
+            self._backend.cluster.beat(self.token, {**self.figures.own(), **self._addresses.fact()},
+                                       self.settings.heartbeat * LEASE_BEATS)
+            self._addresses.renew()
             self.hub.presence.beat(self.settings.heartbeat * LEASE_BEATS)
         except BrokerUnavailable as error:
-            self._outlet.lost(error)
+            self._links.lost(error)
+        trouble = self.not_ready()
+        if trouble is not None and not self.draining:  # of a drain the clients are told in the log that it refuses
+            self._unready.warning("", "not ready: %s", trouble)
 
     @property
     def mode(self) -> str:
         """`normal`, `degraded` (Redis is away) or `catching_up` (the outbox is being flushed)."""
-        return str(self._outlet.mode)
+        return str(self._links.state)
 
-    def _tell_mode(self, mode: Mode) -> None:
-        if mode is not Mode.DEGRADED:
+    def _report_mode(self, state: LinkState) -> None:
+        if state is not LinkState.DOWN:
             self._lifecycle.save_soon()
-        frame = Frame(packet("mode", {"mode": str(mode)}))
+        frame = Frame(packet("mode", {"mode": str(state)}))
         for session in self.connections.sessions():
             session.peer.push(frame)
 
@@ -413,19 +430,15 @@ def _one_in_each(backend: Backend) -> list[str]:
     return [room_in(f"{CANARY_ROOM}nobody", number, count) for number in range(count)]
 
 
-def _outlet(backend: Backend, hasty: Broker, metrics: Metrics) -> Outlet | Outlets:
-    return (Outlets(hasty.publish, backend.parts, metrics) if backend.parts else
-            Outlet(hasty.publish, backend, metrics))
-
-
-def require_partitions(backend: Backend) -> None:
-    """Raises PartitionMismatch when Redis is there and says that its rooms are divided otherwise than here."""
+def require_compatible(backend: Backend) -> None:
+    """Raises Incompatible when Redis is there, and its rooms are divided otherwise than here or its data have a format
+    that this release does not read."""
     try:
         backend.ping()
-    except PartitionMismatch:
+    except Incompatible:
         raise
     except BrokerUnavailable as error:
-        log.warning("whether the partitions are right is seen when Redis is there: %s", error)
+        log.warning("whether the data in Redis fit is seen when Redis is there: %s", error)
 
 
 def _engine_options(settings: Settings) -> EngineOptions:

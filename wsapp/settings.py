@@ -24,6 +24,7 @@ from wsapp.core.api_keys import ApiKey, parse_key
 from wsapp.core.catch_up import Pace
 from wsapp.core.critical import RetryPolicy
 from wsapp.core.events import KINDS
+from wsapp.core.forwarding import split_address
 from wsapp.core.origin import parse_host, parse_origin
 from wsapp.core.partitions import MOST_PARTITIONS
 from wsapp.core.patterns import matches
@@ -46,6 +47,9 @@ _SENTINELS: Final = re.compile(r"rediss?\+sentinel://(?:[^/?]*@)?[^/?@]+/[^?/]+(
 _CLUSTER: Final = re.compile(r"rediss?\+cluster://(?:[^/?]*@)?[^/?@]+(?:/0?)?(?:\?.*)?")
 _FILES: Final = re.compile(r"[?&](ssl_ca_certs|ssl_certfile|ssl_keyfile)=([^&]*)")
 _SEGMENT: Final = re.compile(r"[A-Za-z0-9_~-][A-Za-z0-9._~-]*")  # of a path
+_SERVICE: Final = re.compile(
+    r"[A-Z0-9_]+_(?:SERVICE_HOST|SERVICE_PORT(?:_[A-Z0-9_]+)?|PORT_[0-9]+_(?:TCP|UDP|SCTP)(?:_(?:PROTO|PORT|ADDR))?)")
+_SERVICE_PORT: Final = re.compile(r"(?:tcp|udp|sctp)://")
 _UNPRINTABLE: Final = re.compile(r"[\x00-\x20\x7f-\x9f]")
 
 
@@ -157,6 +161,17 @@ def _line(value: object, spec: Spec) -> str:
     if not isinstance(value, str) or len(value) > spec.high or re.search(r"[\x00-\x1f\x7f]", value):
         raise ValueError(f"is not a line of at most {spec.high:g} characters")
     return value if spec.secret else value.strip()
+
+
+def _advertised(value: object, spec: Spec) -> str:
+    text = _text(value, spec)
+    try:
+        host, port = split_address(text)
+    except ValueError:
+        host, port = "", 0
+    if not re.fullmatch(r"[0-9A-Za-z:.%_-]+", host) or not 0 <= port <= 65_535:
+        raise ValueError("is neither host, host:port, [IPv6]:port nor off")
+    return text
 
 
 def _list(value: object, _spec: Spec) -> tuple[str, ...]:
@@ -381,6 +396,9 @@ class Settings:
     deflate_level: int = _count(1, "WSAPP_DEFLATE_LEVEL", "", "zlib level", 1, 9)
     bind: str = _setting("127.0.0.1", "WSAPP_BIND", "", _bind, high=255, help=
                          "address, name or unix:/path to listen on; unset: this machine only, or all in production")
+    advertise: str | None = _setting(None, "WSAPP_ADVERTISE", "", _advertised,
+                                     "host or host:port at which other hosts reach this one, or off; unset: the "
+                                     "interface that reaches Redis", high=255)
     tls_certificate: str | None = _setting(None, "WSAPP_TLS_CERTIFICATE", "", _line,
                                            "PEM file, the chain included: the port speaks https and wss", high=4096)
     tls_key: str | None = _setting(None, "WSAPP_TLS_KEY", "", _line, "PEM file; unset: in the certificate's", high=4096)
@@ -506,6 +524,14 @@ def _parsed(spec: Spec, name: str, value: object) -> object:
         raise SettingsError(f"{name}={shown!r} {error}") from None
 
 
+def _without_services(environ: Mapping[str, str]) -> dict[str, str]:
+    """The environment without what Kubernetes and Docker put there for a service named `wsapp`, `wsapp-redis` or
+    `websocket`: `WSAPP_SERVICE_HOST`, `WEBSOCKET_PORT=tcp://10.0.0.1:3001`, `WSAPP_PORT_3001_TCP_ADDR` (Kubernetes,
+    "Accessing the Service: environment variables")."""
+    return {name: value for name, value in environ.items()
+            if not _SERVICE.fullmatch(name) and not (name.endswith("_PORT") and _SERVICE_PORT.match(value))}
+
+
 def _refuse_unknown(names: Iterable[str], where: str) -> None:
     for name in names:
         own = name.startswith(OWN_PREFIX)
@@ -544,6 +570,7 @@ def load_settings(environ: Mapping[str, str], overrides: Mapping[str, object] | 
     value and on any unknown `WSAPP_*` or lower-case name.
     """
     overrides = overrides or {}
+    environ = _without_services(environ)
     _refuse_unknown(environ, "environment")
     _refuse_unknown(overrides, "app.config")
     arguments = _arguments(overrides)

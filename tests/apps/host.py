@@ -6,9 +6,9 @@ import os
 import time
 from typing import Any
 
-from flask import Flask, jsonify, request
+from flask import Flask, jsonify, request, session
 from flask.typing import ResponseReturnValue
-from flask_socketio import disconnect
+from flask_socketio import disconnect, join_room, leave_room
 
 from wsapp import SocketServer
 
@@ -21,6 +21,24 @@ reasons: list[str] = []
 def host_echo(data: Any) -> dict[str, Any]:
     """Registered before `init_app`."""
     return {"echo": data, "pid": os.getpid()}
+
+
+@server.socketio.on("host-join")
+def host_join(room: str) -> bool:
+    join_room(room)
+    return True
+
+
+@server.socketio.on("host-leave")
+def host_leave(room: str) -> bool:
+    leave_room(room)
+    return True
+
+
+@server.socketio.on("host-put")
+def host_put(value: Any) -> bool:
+    session["value"] = value
+    return True
 
 
 @server.socketio.on("host-disconnect")
@@ -53,6 +71,7 @@ def disconnected(*_: Any) -> None:
 def create_app() -> Flask:
     """The factory."""
     app = Flask(__name__)
+    app.secret_key = "for the socket's session"
     server.init_app(app)
 
     @server.socketio.on("host-late")

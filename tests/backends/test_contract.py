@@ -379,7 +379,8 @@ class TestSessions:
 
     def test_what_few_sessions_have_is_kept_and_forgotten_again(self, world: World) -> None:
         sessions = world.open().sessions
-        for changes in ({"watching": (A, B)}, {"watching": (A,)}, {}):
+        for changes in ({"watching": (A, B)}, {"watching": (A,), "host_state": ("rooms",)}, {"host_state": ("x", "y")},
+                        {}):
             sessions.save([self.session(**changes)])
             assert sessions.take("sess", "w1:s1") == self.session(**changes)
 

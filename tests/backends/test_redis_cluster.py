@@ -1,11 +1,13 @@
-"""What the contract test cannot see: the list of workers, and the stock channel's name."""
+"""What the contract test cannot see: the list of workers, and the names of the buses."""
 
 from __future__ import annotations
 
 import redis
 
-from tests.backends.conftest import World
+from tests.backends.conftest import Listener, World, eventually
+from wsapp.backends.redis_broker import RedisBackend
 from wsapp.backends.redis_keys import RedisKeys
+from wsapp.core.ports import Limits
 
 
 def test_the_dead_are_taken_off_the_list(shared_world: World) -> None:
@@ -20,12 +22,23 @@ def test_the_dead_are_taken_off_the_list(shared_world: World) -> None:
         assert client.smembers(keys.workers) == {"w1"}
 
 
-def test_the_stock_channel_is_used_verbatim(shared_world: World) -> None:
-    backend = shared_world.open()
-    with redis.Redis.from_url(str(shared_world.url)) as client, client.pubsub() as pubsub:
-        pubsub.subscribe(shared_world.prefix + "stock")
-        assert pubsub.get_message(timeout=5) is not None
-        backend.bus.publish(b"x")
-        message = pubsub.get_message(timeout=5)
-        assert message is not None
-        assert message["data"] == b"x"
+def test_the_bus_of_one_deployment_is_not_heard_in_another(shared_world: World) -> None:
+    """Another prefix or database on the same server; the stock channel is heard by all that name it."""
+    url, stock = str(shared_world.url), shared_world.prefix + "stock"
+    places = [(url, shared_world.prefix), (url, shared_world.prefix + "other:"), (f"{url[:url.rindex('/')]}/1",
+                                                                                 shared_world.prefix)]
+    backends = [RedisBackend(each, Limits(), channel=stock, prefix=prefix) for each, prefix in places]
+    try:
+        listeners = [Listener(backend, f"w{number}") for number, backend in enumerate(backends)]
+        for listener in listeners:
+            listener.start()
+            listener.backend.broker.subscribe([f"agent:{listener.boot}"])
+        for number, backend in enumerate(backends):
+            backend.bus.publish(b"%d" % number)
+        with redis.Redis.from_url(url) as client:
+            client.publish(stock, b"all")
+        eventually(lambda: [len(listener.bus) for listener in listeners] == [2, 2, 2])
+        assert [listener.bus for listener in listeners] == [[b"%d" % number, b"all"] for number in range(3)]
+    finally:
+        for backend in backends:
+            backend.close()

@@ -7,7 +7,7 @@ import pytest
 from redis import exceptions
 
 from wsapp.backends.redis_errors import Explained, unavailable
-from wsapp.errors import PartitionMismatch
+from wsapp.errors import FormatMismatch, PartitionMismatch
 
 REPLY = hiredis.ReplyError
 
@@ -60,3 +60,9 @@ def test_another_number_of_partitions_is_an_error_of_its_own() -> None:
     assert str(error) == ("Redis at h:1: its rooms are divided into 8 partitions, and this process has"
                           " WSAPP_PARTITIONS=1: set it to 8 as everywhere else, or stop everything and divide anew"
                           " (wsapp partitions --set 1)")
+
+
+def test_data_of_another_release_are_an_error_of_its_own() -> None:
+    error = unavailable(REPLY("FORMAT 4 1 2"), "h:1", 0.25)
+    assert isinstance(error, FormatMismatch)
+    assert str(error).startswith("Redis at h:1: its data have format 4, and this release reads 1 to 2: deploy releases")

@@ -6,6 +6,7 @@ import os
 import socket
 import threading
 import time
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -14,10 +15,11 @@ import redis
 from tests.backends.conftest import World, draft
 from tests.fault.machine.proxy import Proxy
 from tests.valkey import Valkey, free_port
+from wsapp.backends import redis_wire
 from wsapp.backends.redis_broker import RedisBackend
 from wsapp.backends.redis_wire import MOST_CONNECTIONS, RedisAddress
 from wsapp.core.ports import Limits
-from wsapp.errors import BrokerUnavailable, SettingsError
+from wsapp.errors import BrokerUnavailable, FormatMismatch, SettingsError
 
 TIMEOUT = 0.25
 
@@ -195,3 +197,54 @@ def test_the_number_of_connections_is_bounded(shared_world: World) -> None:
         slots.acquire()
     with pytest.raises(BrokerUnavailable, match="connections wait"):
         backend.ping()
+
+
+class TestFormat:
+    """What a release two steps away has written is not read wrongly, and nothing is written into it."""
+
+    @pytest.fixture
+    def raw(self, valkey: Valkey) -> Iterator[redis.Redis]:
+        with redis.Redis.from_url(valkey.url) as client:
+            yield client
+
+    def stored(self, shared_world: World, raw: redis.Redis) -> str | None:
+        found = raw.hget(f"{shared_world.prefix}{{0}}:generation", "format")
+        return found.decode() if found is not None else None
+
+    def test_it_stands_in_redis_from_the_first_connection_on(self, shared_world: World, raw: redis.Redis) -> None:
+        shared_world.open().ping()
+        assert self.stored(shared_world, raw) == "1"
+
+    @pytest.mark.parametrize("there", [0, 3])
+    def test_one_that_is_not_read_is_refused(self, shared_world: World, raw: redis.Redis, there: int) -> None:
+        shared_world.open().broker.publish([draft()])
+        raw.hset(f"{shared_world.prefix}{{0}}:generation", "format", there)
+        with pytest.raises(FormatMismatch, match=f"format {there}, and this release reads 1 to 1"):
+            shared_world.open().broker.publish([draft()])
+        assert self.stored(shared_world, raw) == str(there)
+        assert raw.xlen(f"{shared_world.prefix}{{0}}:stream:agent:a") == 1
+
+    def test_neighbours_work_together_and_the_newer_raises_it(self, shared_world: World, raw: redis.Redis,
+                                                              monkeypatch: pytest.MonkeyPatch) -> None:
+        """This release, the next that reads format 2, the one after that which writes it."""
+        old = shared_world.open()
+        old.ping()
+        monkeypatch.setattr(redis_wire, "NEWEST", 2)
+        next_one = shared_world.open()
+        next_one.ping()
+        assert self.stored(shared_world, raw) == "1", "a change ships dark"
+        monkeypatch.setattr(redis_wire, "STORED", 2)
+        shared_world.open().ping()
+        assert self.stored(shared_world, raw) == "2"
+        monkeypatch.setattr(redis_wire, "STORED", 1)
+        shared_world.open().ping()
+        assert self.stored(shared_world, raw) == "2", "it is taken back, and reads on"
+        monkeypatch.setattr(redis_wire, "NEWEST", 1)
+        with pytest.raises(FormatMismatch):
+            shared_world.open().ping()
+
+    def test_data_without_a_number_are_of_the_first_format(self, shared_world: World, raw: redis.Redis) -> None:
+        shared_world.open().broker.publish([draft()])
+        raw.hdel(f"{shared_world.prefix}{{0}}:generation", "format")
+        shared_world.open().ping()
+        assert self.stored(shared_world, raw) == "1"

@@ -39,7 +39,7 @@ def test_not_ready_while_it_drains(place: Place) -> None:
 
 
 def test_not_ready_while_the_broker_is_away(place: Place) -> None:
-    place.server._outlet.lost(BrokerUnavailable("away"))
+    place.server._links.lost(BrokerUnavailable("away"))
     answer = place.app.test_client().get("/readyz")
     assert (answer.status_code, answer.json) == (
         503, {"status": "not ready", "mode": "degraded", "reason": "Redis is away: away"})
@@ -95,7 +95,7 @@ def test_openmetrics_for_those_who_accept_it(place: Place) -> None:
 
 
 def test_the_metrics_while_the_broker_is_away(place: Place) -> None:
-    place.server._outlet.lost(BrokerUnavailable("away"))
+    place.server._links.lost(BrokerUnavailable("away"))
     found = families(place.app.test_client().get("/metrics").text)
     assert (found["wsapp_link_up"].samples[0].value, found["wsapp_ready"].samples[0].value) == (0, 0)
     assert [sample.labels["mode"] for sample in found["wsapp_mode"].samples if sample.value] == ["degraded"]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import gevent
 import pytest
 
 from tests.blueprints.conftest import Place
@@ -216,6 +217,24 @@ class TestLists:
         assert [one["ok"] for one in client.ask("unsubscribe-agent", ["a", "never", "b"])["rooms"]] == [
             True, False, True]
         assert len(saved) == 2
+
+    def test_the_presence_of_several_rooms_is_asked_for_at_once(self, place: Place,
+                                                                monkeypatch: pytest.MonkeyPatch) -> None:
+        """A worker that does not answer costs one wait, not one for each room."""
+        running: list[str] = []
+        together: list[int] = []
+
+        def ask(_verb: str, room: str) -> None:
+            running.append(room)
+            together.append(len(running))
+            gevent.sleep(0.01)
+            running.remove(room)
+
+        monkeypatch.setattr(place.server.hub.presence.calls, "ask", ask)
+        client = place.client()
+        answer = client.ask("subscribe-agent", [{"id": str(number), "presence": True} for number in range(3)])
+        assert [one["presence"]["users"] for one in answer["rooms"]] == [1, 1, 1]
+        assert together == [1, 2, 3]
 
     def test_leaving_several(self, place: Place) -> None:
         client = place.client()

@@ -205,6 +205,28 @@ def test_a_link_may_bring_the_token(guarded: Server, chrome: Chrome) -> None:
     chrome.wait(JOINED.format(count=1))
 
 
+def test_a_link_does_not_make_somebody_else_of_the_tab_without_asking(guarded: Server, chrome: Chrome) -> None:
+    chrome.open(f"{guarded.url}/#agent:own&token={mint('hal')}")
+    chrome.wait("document.getElementById('identity-open').textContent === 'token of hal'")
+    chrome.wait(JOINED.format(count=1))
+    chrome.js(f"location.hash = '#agent:own&token={mint('mallory')}'")
+    assert "a token of mallory; this tab has one of hal" in chrome.wait(SHOWN)
+    assert chrome.js("location.hash") == "#agent:own"
+    assert chrome.js("document.getElementById('identity-open').textContent") == "token of hal"
+    chrome.js("document.getElementById('identify').requestSubmit()")
+    chrome.wait("document.getElementById('identity-open').textContent === 'token of mallory'")
+
+
+def test_an_address_that_cannot_be_read_breaks_nothing(guarded: Server, chrome: Chrome) -> None:
+    chrome.open(f"{guarded.url}/#agent:fine,agent:a%1Bb,%E0%A4,agent:%0Arm&token=%")
+    assert "cannot be read" in chrome.wait("document.getElementById('notices').textContent")
+    assert chrome.js("[...document.querySelectorAll('.room')].map((room) => room.dataset.room ?? room.textContent)"
+                     ".length") == 1
+    command = chrome.js("document.getElementById('hint').textContent")
+    assert "--agent fine" in command and command.isprintable()
+    assert chrome.errors == []
+
+
 def test_an_ending_token_is_renewed_on_the_same_connection(guarded: Server, chrome: Chrome) -> None:
     chrome.open(f"{guarded.url}/#agent:kept,agent:lost&token={mint('cleo', 50.0)}")
     chrome.wait(JOINED.format(count=2))

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from wsapp.cli.command_output import Line, LineSplitter, progress_of
+from wsapp.cli.command_output import Line, LineSplitter, printable, progress_of
 
 MORE_LINE_ENDS = bytes.maketrans(b"\x00\x01\x02\x03", b"\n\r\n\r")
 PIECES = st.lists(st.binary(max_size=12).map(lambda raw: raw.translate(MORE_LINE_ENDS)))
@@ -90,3 +90,7 @@ def test_a_ratio_that_may_still_grow() -> None:
     assert progress_of("1/1", ended=False) is None
     assert progress_of("1/10 files", ended=False) == 10
     assert progress_of("42%", ended=False) == 42
+
+
+def test_printable() -> None:
+    assert printable("a\tb\nc\x1b[2J\x07\x7f\x9b1m\x85\u00fc") == "a\tb\nc\ufffd[2J\ufffd\ufffd\ufffd1m\ufffd\u00fc"

@@ -124,3 +124,18 @@ def test_a_thought_cannot_steer_the_terminal() -> None:
     record = f"0a\t1\t5\tis\tl\ta\tagent-thought\tagent:a\t7\te\n{body}"
     text = as_text(parse_record(record.encode()))
     assert text.endswith("agent:a #7 x\ufffd[2Jy\ufffd\ufffd1mz")
+
+
+def test_json_does_not_steer_the_terminal_either(wsapp: Shell, emitter: Emitter) -> None:
+    thoughts(emitter, "a\x9b2Jb\x7f\u2028c\x1b]0;x\x07")
+    line = wsapp("tail", "agent:coder", "--json", "--count", "1").stdout
+    assert line.rstrip("\n").isprintable()
+    assert json.loads(line)["data"]["thought"] == "a\x9b2Jb\x7f\u2028c\x1b]0;x\x07"
+
+
+def test_a_thought_forges_no_lines_of_other_rooms(wsapp: Shell, emitter: Emitter) -> None:
+    thoughts(emitter, "first\n12:00:00.000 project:p1 #1 deployed", "second\r12:00:00.000 agent:x #1 no\x85no")
+    shown = wsapp("tail", "agent:coder", "--last", "2", "--count", "2").stdout.splitlines()
+    assert [line for line in shown if line[:1].isdigit()] == [shown[0], shown[2]]
+    assert shown[1] == "             | 12:00:00.000 project:p1 #1 deployed"
+    assert shown[2].endswith("second\ufffd12:00:00.000 agent:x #1 no\ufffdno")

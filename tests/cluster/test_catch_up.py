@@ -145,7 +145,8 @@ def test_a_redis_that_is_away_for_a_second_costs_nobody_a_session(way: str) -> N
         return
     for told, came in answers:
         assert told["recovered"] is True
-        assert [event[1]["seq"] for event in came] == list(range(1, 22)), "in order, without a hole, each once"
+        numbers = [event[1]["seq"] for event in came if event[0] != "mode"]
+        assert numbers == list(range(1, 22)), "in order, without a hole, each once"
 
 
 def test_clients_that_come_back_at_once_share_their_history_reads(server: Server, statistics: redis.Redis) -> None:

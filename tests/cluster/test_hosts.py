@@ -9,9 +9,10 @@ import sys
 
 import psutil
 import pytest
+import redis
 from flask_socketio import SocketIO
 
-from tests.clients.fleet import Fleet, fresh, publish, spread
+from tests.clients.fleet import Fleet, fresh, publish, spread, thoughts
 from tests.harness import OURS, ROOT, Server, http, wait_until
 from tests.valkey import free_port
 
@@ -157,3 +158,37 @@ def test_a_proxy_says_below_which_path_it_serves() -> None:
     with Server(1, app="tests.apps.own_routes:app", env=env, ready_at="/wsapp/readyz") as server:
         told = http(f"{server.url}/wsapp/api/v1/openapi.json", headers={"X-Forwarded-Prefix": "/outside"}).json()
         assert told["servers"] == [{"url": "/outside/wsapp/api/v1"}]
+
+
+def test_recovered_is_said_only_when_nothing_of_the_hosts_is_lost(host: Server, fleet: Fleet) -> None:
+    """On two workers: `socket.recovered` speaks also of the host's rooms and session, `session.recovered` of ours."""
+    plain, roomed, left, kept = clients = fleet.many(host, "npm", "websocket", 4)
+    room, agent = fresh("lobby"), fresh("agent")
+    for client in clients:
+        client.subscribe("agent", agent)
+        assert client.request("host-echo", 1)["echo"] == 1  # an event that changes nothing
+    for client in (roomed, left):
+        assert client.request("host-join", room) is True
+    assert left.request("host-leave", room) is True
+    assert kept.request("host-put", 7) is True
+    with redis.Redis.from_url(host.redis_url) as store:
+        for client in (roomed, kept):
+            key = next(store.scan_iter(f"*{client.sessions[0]['sessionId']}*"))
+            wait_until(lambda: any(b'"host"' in value for value in store.hvals(key)), "a mark")  # noqa: B023
+    for client in clients:
+        client.cut()
+    publish(host, agent, 2)
+    for client, lost in ((plain, None), (roomed, ["rooms"]), (left, None), (kept, ["session"])):
+        told = client.wait_session(2)
+        assert told["recovered"] is True
+        assert told.get("notRestored") == lost
+        assert client.recovered[-1] is (lost is None)
+        assert (told["sessionId"] == client.sessions[0]["sessionId"]) is (lost is None)
+        client.wait(lambda: len(thoughts(client, agent)) == 2, "what was missed")  # noqa: B023 - used at once
+    assert roomed.request("host-join", room) is True
+    before = len(roomed.sessions)
+    roomed.cut()
+    assert roomed.wait_session(before + 1)["notRestored"] == ["rooms"]
+    roomed.cut()  # it has not joined again: nothing is lost any more
+    assert "notRestored" not in roomed.wait_session(before + 2)
+    assert roomed.recovered[-1] is True

@@ -100,14 +100,14 @@ def test_unknown_ones(manager: ConnectionManager) -> None:
         manager.update_metadata("x", {})
 
 
-def test_anonymous_users_are_told_apart_and_do_not_show_the_whole_secret(manager: ConnectionManager) -> None:
+def test_anonymous_users_are_told_apart_and_show_nothing_of_the_secret(manager: ConnectionManager) -> None:
     one = manager.handle_connection("s1", Screen("s1"))
     two = manager.handle_connection("s2", Screen("s2"))
     assert one.id != two.id
     assert len(one.id) >= 20
     assert one.user_id.startswith("anon:")
     assert one.user_id != two.user_id
-    assert one.id not in one.user_id
+    assert not any(one.id[start:start + 4] in one.user_id for start in range(len(one.id) - 3))
 
 
 def test_a_sid_connects_once(manager: ConnectionManager) -> None:
@@ -268,6 +268,20 @@ def test_a_new_name_for_a_state_that_could_not_be_resumed(cluster: Cluster) -> N
     assert session.peer.closed == []
     manager.handle_reconnection(session.id, "s2")
     assert session.peer.closed == [CloseCode.REPLACED]
+
+
+@pytest.mark.parametrize("order", [(0, 1), (1, 0)])
+def test_two_connections_of_one_session_are_both_given_new_names(cluster: Cluster, order: tuple[int, int]) -> None:
+    """A duplicated tab, while Redis is away: neither state can be resumed."""
+    manager = cluster.one
+    both = [manager.handle_connection(sid, Screen(sid), "ada", session_id="old") for sid in ("s1", "s2")]
+    for number in order:
+        manager.rename(both[number])
+    assert len({"old", *(session.id for session in both)}) == 3
+    for session in both:
+        manager.handle_reconnection(session.id, "s3")
+        assert isinstance(session.peer, Screen)
+        assert session.peer.closed == [CloseCode.REPLACED]
 
 
 class AwayStore(MemorySessions):

@@ -126,13 +126,23 @@ class TestOracle:
         assert account.counts["queued, gone with its worker"] == 1
         assert account.counts["queued, and Redis's data were lost soon after"] == 1
 
-    def test_ids_grow_and_are_given_once(self) -> None:
-        falling = Truth()
-        for id, seq in (("0000000000000b", 1), ("0000000000000a", 2), ("0000000000000cff", 3), ("0000000000000c", 4)):
-            falling.accepted(id, seq, {ROOM: ("e", seq)})
-        assert len(Oracle(falling).publishers().problems) == 1
-        falling.accepted("0000000000000b", 99, {ROOM: ("f", 1)})
-        assert any("is both token 1 and 99" in problem for problem in Oracle(falling).publishers().problems)
+    def test_ids_are_given_once_and_recorded_once_in_a_history(self) -> None:
+        known = truth()
+        known.accepted("id1", 99, {ROOM: ("f", 1)})
+        known.accepted("id2", 2, {ROOM: ("e", 7)})
+        known.accepted("id3", 3, {ROOM: ("f", 2)})
+        assert Oracle(known).publishers().problems == [
+            "id1 is both token 1 and 99", f"id2 is recorded twice in {ROOM} e: #2 and #7"]
+
+    def test_what_was_recorded_again_was_seen_in_the_history_that_was_lost(self) -> None:
+        known = truth()
+        known.accepted("lost", 9, {ROOM: ("f", 3)})
+        early, wrong = view(1, 2, 3, 4, 5), view(1, 2, 3, 4, 5)
+        for one, seq in ((early, 6), (wrong, 4)):
+            one.event(seq, "lost", 9)
+        account = Oracle(known).judge(early)
+        assert (account.problems, account.counts["seen before its history was lost, and recorded again"]) == ([], 1)
+        assert any("as #4" in problem for problem in problems(wrong, known)), "that is another's place"
 
     def test_a_task_is_merged_into_a_later_update_only(self) -> None:
         known = truth(room=TASK)

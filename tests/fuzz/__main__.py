@@ -14,7 +14,7 @@ import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
-TARGETS = ("frames", "packets", "requests", "fields", "tokens", "heads", "records", "positions")
+TARGETS = ("frames", "packets", "requests", "fields", "tokens", "heads", "records", "positions", "forwarded")
 MAX_SIZE = 4096
 SLOWEST = 10  # seconds for one input
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from wsapp.blueprints.subscriptions import SubscribeSchema
+from wsapp.blueprints.subscriptions import SubscribeRequest
 from wsapp.core.events import Position, strict_loads
 from wsapp.errors import PayloadError
 from wsapp.runtime.lifecycle import SESSION_ID, read_hello
@@ -47,7 +47,7 @@ def check(data: bytes) -> None:
         assert all(isinstance(place, Position) and 0 <= place.seq < 2**53 for place in hello.positions.values())
         return
     try:
-        asked = SubscribeSchema("agent").parse({"id": "a", "since": value}, "subscribe-agent")
+        asked = SubscribeRequest("agent").parse({"id": "a", "since": value}, "subscribe-agent")
     except PayloadError:
         return
     assert asked.since is None or 0 <= asked.since.seq < 2**63

@@ -260,6 +260,21 @@ def test_a_revoked_wsapp_session(place: Place) -> None:
     assert place.admission.identify({"token": place.token()}, {}).user_id == "ann"
 
 
+@pytest.mark.parametrize("revoked", [{}, {"session": "s" * 20}, {"jti": "t"}])
+def test_token_and_session_are_looked_up_together(place: Place, revoked: dict[str, str]) -> None:
+    if revoked:
+        place.admission.revoke(**revoked)
+    looks: list[int] = []
+    inner = place.asked
+    place.asked = lambda entries: (looks.append(len(entries)), inner(entries))[1]
+    auth = {"token": place.token(jti="t", sid="login"), "sessionId": "s" * 20}
+    if revoked:
+        assert place.refused(auth) is ErrorCode.TOKEN_REVOKED
+    else:
+        assert place.admission.identify(auth, {}).user_id == "ann"
+    assert looks == [4]
+
+
 def test_one_name_at_a_time(place: Place) -> None:
     for named in ({}, {"jti": "a", "user": "b"}, {"jti": ""}):
         with pytest.raises(ValueError, match="one of"):

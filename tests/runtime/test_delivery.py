@@ -293,3 +293,24 @@ def test_a_room_does_not_wait_for_ever_for_another(world: World, monkeypatch: py
     eventually(lambda: thoughts(session) == ["0", "3"])
     hold.set()
     eventually(lambda: len(thoughts(session)) == 4)
+
+
+def test_rooms_that_read_on_wait_for_the_link_together(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    """While Redis is away one probe asks for all rooms, and not each room by itself."""
+    monkeypatch.setattr("wsapp.runtime.delivery.HEAL_PAUSE", 0.005)
+    monkeypatch.setattr("wsapp.runtime.outlet.FIRST_PAUSE", 0.001)
+    monkeypatch.setattr("wsapp.runtime.outlet.LONGEST_PAUSE", 0.001)
+    rooms = [f"agent:{number}" for number in range(30)]
+    session = world.client(*rooms)
+    world.lost = lambda _room, _seq: True
+    for number in range(30):
+        world.thought("missed", agent=str(number))
+    reads = world.broker.reads
+    world.broker.before += [_away] * 300
+    world.delivery.on_gap()
+    eventually(lambda: len(thoughts(session)) == 30)
+    assert world.broker.reads - reads <= 30 + 30 + 30, "each room once, what began meanwhile, and once after the return"
+
+
+def _away() -> None:
+    raise BrokerUnavailable("away")

@@ -45,15 +45,15 @@ def test_tokens_until_the_leeway_are_old_ones(store: Store, issued: float | None
     store.revoke(ANN, 100.0, 200.0)
     if refused:
         with pytest.raises(TokenRefused):
-            known.refuse({"user": ANN}, issued)
+            known.refuse([ANN], issued)
     else:
-        known.refuse({"user": ANN}, issued)
+        known.refuse([ANN], issued)
 
 
 def test_a_token_id_is_revoked_whenever_it_was_issued(store: Store) -> None:
     store.revoke(TOKEN, 100.0, 200.0)
     with pytest.raises(TokenRefused):
-        known_from(store).refuse({"jti": TOKEN}, 1e9)
+        known_from(store).refuse([TOKEN], 1e9)
 
 
 def test_memory_stands_in_for_redis(store: Store) -> None:
@@ -61,8 +61,8 @@ def test_memory_stands_in_for_redis(store: Store) -> None:
     known.remember(TOKEN, 90.0, 101.0)
     store.away = True
     with pytest.raises(TokenRefused):
-        known.refuse({"jti": TOKEN}, None)
-    known.refuse({"user": ANN}, None)
+        known.refuse([TOKEN], None)
+    known.refuse([ANN], None)
     assert known.unchecked
     assert list(known.look_again([ANN])) == []
     assert known.unchecked

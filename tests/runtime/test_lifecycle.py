@@ -15,6 +15,7 @@ from wsapp.core.ports import HistoryQuery, Receipt
 from wsapp.core.session import Session
 from wsapp.errors import BrokerUnavailable, CloseCode, PayloadError
 from wsapp.runtime.lifecycle import Lifecycle, Welcome, _chunks, read_hello
+from wsapp.runtime.link import Link
 from wsapp.runtime.outlet import Outlet
 
 
@@ -206,7 +207,7 @@ def left_behind(world: World) -> Session:
 
 
 def test_a_broker_that_stays_away_is_told(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("wsapp.runtime.patience.MOST", 0.3)
+    monkeypatch.setattr("wsapp.runtime.link.OUTAGE_WAIT_S", 0.3)
     old = left_behind(world)
     world.broker.before += [away] * 100
     back = welcome(world, {"pid": old.id})
@@ -361,8 +362,8 @@ def test_the_saver_follows_what_becomes_confirmed(world: World, monkeypatch: pyt
 
 def answer_lost(world: World, *watchers: Session) -> str:
     """Redis takes a publish and its answer is lost: the worker serves it unrecorded and publishes it again."""
-    outlet = Outlet(world.broker.publish, world.backend, world.metrics)
-    outlet.serve = world.fanout.serve_unrecorded
+    outlet = Outlet(world.broker.publish, world.backend, Link(lambda _state: None), world.metrics,
+                    world.fanout.serve_unrecorded)
     world.lost = lambda _room, _seq: True
 
     def deaf(drafts: Sequence[Draft]) -> list[Receipt]:

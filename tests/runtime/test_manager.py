@@ -6,6 +6,7 @@ import base64
 import json
 from typing import Any
 
+import gevent
 import pytest
 from flask_socketio import SocketIO
 
@@ -16,8 +17,11 @@ from tests.valkey import Valkey
 from wsapp.backends.redis_broker import RedisBackend
 from wsapp.core.ports import Limits
 from wsapp.errors import BrokerUnavailable, PayloadError
+from wsapp.metrics import Metrics
 from wsapp.runtime import manager as module
+from wsapp.runtime.link import Links
 from wsapp.runtime.manager import ClusterManager, StrictJson
+from wsapp.runtime.outlet import Outlet
 
 
 def recorded(place: Place, client: PollingClient) -> RecordingPeer:
@@ -104,6 +108,9 @@ class CutBus:
         self.failures = failures
         self.taken: list[bytes] = []
 
+    def ping(self) -> float:
+        return 0.0
+
     def publish(self, message: bytes) -> None:
         if self.failures:
             self.failures -= 1
@@ -113,8 +120,12 @@ class CutBus:
 
 def test_messages_to_the_others_wait_for_the_broker_in_order(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "RETRY_PAUSE", 0.001)
+    monkeypatch.setattr("wsapp.runtime.outlet.FIRST_PAUSE", 0.001)
     manager, bus = ClusterManager("channel"), CutBus(5)
-    greenlets = manager.start(bus)
+    links = Links(lambda _state: None)
+    greenlets = manager.start(bus, links)
+    greenlets.append(gevent.spawn(Outlet(lambda _drafts: [], bus, links.parts[0], Metrics(),  # type: ignore[arg-type]
+                                         lambda _publication: None).run))
     for number in range(10):
         manager._publish({"number": number})
     assert manager.waiting() == 10
@@ -139,7 +150,7 @@ def test_each_start_makes_a_new_host_id() -> None:
     manager = ClusterManager("channel")
     ids = set()
     for _ in range(2):
-        for greenlet in manager.start(CutBus(0)):
+        for greenlet in manager.start(CutBus(0), Links(lambda _state: None)):
             greenlet.kill()
         ids.add(manager.host_id)
     assert len(ids) == 2

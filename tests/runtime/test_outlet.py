@@ -10,11 +10,13 @@ import pytest
 from tests.runtime.world import eventually
 from wsapp.backends.memory import MemoryBackend
 from wsapp.core.events import Draft, Publication, parse_record
+from wsapp.core.link import LinkState
 from wsapp.core.ports import HistoryQuery, Receipt
 from wsapp.errors import BrokerUnavailable
 from wsapp.metrics import Metrics
 from wsapp.runtime import outlet as module
-from wsapp.runtime.outlet import Mode, Outlet, OutletLimits
+from wsapp.runtime.link import Link
+from wsapp.runtime.outlet import Outlet, OutletLimits
 
 
 class Wire:
@@ -52,10 +54,11 @@ class Wire:
 class Office:
     def __init__(self, limits: OutletLimits | None = None) -> None:
         self.wire, self.metrics, self.now = Wire(), Metrics(), 0.0
-        self.outlet = Outlet(self.wire.publish, self.wire, self.metrics, limits, lambda: self.now)  # type: ignore[arg-type]
         self.served: list[Publication] = []
         self.modes: list[str] = []
-        self.outlet.serve, self.outlet.told = self.served.append, lambda mode: self.modes.append(str(mode))
+        self.link = Link(lambda state: self.modes.append(str(state)))
+        self.outlet = Outlet(self.wire.publish, self.wire, self.link, self.metrics,  # type: ignore[arg-type]
+                             self.served.append, limits, lambda: self.now)
 
     def say(self, *bodies: object) -> list[Receipt]:
         return [self.outlet.publish([Draft("agent-thought", ("agent:a",), str(body).encode(), 1)])[0]
@@ -63,7 +66,7 @@ class Office:
 
     def run(self) -> None:
         greenlet = gevent.spawn(self.outlet.run)
-        eventually(lambda: self.outlet.mode is Mode.NORMAL)
+        eventually(lambda: self.link.state is LinkState.UP)
         greenlet.kill()
 
 
@@ -130,7 +133,7 @@ def test_a_lost_answer_doubles_nothing(office: Office) -> None:
     greenlet = gevent.spawn(office.outlet.run)
     eventually(lambda: len(office.wire.sent) > 4)  # several attempts whose answers are lost
     office.wire.deaf = False
-    eventually(lambda: office.outlet.mode is Mode.NORMAL)
+    eventually(lambda: office.link.state is LinkState.UP)
     greenlet.kill()
     office.say(4)
     assert office.wire.kept() == ["1", "2", "3", "4"]
@@ -149,23 +152,23 @@ def test_a_long_outbox_goes_in_batches_in_order(office: Office) -> None:
 def test_each_mode_is_told_once(office: Office) -> None:
     office.wire.away = True
     office.say(1, 2, 3)
-    office.outlet.lost(BrokerUnavailable("again"))
+    office.link.lost(BrokerUnavailable("again"))
     greenlet = gevent.spawn(office.outlet.run)
     gevent.sleep(0.02)
     office.wire.away = False
-    eventually(lambda: office.outlet.mode is Mode.NORMAL)
+    eventually(lambda: office.link.state is LinkState.UP)
     assert office.modes == ["degraded", "normal"]
     office.wire.away = True
     office.say(4)
     office.wire.away = False
-    eventually(lambda: office.outlet.mode is Mode.NORMAL)
+    eventually(lambda: office.link.state is LinkState.UP)
     greenlet.kill()
     assert office.modes == ["degraded", "normal"] * 2
 
 
 def test_lost_without_a_publication_ends_with_a_ping(office: Office) -> None:
-    office.outlet.lost(BrokerUnavailable("the lease"))
-    assert office.outlet.mode is Mode.DEGRADED
+    office.link.lost(BrokerUnavailable("the lease"))
+    assert office.link.state is LinkState.DOWN
     office.run()
     assert office.wire.sent == []
 
@@ -211,7 +214,7 @@ def test_a_flush_beside_the_loop_loses_nothing(office: Office) -> None:
     loop = gevent.spawn(office.outlet.run)
     gevent.sleep(0.001)
     assert office.outlet.flush(1.0) == 0
-    eventually(lambda: office.outlet.mode is Mode.NORMAL)
+    eventually(lambda: office.link.state is LinkState.UP)
     loop.kill()
     assert office.wire.kept() == [str(number) for number in range(250)]
 

@@ -40,7 +40,7 @@ class Part:
 def made(world: World, backend: Any, office: Office, **settings: Any) -> PartitionedWatch:
     off = {"heads_interval": 0.0, "beacon": 0.0, "canary": 0.0}
     return PartitionedWatch(load_settings({}, {**off, **settings}), backend, world.delivery, world.connections,
-                            office.outlets)
+                            office.links)
 
 
 def test_a_deaf_partition_is_found_and_mended_alone(world: World) -> None:

@@ -18,7 +18,7 @@ class Kept:
 
     def __init__(self, world: World) -> None:
         self.world, self.port = world, world.backend.presence
-        self.keeper = PresenceKeeper(self.port, world.connections)
+        self.keeper = PresenceKeeper(self.port, world.connections, world.links)
         self.keeper.boot = "w1"
         world.backend.start("w1", world.delivery.on_record, world.delivery.on_gap, lambda _: None, self._control)
         self.other("w2")

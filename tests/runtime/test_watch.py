@@ -9,9 +9,10 @@ import pytest
 
 from tests.runtime.world import World, eventually, peer
 from wsapp.core.events import Profile
+from wsapp.core.link import LinkState
 from wsapp.errors import BrokerUnavailable
 from wsapp.runtime.greenlets import Greenlets
-from wsapp.runtime.outlet import Mode, Outlet
+from wsapp.runtime.link import Links
 from wsapp.runtime.watch import Watch
 from wsapp.settings import load_settings
 
@@ -28,12 +29,12 @@ class Shared:
         self.reconnected += 1
 
 
-def made(world: World, backend: Any = None, **settings: Any) -> tuple[Watch, Outlet]:
-    outlet = Outlet(world.backend.broker.publish, world.backend, world.metrics)
+def made(world: World, backend: Any = None, **settings: Any) -> tuple[Watch, Links]:
+    links = Links(lambda _state: None)
     off = {"heads_interval": 0.0, "beacon": 0.0, "canary": 0.0}
     watch = Watch(load_settings({}, {**off, **settings}), backend or world.backend, world.delivery, world.connections,
-                  outlet)
-    return watch, outlet
+                  links)
+    return watch, links
 
 
 def test_everything_is_off_at_zero(world: World) -> None:
@@ -65,7 +66,7 @@ def test_memory_needs_no_canary(world: World) -> None:
 
 def test_a_lost_redis_is_the_trouble_and_nothing_else_is_tried(world: World) -> None:
     sdk = world.client("agent:a", profile=Profile.SDK)
-    watch, outlet = made(world)
+    watch, links = made(world)
 
     def refuse(_rooms: object) -> Any:
         raise BrokerUnavailable("away")
@@ -73,7 +74,7 @@ def test_a_lost_redis_is_the_trouble_and_nothing_else_is_tried(world: World) -> 
     world.broker.heads = refuse  # type: ignore[method-assign]
     watch.check_heads()
     assert watch.trouble() == "Redis is away: away"
-    assert str(outlet.mode) == "degraded"
+    assert str(links.state) == "degraded"
     watch.check_heads()
     watch.send_beacon()
     gevent.sleep(0)
@@ -92,7 +93,7 @@ def test_a_failing_canary_is_the_trouble(world: World) -> None:
 
 def test_the_connection_that_publishes_is_kept_open(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("wsapp.runtime.watch.WARM_EVERY", 0.005)
-    watch, outlet = made(world, Shared(world))
+    watch, links = made(world, Shared(world))
     asked: list[bool] = []
 
     def ask() -> None:
@@ -103,6 +104,6 @@ def test_the_connection_that_publishes_is_kept_open(world: World, monkeypatch: p
     greenlets = Greenlets()
     watch.start("w1", greenlets)
     eventually(lambda: len(asked) > 2)
-    assert outlet.mode is Mode.NORMAL, "only a publish says that Redis is away"
+    assert links.state is LinkState.UP, "only a publish says that Redis is away"
     greenlets.stop()
 

@@ -24,6 +24,8 @@ from wsapp.runtime.critical import CriticalDelivery
 from wsapp.runtime.delivery import Delivery
 from wsapp.runtime.fanout import Fanout
 from wsapp.runtime.lifecycle import Lifecycle
+from wsapp.runtime.link import Links
+from wsapp.runtime.outlet import Outlet
 from wsapp.runtime.recovery import Recovery, recover
 from wsapp.transport.frames import Frame
 from wsapp.transport.outbox import RELIEVED
@@ -91,6 +93,12 @@ class Between:
     def publish(self, drafts: Sequence[Draft]) -> list[Receipt]:
         return self.inner.publish(drafts)
 
+    def ping(self) -> float:
+        """As of a backend, for the probe of the link: what fails reads fails it."""
+        if self.before:
+            self.before.pop(0)()
+        return 0.0
+
     def read(self, queries: Sequence[HistoryQuery]) -> list[HistoryPage]:
         self.reads += 1
         if self.before:
@@ -129,12 +137,15 @@ class World:
         self.critical = self.make_critical(ledger)
         self.fanout = Fanout(self.connections, self.metrics, self.critical, ledger, partitions=partitions,
                              clock=self.clock)
-        self.delivery = Delivery(self.registry, self.fanout, self.broker, self.metrics, max_replay=max_replay,
-                                 clock=self.clock)
-        self.lifecycle = Lifecycle(self.connections, self.delivery)
+        self.links = Links(lambda _state: None)
+        self.delivery = Delivery(self.registry, self.fanout, self.broker, self.metrics, self.links,
+                                 max_replay=max_replay, clock=self.clock)
+        self.lifecycle = Lifecycle(self.connections, self.delivery, self.links)
         self.publisher = Publisher(self.backend.broker)
         self.lost: Callable[[str, int], bool] = lambda _room, _seq: False
         self._running: list[gevent.Greenlet] = []
+        self.run(Outlet(self.broker.publish, self.broker, self.links.parts[0],  # type: ignore[arg-type]
+                        self.metrics, self.fanout.serve_unrecorded).run)
         self.backend.start(boot, self._record, self.delivery.on_gap, lambda _message: None, self._control)
 
     def make_critical(self, ledger: Ledger | None) -> CriticalDelivery | None:

@@ -12,6 +12,7 @@ from flask_socketio import disconnect as disconnect_client
 from flask_socketio import emit, join_room, send
 
 from tests.valkey import Valkey
+from wsapp.errors import PayloadError
 from wsapp.server import SocketServer
 
 
@@ -78,6 +79,18 @@ def test_as_in_flask_socketio(shop: Shop) -> None:
     assert [(event["name"], event["args"]) for event in client.get_received()] == [
         ("message", "HELLO"), ("json", {"a": 1}), ("bytes", [{"twice": b"\x00\xff\x00\xff"}])]
     assert client.get_received() == []
+
+
+def test_what_a_handler_raises_is_raised_in_the_test(shop: Shop) -> None:
+    shop.socketio.on("fail")(lambda: 1 / 0)
+    shop.socketio.on("unwritable")(lambda: object())
+    one, two = shop.client(), shop.client()
+    for client in (one, two, one):
+        with pytest.raises(ZeroDivisionError):
+            client.emit("fail")
+    with pytest.raises(PayloadError, match="not JSON"):
+        one.emit("unwritable", callback=True)
+    assert two.emit("echo", 1, callback=True) == 1
 
 
 def test_namespaces(shop: Shop) -> None:

@@ -380,7 +380,7 @@ def test_a_post_that_is_wrong_is_refused_and_ends_the_session(inside: Inside, bo
     with pytest.raises(PacketError):
         connection.post(body)
     assert connection.closed
-    assert connection.poll(1.0) == [b"1"]
+    assert connection.poll(1.0) == []
     assert len(inside.ended) == 1
 
 
@@ -402,8 +402,7 @@ def test_a_client_that_does_not_poll_is_closed_past_its_bytes() -> None:
     until(lambda: connection.closed)
     connection.push(Frame(b"4late"))
     assert len(connection.poll(1.0)) == 12
-    assert connection.poll(1.0) == [b"1"]
-    assert connection.poll(0.001) == [b"6"]
+    assert connection.poll(1.0) == [], "the session has ended"
 
 
 def test_a_polling_client_says_goodbye(inside: Inside) -> None:
@@ -490,7 +489,7 @@ def test_closing_in_the_middle_of_an_upgrade_ends_both(inside: Inside) -> None:
     connection.open_probe(ours, b"")
     connection.close(1012, "restart")
     got(client, encode_close(1012, "restart"))
-    assert connection.poll(1.0) == [b"1"]
+    assert connection.poll(1.0) == []
     client.send(sent(TEXT, b"2probe") + sent(TEXT, b"5") + sent(CLOSE))
     until(lambda: connection.probe is None)
     assert not connection.upgraded

@@ -168,6 +168,15 @@ def test_a_post_of_a_wrong_length(environ: dict[str, str], status: int) -> None:
     assert server.handled == []
 
 
+def test_a_drained_worker_says_so_in_the_log(caplog: pytest.LogCaptureFixture) -> None:
+    server = Server()
+    server.engine.draining = True
+    for _ in range(5):
+        assert server.ask("EIO=4&transport=polling").status == 503
+    assert [line.partition(": it leaves")[0] for line in caplog.messages] == [
+        "refused a client: this worker takes nobody in"], "once a minute, not per client"
+
+
 def test_a_post_that_is_garbage_is_told_so(server: Server) -> None:
     sid = server.hello()
     answer = server.ask(f"EIO=4&transport=polling&sid={sid}", "POST", b"garbage")

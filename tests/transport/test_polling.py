@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import engineio.payload
 import gevent
 import pytest
 
-from wsapp.transport.polling import CLOSE, NOOP, PacketError, PollQueue, decode_payload
+from wsapp.transport.polling import NOOP, PacketError, PollQueue, decode_payload
 
 
 def test_what_waits_is_taken_at_once_and_in_order() -> None:
@@ -17,15 +18,28 @@ def test_what_waits_is_taken_at_once_and_in_order() -> None:
     assert (queue.take(), queue.take(), queue.bytes) == ([b"4a", b"bAQ=="], [], 0)
 
 
-def test_the_end_comes_after_all_and_alone() -> None:
+def test_one_answer_has_sixteen_packets_and_the_next_the_rest() -> None:
+    """python-engineio's client drops the connection on more."""
     queue = PollQueue()
-    queue.put(b"4a")
-    queue.close()
-    queue.put(b"4b")
-    queue.wait(0)
-    assert queue.take() == [b"4a", b"4b"]
-    queue.wait(5)
-    assert (queue.take(), queue.take()) == ([CLOSE], [])
+    packets = [b"4%02d" % number for number in range(40)]
+    for packet in packets:
+        queue.put(packet)
+    answers = []
+    while queue.packets:
+        queue.wait(0)
+        answers.append(queue.take())
+        assert queue.bytes == 3 * len(queue.packets)
+    assert [len(answer) for answer in answers] == [16, 16, 8]
+    assert [packet for answer in answers for packet in answer] == packets
+    assert len(engineio.payload.Payload(encoded_payload="\x1e".join(map(bytes.decode, answers[0]))).packets) == 16
+    assert not queue.ready.is_set()
+
+
+def test_a_websocket_takes_over_all_at_once() -> None:
+    queue = PollQueue()
+    for number in range(40):
+        queue.put(b"4%d" % number)
+    assert len(queue.frames()) == 40
 
 
 def test_a_get_waits_for_the_first_and_may_be_ended() -> None:
@@ -57,7 +71,8 @@ def test_a_get_that_comes_behind_is_awaited_for_a_moment() -> None:
     gevent.sleep(0)
     waits = gevent.spawn(queue.wait, 5)
     posts.get(timeout=5)
-    assert queue.polling
+    waits.get(timeout=5)
+    assert queue.take() == [NOOP]
     waits.kill()
 
 

@@ -229,7 +229,7 @@ def test_one_handshake_too_many_is_told_before_anything_is_computed(place: Place
     first, _ = place.open(), place.open()
     hands = list[object]()
     with monkeypatch.context() as patched:
-        patched.setattr(tunnel_module, "_shake_hands", lambda *given: hands.append(given))
+        patched.setattr(tunnel_module, "shake_hands", lambda *given: hands.append(given))
         with pytest.raises(ssl.SSLError, match="ALERT_INTERNAL_ERROR"):
             place.open()
     assert (refused, hands) == ([1], [])

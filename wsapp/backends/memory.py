@@ -328,7 +328,7 @@ class MemoryCluster:
     def __init__(self, clock: Clock, mailbox: Mailbox) -> None:
         self._clock, self._mailbox = clock, mailbox
         self._leases: dict[str, _Lease] = {}
-        self.boot = ""
+        self.boot = self._secret = ""
         self.on_control: Callable[[bytes], None] | None = None
 
     def beat(self, boot: str, facts: Mapping[str, object], ttl: float) -> None:
@@ -346,6 +346,11 @@ class MemoryCluster:
             if lease.until <= now:
                 self._leases.pop(boot, None)
         return {boot: strict_loads(lease.facts) for boot, lease in sorted(self._leases.items())}
+
+    def secret(self, offered: str, ttl: float) -> str:
+        """As `Cluster.secret`: it lasts as long as this process, the only one that has it."""
+        self._secret = self._secret or offered
+        return self._secret
 
     def send(self, boot: str, message: bytes) -> None:
         """As `Cluster.send`."""

@@ -18,7 +18,7 @@ from wsapp.backends.records import check_draft
 from wsapp.backends.redis_broker import RedisBackend
 from wsapp.backends.redis_line import open_lines
 from wsapp.backends.redis_live import read_by_thread
-from wsapp.backends.redis_presence import PartitionedPresence
+from wsapp.backends.redis_presence import RedisPresence
 from wsapp.core.api_keys import ApiKeys
 from wsapp.core.events import Draft, Position
 from wsapp.core.partitions import SPREAD, partition_of, spread
@@ -224,8 +224,7 @@ class PartitionedBackend:
         self.revocations: Revocations = first.revocations
         self.bus: Bus = first.bus
         self.api_keys: ApiKeys = first.api_keys
-        self.presence: Presence = PartitionedPresence(
-            first.pool, lambda room: self._redis[partition_of(room, partitions)].pool)
+        self.presence: Presence = RedisPresence([part.pool for part in self._redis])
 
     def start(self, boot: str, on_record: Callable[[str, bytes], None], on_gap: Callable[[], None],
               on_bus: Callable[[bytes], None], on_control: Callable[[bytes], None]) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import secrets
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import Any
 
 from wsapp.backends.records import check_draft, milliseconds, read_receipt, unique
@@ -14,12 +15,12 @@ from wsapp.backends.redis_critical import RedisCritical
 from wsapp.backends.redis_keys import Argument, PublishKeys
 from wsapp.backends.redis_line import RedisLine, open_lines
 from wsapp.backends.redis_live import RedisLive, read_by_thread
-from wsapp.backends.redis_presence import PartitionedPresence, RedisPresence
+from wsapp.backends.redis_presence import RedisPresence
 from wsapp.backends.redis_revocations import RedisRevocations
 from wsapp.backends.redis_scripts import HISTORY, Command, publish_in
 from wsapp.backends.redis_sessions import RedisSessions
 from wsapp.backends.redis_wire import RedisPool
-from wsapp.backends.window import Window
+from wsapp.backends.window import Interrupted, Window
 from wsapp.core.api_keys import ApiKeys
 from wsapp.core.events import Draft, Position, parse_record
 from wsapp.core.ids import made_ms
@@ -50,7 +51,7 @@ class RedisBroker:
         self._publish_keys = PublishKeys(pool.keys)
         self._publish_script = publish_in(self._keys.partitions, self._keys.sharded)
         self._nonce = secrets.token_hex(4)
-        self._window = Window(self._publish_now)
+        self._window: Window[Command, Any] = Window(pool.ask, pool.longest)
         self._bounds: list[Argument] = [
             limits.history_size, limits.history_bytes, milliseconds(limits.history_age), milliseconds(limits.meta_ttl)]
         self._visible: list[Argument] = [limits.history_size, milliseconds(limits.history_age)]
@@ -58,10 +59,13 @@ class RedisBroker:
 
     def publish(self, drafts: Sequence[Draft]) -> list[Receipt]:
         """As `Broker.publish`.  Raises BrokerUnavailable, and ValueError for a draft that cannot be a record."""
-        return self._window.ask(drafts) if drafts else []
-
-    def _publish_now(self, drafts: Sequence[Draft]) -> list[Receipt]:
-        replies = self._pool.ask([self._publish(draft) for draft in drafts])
+        if not drafts:
+            return []
+        commands = [self._publish(draft) for draft in drafts]
+        try:
+            replies = self._window.ask(commands)
+        except Interrupted:  # that of another thread: these may be recorded
+            replies = self._window.ask([self._publish(replace(draft, retry=True)) for draft in drafts])
         return [read_receipt(placed.decode(), duplicate == 1) for duplicate, placed in replies]
 
     def _publish(self, draft: Draft) -> Command:
@@ -137,10 +141,9 @@ class RedisBackend:
         self.critical: CriticalStore = RedisCritical(self._pool, limits)
         self.cluster: Cluster = RedisCluster(self._pool)
         self.revocations: Revocations = RedisRevocations(self._pool)
-        self.bus: Bus = RedisBus(self._pool, channel)
+        self.bus: Bus = RedisBus(self._pool)
         self.api_keys: ApiKeys = RedisApiKeys(self._pool)
-        self.presence: Presence = (PartitionedPresence(self._pool, lambda _room: self._pool)
-                                   if self._line.keys.sharded else RedisPresence(self._pool))
+        self.presence: Presence = RedisPresence([self._pool])
 
     def start(self, boot: str, on_record: Callable[[str, bytes], None], on_gap: Callable[[], None],
               on_bus: Callable[[bytes], None], on_control: Callable[[bytes], None]) -> None:

@@ -40,12 +40,20 @@ class RedisCluster:
         """As `Cluster.send`."""
         self._pool.ask([("PUBLISH", self._keys.control_channels + boot, message)])
 
+    def secret(self, offered: str, ttl: float) -> str:
+        """As `Cluster.secret`."""
+        name, lasts = self._keys.secret, milliseconds(ttl)
+        _, kept, _ = self._pool.ask([("SET", name, offered, "NX", "PX", lasts), ("GET", name),
+                                     ("PEXPIRE", name, lasts)])
+        return str(kept.decode())
+
 
 class RedisBus:
-    """`Bus`: the channel of `SocketIO(message_queue=..., channel=...)`, its name used verbatim."""
+    """`Bus`: a channel of this deployment's own.  The stock one, which every application on the server hears, whatever
+    its database and prefix, is only listened to."""
 
-    def __init__(self, pool: RedisPool, channel: str) -> None:
-        self._pool, self._channel = pool, channel
+    def __init__(self, pool: RedisPool) -> None:
+        self._pool, self._channel = pool, pool.keys.bus
 
     def publish(self, message: bytes) -> None:
         """As `Bus.publish`."""

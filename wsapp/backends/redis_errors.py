@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Final
+import signal
+from typing import Any, Final
 
 from redis import exceptions
 
-from wsapp.errors import BrokerUnavailable, PartitionMismatch
+from wsapp.errors import BrokerUnavailable, FormatMismatch, PartitionMismatch
 
 # The first word of an error reply (RESP, "Simple errors") -> what to do about it.
 _FIXES: Final = {
@@ -53,6 +54,29 @@ _TLS_FIXES: Final = {
 }
 
 
+def of_the_connection(error: BaseException) -> bool:
+    """Whether an OSError or TimeoutError is the connection's.  False when a signal handler of the application raised it
+    (a time limit) while the connection was used: it is no answer of the server, and not ours to catch."""
+    handlers = {_code_of(signal.getsignal(number)) for number in signal.valid_signals()}
+    trace = error.__traceback__
+    while trace is not None:
+        if trace.tb_frame.f_code in handlers:
+            return False
+        trace = trace.tb_next
+    return True
+
+
+def _code_of(handler: Any) -> object:
+    """The code of a function, a method, a partial or an object that can be called; None for what is not Python's."""
+    handler = getattr(handler, "func", handler)
+    called = vars(type(handler)).get("__call__", handler)
+    return getattr(getattr(handler, "__func__", called), "__code__", None) or getattr(handler, "__code__", None)
+
+
+# The first word of what generation.lua refuses.
+_KINDS: Final[dict[str, type[BrokerUnavailable]]] = {"PARTITIONS": PartitionMismatch, "FORMAT": FormatMismatch}
+
+
 class Explained(exceptions.ConnectionError):
     """A failure whose text already says what to do about it."""
 
@@ -60,7 +84,7 @@ class Explained(exceptions.ConnectionError):
 def unavailable(error: Exception, where: str, timeout: float) -> BrokerUnavailable:
     """The error as wsapp raises it.  `where` is host:port or a path, never with a password."""
     text = f"Redis at {where}: {_reason(error, timeout)}"
-    return (PartitionMismatch if str(error).startswith("PARTITIONS ") else BrokerUnavailable)(text)
+    return _KINDS.get(str(error).partition(" ")[0], BrokerUnavailable)(text)
 
 
 def _reason(error: Exception, timeout: float) -> str:
@@ -71,6 +95,10 @@ def _reason(error: Exception, timeout: float) -> str:
         there, here = text.split()[1::3]
         return (f"its rooms are divided into {there} partitions, and this process has WSAPP_PARTITIONS={here}: set it"
                 f" to {there} as everywhere else, or stop everything and divide anew (wsapp partitions --set {here})")
+    if text.startswith("FORMAT "):
+        there, oldest, newest = text.split()[1:]
+        return (f"its data have format {there}, and this release reads {oldest} to {newest}: deploy releases one after"
+                " the other, each on all hosts before the next (the head of CHANGELOG.md says which work together)")
     for word, fix in _FIXES.items():
         if text.startswith((word, "-" + word)) or f" -{word} " in text:
             return f"{fix} ({text})" if word == "NOPERM" else fix

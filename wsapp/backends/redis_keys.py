@@ -2,7 +2,7 @@
 
 Every key of a partition carries the same hash tag, so that its scripts also run in a cluster's slot.  Pub/sub
 channels do not belong to a database, so their names carry its number: two apps on two databases of one server
-do not hear each other.  The stock Flask-SocketIO channel is not here: it is used verbatim.
+do not hear each other.  The stock Flask-SocketIO channel is not here: it is listened to under its own name.
 """
 
 from __future__ import annotations
@@ -64,7 +64,8 @@ class RedisKeys:
 
     @property
     def generation(self) -> str:
-        """HASH `token`, `run`: which server's life the epochs belong to; `partitions`: of how many this is one."""
+        """HASH `token`, `run`: which server's life the epochs belong to; `partitions`: of how many this is one;
+        `format`: of all that is stored (`wsapp.core.formats`)."""
         return f"{self.base}generation"
 
     @property
@@ -76,6 +77,11 @@ class RedisKeys:
     def workers(self) -> str:
         """SET of the boot ids that may have a lease."""
         return f"{self.base}workers"
+
+    @property
+    def secret(self) -> str:
+        """STRING: what a worker proves by that it forwards a request, and is no client."""
+        return f"{self.base}secret"
 
     @property
     def api_keys(self) -> str:
@@ -143,6 +149,11 @@ class RedisKeys:
     def room_channels(self) -> str:
         """What a room's channel begins with; the room's name follows."""
         return f"{self.base}{self.database}:room:"
+
+    @property
+    def bus(self) -> str:
+        """The channel on which the workers of this deployment pass on what its host application emits."""
+        return f"{self.base}{self.database}:bus"
 
     @property
     def control_channels(self) -> str:

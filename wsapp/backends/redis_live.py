@@ -7,7 +7,6 @@ joined again at once has two SUBSCRIBEs under way, and only the answer to the la
 from __future__ import annotations
 
 import logging
-import random
 import threading
 import time
 from collections import deque
@@ -21,6 +20,7 @@ from wsapp.backends.redis_errors import Explained, unavailable
 from wsapp.backends.redis_keys import RedisKeys
 from wsapp.backends.redis_scripts import Command
 from wsapp.backends.redis_wire import CHECK_EVERY, CHUNK, FAILURES, Address, RedisWire, open_wire, pack
+from wsapp.core.link import Backoff
 from wsapp.core.ports import LiveSocket, Reading
 from wsapp.errors import BrokerUnavailable
 
@@ -64,7 +64,7 @@ class RedisLive:
     def __init__(self, address: Address, keys: RedisKeys, channel: str, timeout: float,
                  reading: Reading = read_by_thread) -> None:
         self._address, self._keys, self._timeout, self._reading = address, keys, timeout, reading
-        self._prefix, self._bus = keys.room_channels.encode(), channel.encode()
+        self._prefix, self._stock = keys.room_channels.encode(), channel.encode()
         self._lock = threading.Lock()  # orders what is sent with what is expected
         self._wire: RedisWire | None = None
         self._wanted: set[bytes] = set()
@@ -89,7 +89,8 @@ class RedisLive:
             raise RuntimeError("a live connection is started once")
         self._on_record, self._on_gap = on_record, on_gap
         if self._keys.number == 0:  # the other partitions have rooms alone
-            self._others = {self._bus: on_bus, (self._keys.control_channels + boot).encode(): on_control}
+            control = (self._keys.control_channels + boot).encode()
+            self._others = {self._stock: on_bus, self._keys.bus.encode(): on_bus, control: on_control}
         self._away, self._reason = False, f"Redis at {self._address.where}: not connected yet"
         self._thread = threading.Thread(target=self._run, name="wsapp-live", daemon=True)
         self._thread.start()
@@ -173,7 +174,7 @@ class RedisLive:
             self._waiting = [c for c in self._waiting if c.left]
 
     def _run(self) -> None:
-        failures, gap = 0, False
+        backoff, gap = Backoff(FIRST_DELAY, LONGEST_DELAY), False
         while not self._closing.is_set():
             begun, there = time.monotonic(), True
             self._hurry.clear()
@@ -185,14 +186,14 @@ class RedisLive:
                 if gap:
                     self._call(self.lost)  # what was opened meanwhile may lead elsewhere
                 reason = self._serve(wire, gap)
-                failures = 0 if time.monotonic() - begun > LONGEST_DELAY else failures
+                if time.monotonic() - begun > LONGEST_DELAY:
+                    backoff.reset()
             if self._closing.is_set():
                 break
             self._away, self._reason, gap = True, reason, True
             self._call(self.lost)
-            (log.warning if failures == 0 else log.debug)("live connection: %s", reason)
-            delay = min(LONGEST_DELAY, FIRST_DELAY * 2.0 ** min(failures, 10)) * random.uniform(0.5, 1.0)
-            failures += 1
+            (log.warning if backoff.failures == 0 else log.debug)("live connection: %s", reason)
+            delay = backoff.next_s()
             self._closing.wait(min(delay, FIRST_DELAY))
             if delay > FIRST_DELAY:
                 # a server that takes connections, and throws this one out, is not to be hurried back to

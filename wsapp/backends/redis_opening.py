@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import _thread
 import threading
 from collections.abc import Callable
 from typing import Generic, Protocol, TypeVar
@@ -16,6 +17,13 @@ class Closable(Protocol):
 W = TypeVar("W", bound=Closable)
 
 
+def start_thread(run: Callable[[], None]) -> None:
+    """Run something on a thread of its own (a greenlet in a patched worker).  Raises RuntimeError when the interpreter
+    is about to end.  Not by `threading.Thread`: its start takes locks of that module, which the thread may hold on
+    which a signal handler runs."""
+    _thread.start_new_thread(run, ())
+
+
 class Opening(Generic[W]):
     """One attempt, on a thread of its own (a greenlet in a patched worker).  Whoever gives up waiting leaves it to the
     next who wants a connection, or discards it."""
@@ -27,9 +35,8 @@ class Opening(Generic[W]):
         self._wire: W | None = None
         self._error: Exception | None = None
         self._unwanted = False
-        thread = threading.Thread(target=self._run, name="wsapp-opening", daemon=True)
         try:
-            thread.start()
+            start_thread(self._run)
         except RuntimeError:  # the interpreter is about to end and starts no threads any more
             self._run()
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping, Sequence
 from typing import Final
 
 from wsapp.backends.records import milliseconds
@@ -13,18 +13,21 @@ from wsapp.backends.redis_scripts import (
     PRESENCE_SYNC,
     PRESENCE_UPDATE,
     PRESENCE_WATCHERS,
+    Command,
 )
 from wsapp.backends.redis_wire import RedisPool
+from wsapp.core.partitions import partition_of
 from wsapp.core.ports import Watching
 
 ROOM_TTL: Final = 3600.0  # seconds after which a room that nobody reads is forgotten; each reading renews it
 
 
 class RedisPresence:
-    """`Presence` over one script per operation."""
+    """`Presence` over one script per operation.  `pools` are those of the partitions: what workers say is in the first
+    one, who follows a room now is known where its channel is."""
 
-    def __init__(self, pool: RedisPool) -> None:
-        self._pool, self._keys = pool, pool.keys
+    def __init__(self, pools: Sequence[RedisPool]) -> None:
+        self._pools, self._pool, self._keys = pools, pools[0], pools[0].keys
 
     def ask(self, boot: str, room: str, ttl: float) -> None:
         """As `Presence.ask`."""
@@ -63,23 +66,11 @@ class RedisPresence:
         return dict(found)
 
     def watchers(self, room: str) -> Watching:
-        """As `Presence.watchers`."""
-        keys = self._keys
-        ((connections, workers),) = self._pool.ask([PRESENCE_WATCHERS.command(
-            [keys.workers], [room, keys.worker(""), keys.watching(""), keys.room_channels + room])])
-        return Watching(max(connections, workers), workers)
-
-
-class PartitionedPresence(RedisPresence):
-    """What workers say is in partition 0; who follows a room now is seen where its channel is."""
-
-    def __init__(self, pool: RedisPool, pool_of: Callable[[str], RedisPool]) -> None:
-        super().__init__(pool)
-        self._pool_of = pool_of
-
-    def watchers(self, room: str) -> Watching:
-        """As `Presence.watchers`, in two questions."""
-        connections, there = super().watchers(room).connections, self._pool_of(room)
+        """As `Presence.watchers`; two round trips where the room is in another partition."""
+        keys, there = self._keys, self._pools[partition_of(room, len(self._pools))]
+        said = PRESENCE_WATCHERS.command([keys.workers], [room, keys.worker(""), keys.watching("")])
         verb = "SHARDNUMSUB" if there.keys.sharded else "NUMSUB"
-        ((_, workers),) = there.ask([("PUBSUB", verb, there.keys.room_channels + room)])
+        follow: Command = ("PUBSUB", verb, there.keys.room_channels + room)
+        connections, (_, workers) = (self._pool.ask([said, follow]) if there is self._pool else
+                                     self._pool.ask([said]) + there.ask([follow]))
         return Watching(max(connections, workers), workers)

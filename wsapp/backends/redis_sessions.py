@@ -20,7 +20,7 @@ class RedisSessions:
 
     def __init__(self, pool: RedisPool, limits: Limits) -> None:
         self._pool, self._ttl = pool, milliseconds(limits.session_ttl)
-        self._window: Window[Command, Any] = Window(pool.ask)
+        self._window: Window[Command, Any] = Window(pool.ask, pool.longest)
 
     def _keys(self, session_id: str) -> list[str]:
         return [self._pool.keys.session(session_id), self._pool.keys.generation]
@@ -54,7 +54,7 @@ class RedisSessions:
 
 def _rest(session: SavedSession) -> str:
     """What few sessions have."""
-    rest = {"watching": session.watching}
+    rest = {"watching": session.watching, "host": session.host_state}
     return strict_dumps({name: value for name, value in rest.items() if value}) if any(rest.values()) else ""
 
 
@@ -66,4 +66,4 @@ def _session(session_id: str, state: list[Any]) -> SavedSession:
     life = outdated.decode() if outdated else ""
     return SavedSession(session_id, user.decode(), owner.decode(),
                         {room: Position(epoch or life, seq) for room, (epoch, seq) in strict_loads(positions).items()},
-                        strict_loads(metadata), tuple(more.get("watching", ())))
+                        strict_loads(metadata), tuple(more.get("watching", ())), tuple(more.get("host", ())))

@@ -8,10 +8,10 @@ a patched worker the sockets, locks and threads of the standard library are gree
 from __future__ import annotations
 
 import os
+import queue
 import secrets
 import socket
 import ssl
-import threading
 import time
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
@@ -25,11 +25,12 @@ from redis.connection import Connection, SSLConnection, UnixDomainSocketConnecti
 from redis.exceptions import RedisError
 from redis.retry import Retry
 
-from wsapp.backends.redis_errors import unavailable
+from wsapp.backends.redis_errors import of_the_connection, unavailable
 from wsapp.backends.redis_keys import RedisKeys
-from wsapp.backends.redis_opening import Opening
+from wsapp.backends.redis_opening import Opening, start_thread
 from wsapp.backends.redis_scripts import BY_SHA, GENERATION, Command, Script, scripts_in
 from wsapp.backends.redis_tls import TlsConnection, TlsSocket
+from wsapp.core.formats import NEWEST, OLDEST, STORED
 from wsapp.errors import BrokerUnavailable, SettingsError
 
 HOUR: Final = 3600.0
@@ -45,8 +46,13 @@ _ELSEWHERE: Final = ("READONLY", "MASTERDOWN", "MOVED")
 
 
 def pack(commands: Iterable[Command]) -> bytes:
-    """The commands as the server reads them (RESP arrays of bulk strings)."""
-    return b"".join(map(hiredis.pack_command, commands))  # type: ignore[arg-type]
+    """The commands as the server reads them (RESP arrays of bulk strings).
+
+    hiredis calls Python to write an integer, and does not look whether that raised: a signal handler that raises just
+    then (Ctrl-C, a time limit) ends the process.  So it gets none.
+    """
+    return b"".join([hiredis.pack_command(tuple(  # type: ignore[arg-type]
+        [b"%d" % one if isinstance(one, int) else one for one in command])) for command in commands])
 
 
 class Address(Protocol):
@@ -215,9 +221,10 @@ class RedisWire:
             self.sock.recv(1)
         except BlockingIOError:
             return True
-        except OSError:  # reset by the other side
-            return False
-        return False  # closed by the other side, or an answer nobody asked for
+        except OSError as error:
+            if not of_the_connection(error):
+                raise
+        return False  # closed or reset by the other side, or an answer nobody asked for
 
     def shutdown(self) -> None:
         """Wake whoever reads from it: it sees the end."""
@@ -256,8 +263,8 @@ def open_wire(address: Address, keys: RedisKeys, timeout: float) -> RedisWire:
         server, replication = replies[len(greeting):len(greeting) + 2]
         if _told(replication, "role") == "slave":
             raise hiredis.ReplyError("READONLY it is a replica")
-        command = GENERATION.command([keys.generation],
-                                     [_told(server, "run_id"), secrets.token_hex(4), keys.partitions])
+        command = GENERATION.command([keys.generation], [_told(server, "run_id"), secrets.token_hex(4),
+                                                         keys.partitions, STORED, OLDEST, NEWEST])
         (token,) = wire.ask([command], remaining(deadline))
         if isinstance(token, hiredis.ReplyError):
             raise token
@@ -285,12 +292,13 @@ class RedisPool:
 
     A call takes at most `timeout` seconds, or `opening` if that is more and it must open a connection first.  `moved`
     is called when the server turns out not to be the right one any more, `opened` when a new connection is made.
-    Safe for threads, greenlets and fork: a child begins with no connections.
+    Safe for threads, greenlets and fork: a child begins with no connections; and where Python enters it again, in a
+    signal handler or a finalizer that runs during a call.  `longest` is the longest that a call may take, in seconds.
     """
 
     def __init__(self, address: Address, keys: RedisKeys, timeout: float, opening: float = 0.0) -> None:
         self.address, self.keys, self.timeout = address, keys, timeout
-        self._opening = max(timeout, opening)
+        self.longest = self._opening = max(timeout, opening)
         self.moved: Callable[[], None] = self.forget
         self.opened: Callable[[], None] = _nothing
         self.alone = address.moves  # whether nobody else asks if this is still the right server
@@ -300,7 +308,10 @@ class RedisPool:
     def _begin(self) -> None:
         self._idle: list[RedisWire] = []
         self._late: list[Opening[RedisWire]] = []  # connections that nobody waits for any more, and soon will
-        self._slots = threading.BoundedSemaphore(MOST_CONNECTIONS)
+        # A semaphore's own lock would be held by the thread that a signal handler runs on; this one is made for that.
+        self._slots: queue.SimpleQueue[None] = queue.SimpleQueue()
+        for _ in range(MOST_CONNECTIONS):
+            self._slots.put(None)
         self._pid = os.getpid()
         self._check_at = float("inf")
         self._last: RedisWire | None = None
@@ -310,12 +321,15 @@ class RedisPool:
         if self._pid != os.getpid():
             self._begin()
         slots, deadline = self._slots, time.monotonic() + self.timeout
-        if not slots.acquire(timeout=self.timeout):
-            raise BrokerUnavailable(f"Redis at {self.address.where}: all {MOST_CONNECTIONS} connections wait for it")
+        try:
+            slots.get(timeout=self.timeout)
+        except queue.Empty:
+            raise BrokerUnavailable(f"Redis at {self.address.where}: all {MOST_CONNECTIONS} connections wait for"
+                                    " it") from None
         if deadline > self._check_at:
             self._check_at = deadline + CHECK_EVERY
             with suppress(RuntimeError):  # the interpreter is about to end and starts no threads any more
-                threading.Thread(target=self._check, name="wsapp-check", daemon=True).start()
+                start_thread(self._check)
         try:
             replies = self._ask(commands, deadline, patient)
             for reply in replies:
@@ -323,11 +337,13 @@ class RedisPool:
                     return self._ask_elsewhere(commands, deadline, patient, replies)
             return replies
         except FAILURES as error:
+            if not of_the_connection(error):
+                raise
             if str(error).startswith(_ELSEWHERE):
                 self.moved()
             raise self.unavailable(error) from error
         finally:
-            slots.release()
+            slots.put(None)
 
     def _ask(self, commands: Sequence[Command], deadline: float, patient: bool) -> list[Any]:
         idle = self._idle
@@ -369,7 +385,9 @@ class RedisPool:
                 wire = opening.wait(patience)
             except IndexError:  # another thread was quicker
                 break
-            except FAILURES:  # some time ago: that says nothing about now
+            except FAILURES as error:  # some time ago: that says nothing about now
+                if not of_the_connection(error):
+                    raise
                 continue
             if wire is None:
                 return self._leave(opening, late)

@@ -18,7 +18,8 @@ from prometheus_client.metrics_core import (
 from prometheus_client.registry import Collector
 from prometheus_client.utils import floatToGoString
 
-from wsapp.blueprints.security_headers import guarded, judge_name, told_strange_name
+from wsapp.blueprints.security_headers import answer_strange_name, guarded, judge_name
+from wsapp.core.link import LinkState
 from wsapp.metrics import (
     FIGURES,
     LATENCY,
@@ -28,14 +29,13 @@ from wsapp.metrics import (
     OF_SERVER,
     Kind,
 )
-from wsapp.runtime.outlet import Mode
 from wsapp.settings import SPECS, Settings
 
 LIMITS: Final = ("_items", "_bytes", "_size")  # how settings that are limits end, beside those that begin with max_
-MODES: Final = tuple(str(mode) for mode in Mode)
+MODES: Final = tuple(str(mode) for mode in LinkState)
 
 health = Blueprint("wsapp_health", __name__)
-health.register_error_handler(PermissionError, told_strange_name)
+health.register_error_handler(PermissionError, answer_strange_name)
 health.after_request(guarded)
 
 
@@ -58,7 +58,7 @@ def ready() -> tuple[Response, int]:
 @health.get("/metrics")
 def metrics() -> Response:
     """The figures of all workers, each with its label, in the text format of Prometheus or as OpenMetrics."""
-    judge_name()  # the two above tell nothing, and are asked for by load balancers under any name
+    judge_name()  # the two above reveal nothing, and load balancers call them under any name
     server = current_app.extensions["wsapp"]
     registry = CollectorRegistry(auto_describe=False)
     reports, missing = server.figures.reports()

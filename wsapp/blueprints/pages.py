@@ -13,14 +13,14 @@ from typing import Final
 from flask import Blueprint, Response, current_app, request
 from markupsafe import escape
 
-from wsapp.blueprints.security_headers import guarded_page, judge_name, told_strange_name
+from wsapp.blueprints.security_headers import answer_strange_name, guarded_page, judge_name
 from wsapp.settings import Settings
 
 STANDARD_PORT: Final = next(str(one.default) for one in fields(Settings) if one.name == "websocket_port")
 
 pages = Blueprint("wsapp_pages", __name__, static_folder="static", static_url_path="/live")
 pages.before_request(judge_name)
-pages.register_error_handler(PermissionError, told_strange_name)
+pages.register_error_handler(PermissionError, answer_strange_name)
 pages.after_request(guarded_page)
 
 

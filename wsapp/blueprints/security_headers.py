@@ -36,7 +36,7 @@ def judge_name() -> None:
     current_app.extensions["wsapp"].engine.turnstile.judge_host(request.environ)
 
 
-def told_strange_name(error: PermissionError) -> Response:
+def answer_strange_name(error: PermissionError) -> Response:
     """Error handler of blueprints that `judge_name`."""
     return Response(str(error), 403, content_type="text/plain; charset=utf-8")
 

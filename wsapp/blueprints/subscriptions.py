@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import accumulate, takewhile
 from typing import Any, Final
@@ -45,7 +45,7 @@ class History:
     epoch: str | None = None
 
 
-class SubscribeSchema(RequestSchema):
+class RoomRequest(RequestSchema):
     """One room of a kind, by its id."""
 
     bare = "id"
@@ -55,28 +55,21 @@ class SubscribeSchema(RequestSchema):
         self.kind = kind
 
     id = RoomId(required=True)
+
+    def make(self, given: dict[str, Any]) -> Any:
+        """The room's whole name."""
+        return f"{self.kind}:{given['id']}"
+
+
+class SubscribeRequest(RoomRequest):
+    """One room of a kind, by its id."""
+
     since = Since(allow_none=True)
     presence = Flag()
 
     def make(self, given: dict[str, Any]) -> Subscribe:
         """As `RequestSchema.make`."""
-        return Subscribe(f"{self.kind}:{given.pop('id')}", **given)
-
-
-class UnsubscribeSchema(RequestSchema):
-    """One room of a kind, by its id."""
-
-    bare = "id"
-
-    def __init__(self, kind: str) -> None:
-        super().__init__()
-        self.kind = kind
-
-    id = Name(required=True)
-
-    def make(self, given: dict[str, Any]) -> str:
-        """The room's whole name."""
-        return f"{self.kind}:{given['id']}"
+        return Subscribe(super().make(given), given.get("since"), given.get("presence", False))
 
 
 class HistoryRequest(RequestSchema):
@@ -163,7 +156,9 @@ def subscribe(call: Call, requests: Sequence[Subscribe]) -> list[Answer | WsappE
     if not wanted:
         return [error for error in refusals if error is not None]
     recovery = _join(call, wanted)
-    return [_joined(call, request, recovery) if error is None else error
+    present = call.hub.presence.subscribe_all(
+        call.session, [room for room, request in wanted.items() if request.presence])
+    return [_joined(call, request, recovery, present) if error is None else error
             for request, error in zip(requests, refusals, strict=True)]
 
 
@@ -201,14 +196,14 @@ def _join(call: Call, wanted: dict[str, Subscribe]) -> Recovery:
     return recovery
 
 
-def _joined(call: Call, request: Subscribe, recovery: Recovery) -> Answer:
+def _joined(call: Call, request: Subscribe, recovery: Recovery, present: Mapping[str, Answer]) -> Answer:
     room, at = request.room, recovery.positions[request.room]
     answer: Answer = {"room": room, "epoch": at.epoch, "seq": at.seq}
     if request.since is not None:
         answer |= recovery.outcome(room)
         call.hub.metrics.recovery_refused += not answer["recovered"]
     if request.presence:
-        answer["presence"] = call.hub.presence.subscribe(call.session, room)
+        answer["presence"] = present[room]
     return answer
 
 
@@ -223,8 +218,8 @@ def unsubscribe(call: Call, rooms: Sequence[str]) -> list[Answer | WsappError]:
 
 
 for _kind in KINDS:
-    subscriptions.event(f"subscribe-{_kind}", SubscribeSchema(_kind), SubscribedAnswer, lists=True)(subscribe)
-    subscriptions.event(f"unsubscribe-{_kind}", UnsubscribeSchema(_kind), RoomAnswer, lists=True)(unsubscribe)
+    subscriptions.event(f"subscribe-{_kind}", SubscribeRequest(_kind), SubscribedAnswer, lists=True)(subscribe)
+    subscriptions.event(f"unsubscribe-{_kind}", RoomRequest(_kind), RoomAnswer, lists=True)(unsubscribe)
 
 
 def _not_subscribed(room: str) -> RequestError:

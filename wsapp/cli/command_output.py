@@ -10,6 +10,14 @@ _PERCENT: Final = re.compile(r"(?<![\d.,])(\d{1,3}(?:\.\d+)?)\s?%")
 _RATIO: Final = re.compile(r"(?<![\d/.,-])(\d{1,9})\s?/\s?(\d{1,9})(?![\d/]|[.,]\d)")
 
 
+_CONTROLS: Final = {code: "\ufffd" for code in (*range(32), *range(127, 160)) if code not in (9, 10)}
+
+
+def printable(text: str) -> str:
+    """The text without what would steer a terminal (C0, DEL and C1 of ECMA-48); tabs and line ends stay."""
+    return text.translate(_CONTROLS)
+
+
 class Line(NamedTuple):
     """One line without its end; `cut` bytes of it were too many."""
 

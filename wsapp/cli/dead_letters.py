@@ -6,6 +6,7 @@ import json
 
 import click
 
+from wsapp.cli.command_output import printable
 from wsapp.emitter import Emitter
 from wsapp.errors import ErrorCode, RequestError
 
@@ -30,9 +31,9 @@ def list_command(limit: int, as_json: bool) -> None:
         letters = emitter.dead_letters(limit)
     for letter in letters:
         if as_json:
-            click.echo(json.dumps(letter, ensure_ascii=False))
+            click.echo(json.dumps(letter))
         else:
-            click.echo(f"{letter['id']}  {letter['user']}  {letter['attempts']}x  {letter['event']}  "
+            click.echo(f"{letter['id']}  {printable(letter['user'])}  {letter['attempts']}x  {letter['event']}  "
                        f"{' '.join(letter['rooms'])}")
 
 

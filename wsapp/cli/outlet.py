@@ -10,7 +10,6 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Sequence
-from dataclasses import replace
 from typing import Final
 
 from wsapp.core.events import Draft
@@ -122,8 +121,7 @@ class Outlet:
                 done = len(self._emitter.publish_many(self._batch))
             except PublishInterrupted as error:
                 done = len(error.receipts)
-                for at in range(done, done + error.unknown):
-                    self._batch[at] = replace(self._batch[at], retry=True)
+                self._batch[done:done + error.unknown] = error.retries
                 self._lost_redis(error, pause)
                 pause = min(2 * pause, LAST_RETRY)
             except (BrokerUnavailable, SettingsError) as error:

@@ -16,6 +16,7 @@ from typing import Final
 
 import click
 
+from wsapp.cli.command_output import printable
 from wsapp.core.events import TASK_UPDATE, THOUGHT, Publication, parse_record, strict_loads
 from wsapp.core.ports import Backend, HistoryPage, HistoryQuery
 from wsapp.emitter import open_from
@@ -29,7 +30,9 @@ MAX_PENDING: Final = 50_000  # live records that wait for the terminal; past it 
 RETRY: Final = 1.0
 
 Item = tuple[str, bytes] | None  # a room and a record; None for a gap
-_CONTROLS: Final = {code: "\ufffd" for code in (*range(32), *range(127, 160)) if code not in (9, 10)}
+# C1 steers terminals like ESC does, and JSON may have it as it is.
+_ESCAPED: Final = {code: f"\\u{code:04x}" for code in (*range(127, 160), 0x2028, 0x2029)}
+_CONTINUED: Final = "\n" + " " * 13 + "| "  # under the room: what an event says cannot begin like another event
 
 
 class Follower:
@@ -152,11 +155,12 @@ def as_json(publication: Publication) -> str:
     head = json.dumps({"id": publication.id, "event": publication.event, "ts": publication.ts,
                        "rooms": {place.room: place.seq for place in publication.places}},
                       ensure_ascii=False, separators=(",", ":"))
-    return f'{head[:-1]},"data":{publication.body.decode()}}}'
+    return f'{head[:-1]},"data":{publication.body.decode()}}}'.translate(_ESCAPED)
 
 
 def as_text(publication: Publication) -> str:
-    """For people: time, room and seq, what was said.  What would steer the terminal is replaced."""
+    """For people: time, room and seq, what was said, further lines of it indented.  What would steer the terminal is
+    replaced."""
     data = strict_loads(publication.body)
     clock = time.strftime("%H:%M:%S", time.localtime(publication.ts / 1000)) + f".{publication.ts % 1000:03d}"
     place = publication.places[0]
@@ -167,7 +171,8 @@ def as_text(publication: Publication) -> str:
         said = f"{data['status']}{percent} {data.get('message') or ''}".rstrip()
     else:
         said = f"{publication.event} {json.dumps(data, ensure_ascii=False)}"
-    return f"{clock} {place.room} #{place.seq} {said}".translate(_CONTROLS)
+    said = printable(said)
+    return f"{clock} {place.room} #{place.seq} {said}".replace("\n", _CONTINUED)
 
 
 def _warn(message: str) -> None:

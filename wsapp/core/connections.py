@@ -64,12 +64,12 @@ class ConnectionManager:
 
     def handle_connection(self, sid: str, peer: Peer, user_id: str | None = None, *, session_id: str | None = None,
                           profile: Profile = Profile.PLAIN, metadata: Mapping[str, object] | None = None) -> Session:
-        """Register a connection.  Without a user it is `anon:<part of the session id>`; without a session id a new
-        secret one is made.  Raises ValueError when the sid is already connected."""
+        """Register a connection.  Without a user it is `anon:<a name of its own>`, which says nothing about the session
+        id; without a session id a new secret one is made.  Raises ValueError when the sid is already connected."""
         if sid in self._by_sid:
             raise ValueError(f"{sid} is already connected")
         session_id = session_id or secrets.token_urlsafe(18)
-        user_id = user_id or ANONYMOUS + session_id[:12]
+        user_id = user_id or ANONYMOUS + secrets.token_urlsafe(9)
         queue = self.throttler.register(user_id, sid, profile is Profile.SDK, peer)
         session = Session(session_id, sid, user_id, self.owner_of(sid), profile, peer, queue, self._clock(),
                           dict(metadata or {}))
@@ -101,8 +101,10 @@ class ConnectionManager:
         return session
 
     def rename(self, session: Session) -> None:
-        """Give a session a new secret id: the old one stands for a state that could not be resumed."""
-        del self._by_id[session.id]
+        """Give a session a new secret id: the old one stands for a state that could not be resumed.  Another
+        connection may have taken that id over meanwhile, and given it up again."""
+        if self._by_id.get(session.id) is session:
+            del self._by_id[session.id]
         session.id = secrets.token_urlsafe(18)
         self._by_id[session.id] = session
 
@@ -135,7 +137,7 @@ class ConnectionManager:
         """The session as it is stored."""
         watching = tuple(sorted(session.watching & session.subs.keys())) if session.watching else ()
         return SavedSession(session.id, session.user_id, session.owner, session.positions(), session.metadata,
-                            watching)
+                            watching, tuple(sorted(session.host_state)))
 
     # -- rooms and metadata
 

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import os
 import secrets
-import threading
 import time
 from collections.abc import Callable
 from typing import Final
@@ -19,22 +18,25 @@ CLOCK_DIGITS: Final = 14
 
 
 class Ids:
-    """Makes ids; safe for threads.  `clock` gives seconds since the epoch; set back, ids still grow."""
+    """Makes ids; safe for threads, and where Python enters it again: in a signal handler or a finalizer.  `clock` gives
+    seconds since the epoch; set back, ids still grow."""
 
     def __init__(self, clock: Callable[[], float] = time.time) -> None:
-        self._clock, self._lock = clock, threading.Lock()
+        self._clock = clock
         self._last, self._tail = 0, secrets.token_hex(5)
 
     def new(self) -> str:
         """The next id."""
         now = int(self._clock() * 1000) * STEPS
-        with self._lock:
-            self._last = last = max(self._last + 1, now)
+        # A lock would be held by the very thread that a signal handler runs on.  The interpreter gives way to other
+        # threads and to signal handlers at calls and jumps back only, and there is none in these two lines.
+        last = self._last
+        self._last = last = last + 1 if last >= now else now
         return f"{last:014x}{self._tail}"
 
     def forked(self) -> None:
-        """In a child process: other random digits than the parent's, and a lock that nobody holds."""
-        self._lock, self._tail = threading.Lock(), secrets.token_hex(5)
+        """In a child process: other random digits than the parent's."""
+        self._tail = secrets.token_hex(5)
 
 
 _ids: Final = Ids()

@@ -15,6 +15,7 @@ from wsapp.core.throttle import Bucket
 
 PER_SOURCE: Final = 1.0  # lines per second of one address, user or key
 SOURCE_BURST: Final = 10
+ONCE_A_MINUTE: Final = 1 / 60  # for a state that lasts
 IN_ALL: Final = 100.0  # lines per second of a worker
 BURST: Final = 500
 MOST_SOURCES: Final = 4096

@@ -113,7 +113,8 @@ class Broker(Protocol):
 @dataclass(frozen=True, slots=True)
 class SavedSession:
     """What survives a connection for `session_ttl` seconds.  `positions` are the confirmed ones, `watching` the rooms
-    whose presence it asked for."""
+    whose presence it asked for, `host_state` names what it had of the host application and loses: `rooms`, `session`.
+    """
 
     session_id: str
     user_id: str
@@ -121,6 +122,7 @@ class SavedSession:
     positions: Mapping[str, Position]
     metadata: Mapping[str, object] = field(default_factory=dict)
     watching: tuple[str, ...] = ()
+    host_state: tuple[str, ...] = ()
 
 
 ANONYMOUS = "anon:"  # begins the user ids of those who gave no name
@@ -179,6 +181,11 @@ class Cluster(Protocol):
 
     def send(self, boot: str, message: bytes) -> None:
         """Put a control message on one worker's channel; lost when the worker is gone."""
+        ...
+
+    def secret(self, offered: str, ttl: float) -> str:
+        """The secret that all workers share: the one that is kept, or `offered`, which is kept from now on.  It lasts
+        `ttl` seconds from here."""
         ...
 
 

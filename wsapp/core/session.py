@@ -165,8 +165,9 @@ def _waiting(entry: Entry, room: str) -> Waiting:
 class Session:
     """One watcher, from CONNECT until its state lapses.  Owned by one connection at a time (`owner`)."""
 
-    __slots__ = ("_looked", "connected_at", "dirty", "id", "last_seen", "metadata", "metadata_size", "owner", "peer",
-                 "profile", "queue", "received", "sent", "sid", "subs", "unreported", "user_id", "watching")
+    __slots__ = ("_looked", "connected_at", "dirty", "host_state", "id", "last_seen", "metadata", "metadata_size",
+                 "owner", "peer", "profile", "queue", "received", "sent", "sid", "subs", "unreported", "user_id",
+                 "watching")
 
     def __init__(self, id: str, sid: str, user_id: str, owner: str, profile: Profile, peer: Peer, queue: UserQueue,
                  now: float, metadata: dict[str, object] | None = None) -> None:
@@ -180,9 +181,18 @@ class Session:
         self.dirty = False
         self.unreported: list[Shed] | None = None  # shed, but not reported yet: the client does not read
         self.watching: frozenset[str] = frozenset()  # rooms whose presence it asked for
+        self.host_state: frozenset[str] = frozenset()  # what of the host application's would be lost with it
 
     def __repr__(self) -> str:
         return f"<Session {self.sid} of {self.user_id} in {sorted(self.subs)}>"
+
+    def has_host_state(self, kind: str, there: bool) -> bool:
+        """The host application has put it into rooms of its own (`rooms`) or data into its socket session (`session`),
+        or, not `there`, no longer.  Whether it is to be saved."""
+        kept = self.host_state | {kind} if there else self.host_state - {kind}
+        changed = kept != self.host_state and bool(self.subs)
+        self.host_state, self.dirty = kept, self.dirty or changed
+        return changed
 
     def gets_through_another(self, publication: Publication, name: str) -> bool:
         """Whether a room that stands before `name` in the record brings a publication to this session: it is in that

@@ -107,41 +107,42 @@ class Admission:
     def identify(self, auth: Any, environ: dict[str, Any]) -> Identity:
         """Who connects.  Raises TokenRefused, RequestError (`limit`), and what the host's hook raises."""
         try:
-            identity = self._identity(auth, environ)
-            self._known.refuse(_asked_session(auth), None)
+            identity = self._identity(auth, environ, _asked_session(auth))
         except TokenRefused as error:
             self._refused(error, self.address(environ))
             raise
         self._require_place(identity, environ)
         return identity
 
-    def _identity(self, auth: Any, environ: dict[str, Any]) -> Identity:
+    def _identity(self, auth: Any, environ: dict[str, Any], session: Collection[str]) -> Identity:
+        """The identity, when neither it nor the `session` to resume is revoked: one look for both."""
         if self._host.identify is not None:
-            return self._hooked(auth, environ)
+            return self._hooked(auth, environ, session)
         if self._authenticator is None:
             if auth_mode(self._settings) == "host":
                 raise TokenRefused(ErrorCode.UNAUTHORIZED, "nobody is let in: the application has no identify hook")
+            self._known.refuse(session, None)
             return NOBODY
         given = auth.get("token") if isinstance(auth, dict) and "auth" in self._settings.token_sources else None
         before = environ.get(IDENTITY)
         if given is None and isinstance(before, Identity):
             if before.expires <= self._clock():
                 raise TokenRefused(ErrorCode.TOKEN_EXPIRED, "the token has expired")
-            self._known.refuse(before.revocable(), before.issued)
+            self._known.refuse([*before.revocable().values(), *session], before.issued)
             return before
-        return self._judged(given)
+        return self._judged(given, session)
 
-    def _hooked(self, auth: Any, environ: dict[str, Any]) -> Identity:
+    def _hooked(self, auth: Any, environ: dict[str, Any], session: Collection[str] = ()) -> Identity:
         assert self._host.identify is not None
         found = self._host.identify(auth, environ)
         identity = found if isinstance(found, Identity) else Identity(found)
-        self._known.refuse(identity.revocable(), identity.issued)
+        self._known.refuse([*identity.revocable().values(), *session], identity.issued)
         return identity
 
-    def _judged(self, token: object) -> Identity:
+    def _judged(self, token: object, session: Collection[str] = ()) -> Identity:
         assert self._authenticator is not None
         identity = self._authenticator.judge(token)
-        self._known.refuse(identity.revocable(), identity.issued)
+        self._known.refuse([*identity.revocable().values(), *session], identity.issued)
         return identity
 
     def confirm(self, identity: Identity, environ: Mapping[str, Any]) -> None:
@@ -369,6 +370,6 @@ def _offered(environ: Mapping[str, Any], sources: Collection[str]) -> str | None
     return token
 
 
-def _asked_session(auth: Any) -> dict[str, str]:
+def _asked_session(auth: Any) -> tuple[str, ...]:
     asked = auth.get("sessionId", auth.get("pid")) if isinstance(auth, dict) else None
-    return {"session": revocation("session", asked)} if isinstance(asked, str) else {}
+    return (revocation("session", asked),) if isinstance(asked, str) else ()

@@ -23,6 +23,7 @@ from wsapp.core.session import State
 from wsapp.errors import BrokerUnavailable
 from wsapp.metrics import Metrics
 from wsapp.runtime.fanout import Fanout
+from wsapp.runtime.link import Links
 from wsapp.runtime.reading import SharedReads
 from wsapp.transport.frames import Frame
 
@@ -39,11 +40,12 @@ SOON: Final = 0.001
 class Delivery:
     """What one worker follows."""
 
-    def __init__(self, registry: Registry, fanout: Fanout, broker: Broker, metrics: Metrics, *, max_replay: int,
-                 clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(self, registry: Registry, fanout: Fanout, broker: Broker, metrics: Metrics, links: Links, *,
+                 max_replay: int, clock: Callable[[], float] = time.monotonic) -> None:
         self.registry, self.fanout, self.broker, self.metrics = registry, fanout, broker, metrics
+        self._links = links
         self.max_replay, self._clock = max_replay, clock
-        self.pace, self.partitions = Pace(), 1
+        self.pace = Pace()
         self._heals = 0  # rooms that are being healed now
         self.reads = SharedReads(broker, self._stands, clock)
 
@@ -184,7 +186,7 @@ class Delivery:
                 step = join.page(self.broker.read([join.query(PAGE)])[0])
             except BrokerUnavailable as error:
                 log.warning("%s waits for its history: %s", room.name, error)
-                gevent.sleep(HEAL_PAUSE)
+                self._links.rest_after(error, HEAL_PAUSE)
                 continue
             if not isinstance(step, More):
                 return step

@@ -138,6 +138,25 @@ class Dispatch:
         if session is not None:
             self.hub.run_hooks("disconnect", session)
 
+    def roomed(self, sid: str, there: bool) -> None:
+        """A client is in rooms of the host application, or in none any more.  What a disconnect handler leaves was lost
+        with the connection."""
+        session = self.hub.connections.session(sid)
+        if session is not None and (there or not getattr(session.peer, "closed", False)):
+            self._mark(session, "rooms", there)
+
+    def session_changed(self, sid: str, namespace: str) -> None:
+        """A handler of the host application has put something into the socket session of a client."""
+        manager = self._sio.manager
+        root = manager.sid_from_eio_sid(manager.eio_sid_from_sid(sid, namespace), ROOT)
+        session = self.hub.connections.session(root) if root is not None else None
+        if session is not None:
+            self._mark(session, "session", True)
+
+    def _mark(self, session: Session, kind: str, there: bool) -> None:
+        if session.has_host_state(kind, there):
+            self.hub.lifecycle.save_marked()
+
     def close_unjoined(self, engine: Engine) -> None:
         """Close transports that were opened a while ago and have joined no namespace: refused ones, and idle ones."""
         manager = self._sio.manager
@@ -244,6 +263,8 @@ class Dispatch:
             raise Refusal("the connection was refused")
         hello = auth if self.hub.settings.recovery else _without_session(auth)
         welcome = self.hub.lifecycle.welcome(sid, connection, hello, identity.user_id, admission.may_read(identity))
+        if self._sio.manager.has_own_rooms(sid):  # by its connect handler, before there was a session
+            self._mark(welcome.session, "rooms", True)
         admission.admitted(welcome.session, identity)
         try:
             admission.confirm(identity, environ)

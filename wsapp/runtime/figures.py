@@ -11,11 +11,12 @@ from typing import Any, Final
 
 from wsapp.core.connections import ConnectionManager
 from wsapp.core.events import KINDS
+from wsapp.core.link import LinkState
 from wsapp.core.ports import Backend
 from wsapp.errors import BrokerUnavailable
 from wsapp.metrics import Metrics, summed, with_average
 from wsapp.runtime.cluster_calls import ClusterCalls
-from wsapp.runtime.outlet import Mode, Outlet
+from wsapp.runtime.link import Links
 from wsapp.runtime.outlets import Outlets
 from wsapp.runtime.watch import Watch
 
@@ -26,9 +27,9 @@ _MEMORY: Final = Path("/proc/self/statm")  # Linux; elsewhere the figure is left
 class Figures:
     """One worker's.  `draining()` says whether the worker takes no new connections."""
 
-    def __init__(self, backend: Backend, connections: ConnectionManager, outlet: Outlet | Outlets, watch: Watch,
+    def __init__(self, backend: Backend, connections: ConnectionManager, outlet: Outlets, links: Links, watch: Watch,
                  metrics: Metrics, calls: ClusterCalls, draining: Callable[[], bool], version: str) -> None:
-        self._backend, self._connections, self._outlet = backend, connections, outlet
+        self._backend, self._connections, self._outlet, self._links = backend, connections, outlet, links
         self._watch, self._metrics, self._calls, self._draining = watch, metrics, calls, draining
         self._build = {"version": version, "python": platform.python_version()}
         calls.offer(VERB, lambda _question: self.report())
@@ -42,7 +43,7 @@ class Figures:
                 "rooms": sum(1 for name, room in connections.registry.rooms.items()
                              if room.members and name.startswith(KINDS)),
                 "queuedEvents": connections.throttler.get_queue_depth(), "queuedPublishes": self._outlet.waiting(),
-                "linkUp": int(self._outlet.mode is not Mode.DEGRADED and self._backend.deaf is None),
+                "linkUp": int(self._links.state is not LinkState.DOWN and self._backend.deaf is None),
                 "ready": int(trouble is None and not draining), "draining": int(draining),
                 "processCpuSeconds": round(time.process_time(), 3), **_memory(),
                 **self._metrics.facts(), **self._watch.facts()}
@@ -51,7 +52,7 @@ class Figures:
         """This worker's figures with the buckets of its latency histogram, its mode and its versions, for
         `/metrics`."""
         return {**self.own(), **self._build, "latencyBuckets": list(self._metrics.latency_buckets),
-                "mode": str(self._outlet.mode)}
+                "mode": str(self._links.state)}
 
     def everywhere(self) -> dict[str, Any]:
         """This worker's figures, at the top and as `worker`; all workers' sums as `cluster`, which is None while Redis

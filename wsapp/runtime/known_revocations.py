@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections import OrderedDict
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator
 from typing import Final
 
 from wsapp.auth import TokenRefused
@@ -19,7 +19,7 @@ RECHECK: Final = 500  # revocations asked for in one round trip
 
 
 class KnownRevocations:
-    """One worker's.  Entries are what `wsapp.auth.revocation` makes, by kind.  `leeway` in seconds; `clock` gives
+    """One worker's.  Entries are what `wsapp.auth.revocation` makes.  `leeway` in seconds; `clock` gives
     seconds since the epoch."""
 
     def __init__(self, store: Revocations, leeway: float, clock: Callable[[], float]) -> None:
@@ -45,18 +45,18 @@ class KnownRevocations:
         leeway: within it a token may as well be an old one."""
         return kind != "user" or issued is None or issued <= at + self._leeway
 
-    def refuse(self, entries: Mapping[str, str], issued: float | None) -> None:
+    def refuse(self, entries: Collection[str], issued: float | None) -> None:
         """Raises TokenRefused when one of them is revoked.  While Redis is away this worker's memory must do; it is
         `unchecked` then."""
         if not entries:
             return
-        known = self.remembered(entries.values())
+        known = self.remembered(entries)
         try:
-            known |= self._store.revoked(list(entries.values()))
+            known |= self._store.revoked(list(entries))
         except BrokerUnavailable as error:
             self.unchecked = True
             log.warning("revocations are checked later: %s", error)
-        if any(entry in known and self.covers(kind, known[entry], issued) for kind, entry in entries.items()):
+        if any(entry in known and self.covers(entry.partition(":")[0], known[entry], issued) for entry in entries):
             raise TokenRefused(ErrorCode.TOKEN_REVOKED, "the token was revoked")
 
     def look_again(self, entries: Iterable[str]) -> Iterator[tuple[str, float, float]]:

@@ -9,7 +9,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import islice
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
 import gevent
 from gevent.event import Event
@@ -20,7 +20,7 @@ from wsapp.core.ports import SavedSession
 from wsapp.core.session import Session
 from wsapp.errors import BrokerUnavailable, CloseCode
 from wsapp.runtime.delivery import Delivery
-from wsapp.runtime.patience import MOST, Patience
+from wsapp.runtime.link import OUTAGE_WAIT_S, Links
 from wsapp.runtime.recovery import Recovery, recover
 from wsapp.schemas import load_positions
 from wsapp.transport.connection import Connection
@@ -73,6 +73,7 @@ class Welcome:
     watching: frozenset[str] = frozenset()
 
 
+T = TypeVar("T")
 MayRead = Callable[[Session, str], bool]
 
 
@@ -83,9 +84,8 @@ def _everything(_session: Session, _room: str) -> bool:
 class Lifecycle:
     """The sessions of one worker."""
 
-    def __init__(self, connections: ConnectionManager, delivery: Delivery) -> None:
-        self.connections, self.delivery = connections, delivery
-        self._patience, self._rooms_patience = Patience(), Patience(whole=delivery.partitions == 1)
+    def __init__(self, connections: ConnectionManager, delivery: Delivery, links: Links) -> None:
+        self.connections, self.delivery, self._links = connections, delivery, links
         self._save_now = Event()
         self._saved = Event()
         self._saving: set[Session] = set()  # clean, but their round trip has not ended
@@ -96,7 +96,7 @@ class Lifecycle:
                 user_id: str | None, may_read: MayRead = _everything) -> Welcome:
         """Register a connection and resume its session when it presents one that is kept, in the rooms that it
         `may_read` still.  That waits a moment when Redis is away."""
-        hello, until = read_hello(auth), time.monotonic() + MOST
+        hello, until = read_hello(auth), time.monotonic() + OUTAGE_WAIT_S
         saved, reason = self._take(hello, sid, user_id, connection, until)
         if saved is None:
             session = self.connections.handle_connection(sid, connection, user_id, profile=hello.profile)
@@ -114,8 +114,8 @@ class Lifecycle:
         if asked is None:
             return None, None
         try:
-            saved = self._patience.ask(lambda: self.connections.handle_reconnection(asked, sid, user_id or ""),
-                                       lambda: connection.closed, until)
+            saved = self._ask(lambda: self.connections.handle_reconnection(asked, sid, user_id or ""),
+                              connection, until)
         except BrokerUnavailable:
             return None, "unavailable"
         except PermissionError:
@@ -124,14 +124,23 @@ class Lifecycle:
             return None, "expired"
         return saved, None
 
+    def _ask(self, question: Callable[[], T], connection: Connection, until: float) -> T:
+        """The answer; where Redis is away it is waited for, as long as the client is there.  Raises
+        BrokerUnavailable."""
+        while True:
+            try:
+                return question()
+            except BrokerUnavailable as error:
+                if connection.closed or not self._links.wait_after(error, until):
+                    raise
+
     def _resume(self, session: Session, connection: Connection, hello: Hello, saved: SavedSession,
                 may_read: MayRead, until: float) -> Welcome:
         wanted = {room: _newer(hello.positions.get(room), position) for room, position in saved.positions.items()
                   if may_read(session, room)}
         try:
-            recovery = self._rooms_patience.ask(
-                lambda: recover(session, wanted, self.connections.registry, self.delivery),
-                lambda: connection.closed, until)
+            recovery = self._ask(lambda: recover(session, wanted, self.connections.registry, self.delivery),
+                                 connection, until)
         except BrokerUnavailable:
             if self.connections.session(session.sid) is not session:  # it went meanwhile, with all that is kept of it
                 raise
@@ -142,9 +151,12 @@ class Lifecycle:
             self.delivery.metrics.resumed += 1
         else:
             self.delivery.metrics.recovery_refused += 1
+        if not recovery.recovered or saved.host_state:  # with its old id the client would say `socket.recovered`
             self.connections.rename(session)
         session.dirty = True
         told: dict[str, object] = {"sessionId": session.id, **recovery.outcome()}
+        if saved.host_state:
+            told["notRestored"] = list(saved.host_state)
         told["rooms"] = {room: {"epoch": at.epoch, "seq": at.seq} for room, at in recovery.positions.items()}
         return Welcome(session, told, recovery, frozenset(saved.watching) & session.subs.keys())
 
@@ -167,12 +179,13 @@ class Lifecycle:
             if not self._saved.wait(max(0.0, deadline - time.monotonic())):
                 raise BrokerUnavailable("the session could not be saved: Redis did not answer; try again")
 
-    def save_soon(self) -> None:
-        """Redis is back: what changed meanwhile is saved before anything else can happen to this worker, and who waits
-        for Redis asks again."""
+    def save_marked(self) -> None:
+        """A session has changed in what a successor may be promised: it is saved without waiting for others."""
         self._save_now.set()
-        self._patience.returned()
-        self._rooms_patience.returned()
+
+    def save_soon(self) -> None:
+        """Redis is back: what changed meanwhile is saved before anything else can happen to this worker."""
+        self._save_now.set()
 
     def save_forever(self) -> None:
         """Save what changed, at once when asked, else every few seconds; one greenlet runs this."""

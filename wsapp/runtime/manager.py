@@ -20,6 +20,7 @@ from socketio.pubsub_manager import PubSubManager
 from wsapp.core.events import strict_dumps, strict_loads
 from wsapp.core.ports import Bus
 from wsapp.errors import BrokerUnavailable
+from wsapp.runtime.link import Links
 from wsapp.transport.frames import Frame
 
 log = logging.getLogger(__name__)
@@ -73,6 +74,10 @@ def _nothing(_sid: str) -> None:
     return None
 
 
+def _ignore(_sid: str, _there: bool) -> None:
+    return None
+
+
 def _frame(part: str | bytes) -> Frame:
     return Frame(b"4" + part.encode()) if isinstance(part, str) else Frame(part, binary=True)
 
@@ -89,6 +94,8 @@ class ClusterManager(PubSubManager, FrameOnceManager):  # type: ignore[misc]  # 
         self._bus: Bus | None = None
         self.members: Callable[[str], list[tuple[str, str]]] = _nobody
         self.left: Callable[[str], None] = _nothing
+        self.roomed: Callable[[str, bool], None] = _ignore  # whether a client is in rooms of the host application
+        self._own_rooms: dict[str, set[Any]] = {}  # of the host application, in the namespace /, by sid
 
     def get_participants(self, namespace: str, room: Any) -> Iterator[tuple[str, str]]:
         """Local receivers: those who entered the room the stock way, and subscribers of the wsapp room so named."""
@@ -98,8 +105,31 @@ class ClusterManager(PubSubManager, FrameOnceManager):  # type: ignore[misc]  # 
                 found.update(self.members(name))
         yield from found.items()
 
+    def has_own_rooms(self, sid: str) -> bool:
+        """Whether a client is in rooms of the host application."""
+        return sid in self._own_rooms
+
+    def basic_enter_room(self, sid: str, namespace: str, room: Any, eio_sid: str | None = None) -> None:
+        """As python-socketio's, whose every way into a room leads here."""
+        super().basic_enter_room(sid, namespace, room, eio_sid=eio_sid)
+        if namespace == "/" and room is not None and room != sid:
+            self._own_rooms.setdefault(sid, set()).add(room)
+            self.roomed(sid, True)
+
+    def basic_leave_room(self, sid: str, namespace: str, room: Any) -> None:
+        """As python-socketio's, whose every way out of a room leads here."""
+        super().basic_leave_room(sid, namespace, room)
+        rooms = self._own_rooms.get(sid) if namespace == "/" else None
+        if rooms is not None:
+            rooms.discard(room)
+            if not rooms:
+                del self._own_rooms[sid]
+                self.roomed(sid, False)
+
     def disconnect(self, sid: str, namespace: str | None = None, **kwargs: Any) -> None:
         """As python-socketio's; the wsapp session of a connection that the host throws out ends with it."""
+        if (namespace or "/") == "/":
+            self._own_rooms.pop(sid, None)  # it does not leave them: they are lost with the connection
         super().disconnect(sid, namespace=namespace, **kwargs)
         if (namespace or "/") == "/":
             self.left(sid)
@@ -107,11 +137,11 @@ class ClusterManager(PubSubManager, FrameOnceManager):  # type: ignore[misc]  # 
     def initialize(self) -> None:
         """Called by python-socketio at the first client; `start` has been there before."""
 
-    def start(self, bus: Bus) -> list[gevent.Greenlet]:
+    def start(self, bus: Bus, links: Links) -> list[gevent.Greenlet]:
         """Listen and publish from now on; returns the greenlets that do."""
         self.host_id = uuid.uuid4().hex
         self._bus = bus
-        return [gevent.spawn(self._thread), gevent.spawn(self._publish_forever)]
+        return [gevent.spawn(self._thread), gevent.spawn(self._publish_forever, links)]
 
     def on_bus(self, message: bytes) -> None:
         """A message of the shared channel."""
@@ -127,20 +157,20 @@ class ClusterManager(PubSubManager, FrameOnceManager):  # type: ignore[misc]  # 
         except Full:
             log.error("the message queue is full: an emit did not reach the other workers")
 
-    def _publish_forever(self) -> None:
+    def _publish_forever(self, links: Links) -> None:
         while True:
             message = self._outgoing.get()
-            while not self._published(message):
-                gevent.sleep(RETRY_PAUSE)
+            while (error := self._published(message)) is not None:
+                links.rest_after(error, RETRY_PAUSE)
 
-    def _published(self, message: bytes) -> bool:
+    def _published(self, message: bytes) -> BrokerUnavailable | None:
         assert self._bus is not None
         try:
             self._bus.publish(message)
         except BrokerUnavailable as error:
             log.warning("emits wait for the message queue: %s", error)
-            return False
-        return True
+            return error
+        return None
 
     def waiting(self) -> int:
         """Messages that have not yet reached the queue."""

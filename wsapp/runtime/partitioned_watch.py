@@ -3,26 +3,24 @@ partition is there, whatever the others do."""
 
 from __future__ import annotations
 
+from wsapp.core.link import LinkState
 from wsapp.core.partitions import room_in
 from wsapp.errors import BrokerUnavailable
 from wsapp.runtime.canary import ROOM, Canary
 from wsapp.runtime.greenlets import Greenlets
-from wsapp.runtime.outlet import Mode
-from wsapp.runtime.outlets import Outlets
 from wsapp.runtime.watch import ARRIVE, Watch
 
 
 class PartitionedWatch(Watch):
     """The watching of one worker over itself, partition by partition."""
 
-    _outlet: Outlets
     canaries: tuple[Canary, ...] = ()
 
     def _start_canary(self, boot: str, greenlets: Greenlets) -> None:
         backend = self._backend
         self.canaries = tuple(
             Canary(room_in(ROOM + boot, number, len(backend.parts)).removeprefix(ROOM), self._delivery, backend.broker,
-                   part.reconnect, self._outlet.lost, self._settings.canary)
+                   part.reconnect, self._links.lost, self._settings.canary)
             for number, part in enumerate(backend.parts))
         for number, canary in enumerate(self.canaries):
             greenlets.run(f"canary {number}", canary.run)
@@ -30,14 +28,14 @@ class PartitionedWatch(Watch):
     def check_heads(self) -> None:
         """As `Watch.check_heads`, of the partitions that are there."""
         try:
-            self.heads.check(self._outlet.flows)
+            self.heads.check(self._links.is_up)
         except BrokerUnavailable as error:
-            self._outlet.lost(error)
+            self._links.lost(error)
 
     def trouble(self) -> str | None:
         """As `Watch.trouble`: one partition is enough."""
-        if self._outlet.mode is not Mode.NORMAL:
-            return f"Redis is away: {self._outlet.reason}"
+        if self._links.state is not LinkState.UP:
+            return f"Redis is away: {self._links.reason}"
         if self._backend.deaf is not None:
             return f"{ARRIVE}: {self._backend.deaf}"
         silent = [str(number) for number, canary in enumerate(self.canaries) if canary.failing]

@@ -9,12 +9,14 @@ from __future__ import annotations
 
 import logging
 from collections import Counter, deque
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import partial
 from typing import Final
 
 import gevent
 from gevent.event import Event
 from gevent.lock import BoundedSemaphore
+from gevent.pool import Pool
 
 from wsapp.core.connections import ConnectionManager
 from wsapp.core.events import KINDS, packet
@@ -22,12 +24,14 @@ from wsapp.core.ports import Presence
 from wsapp.core.session import Session
 from wsapp.errors import BrokerUnavailable
 from wsapp.runtime.cluster_calls import ClusterCalls
+from wsapp.runtime.link import Links
 from wsapp.transport.frames import Frame
 
 log = logging.getLogger(__name__)
 
 GATHER: Final = 0.05  # seconds over which comings and goings are gathered into one event
 RETRY: Final = 0.5  # seconds between attempts while Redis is away
+SUBSCRIBED_AT_ONCE: Final = 16  # rooms of one session whose members are asked for at the same time
 MOST_NAMED: Final = 1000  # users in one list; all are counted
 TRACK: Final = "track"  # the question to every worker when a room is asked for the first time
 PRESENCE: Final = "presence"  # control message: a room has changed
@@ -36,8 +40,8 @@ PRESENCE: Final = "presence"  # control message: a room has changed
 class PresenceKeeper:
     """One worker's.  `views` are the members as this worker's clients were last told them."""
 
-    def __init__(self, presence: Presence, connections: ConnectionManager) -> None:
-        self._presence, self._connections = presence, connections
+    def __init__(self, presence: Presence, connections: ConnectionManager, links: Links) -> None:
+        self._presence, self._connections, self._links = presence, connections, links
         self._registry = connections.registry
         self._registry.moved = self._moved
         self.boot, self.ttl = "", 6.0
@@ -70,6 +74,11 @@ class PresenceKeeper:
         self.track(room)
         with self._lock:
             return _listed(self._look(room, session))
+
+    def subscribe_all(self, session: Session, rooms: Sequence[str]) -> dict[str, dict[str, object]]:
+        """As `subscribe`, of several rooms at the same time: each may wait for the other workers."""
+        answers = Pool(SUBSCRIBED_AT_ONCE).map(partial(self.subscribe, session), rooms)
+        return dict(zip(rooms, answers, strict=True))
 
     def returned(self, session: Session, rooms: Iterable[str]) -> None:
         """A session that had asked is back: soon it is told `presence` of each room, with all `members`."""
@@ -127,7 +136,7 @@ class PresenceKeeper:
                 self.settle()
             except BrokerUnavailable as error:
                 log.info("presence waits: %s", error)
-                gevent.sleep(RETRY)
+                self._links.rest_after(error, RETRY)
                 self._wake.set()
 
     def settle(self) -> None:

@@ -334,7 +334,7 @@ def open_stream(hub: Hub, engine: Engine, environ: dict[str, Any], auth: dict[st
         hub.metrics.recovery_refused += not recovery.recovered
         told = _told(session, recovery)
         if presence:
-            told["presence"] = {room: hub.presence.subscribe(session, room) for room in rooms}
+            told["presence"] = hub.presence.subscribe_all(session, rooms)
             session.dirty = False  # nothing of a stream is saved
     except BaseException:
         stream.end()

@@ -9,14 +9,14 @@ from typing import Final
 import gevent
 
 from wsapp.core.connections import ConnectionManager
+from wsapp.core.link import LinkState
 from wsapp.core.ports import Backend
 from wsapp.errors import BrokerUnavailable
 from wsapp.runtime.canary import Canary
 from wsapp.runtime.delivery import Delivery
 from wsapp.runtime.greenlets import Greenlets
 from wsapp.runtime.heads import Heads
-from wsapp.runtime.outlet import Mode, Outlet
-from wsapp.runtime.outlets import Outlets
+from wsapp.runtime.link import Links
 from wsapp.settings import Settings
 
 log = logging.getLogger(__name__)
@@ -29,9 +29,9 @@ class Watch:
     """The watching of one worker over itself.  Each part is off when its interval is 0."""
 
     def __init__(self, settings: Settings, backend: Backend, delivery: Delivery, connections: ConnectionManager,
-                 outlet: Outlet | Outlets) -> None:
+                 links: Links) -> None:
         self._settings, self._backend, self._delivery = settings, backend, delivery
-        self._connections, self._outlet = connections, outlet
+        self._connections, self._links = connections, links
         self.heads = Heads(delivery)
         self.canary: Canary | None = None
         self.warm: Callable[[], object] | None = None  # a small question over the connection that publishes
@@ -49,7 +49,7 @@ class Watch:
             self._start_canary(boot, greenlets)
 
     def _start_canary(self, boot: str, greenlets: Greenlets) -> None:
-        self.canary = Canary(boot, self._delivery, self._backend.broker, self._backend.reconnect, self._outlet.lost,
+        self.canary = Canary(boot, self._delivery, self._backend.broker, self._backend.reconnect, self._links.lost,
                              self._settings.canary)
         greenlets.run("canary", self.canary.run)
 
@@ -64,23 +64,23 @@ class Watch:
 
     def check_heads(self) -> None:
         """Look for lost last messages, unless Redis is away."""
-        if self._outlet.mode is Mode.NORMAL:
+        if self._links.state is LinkState.UP:
             try:
                 self.heads.check()
             except BrokerUnavailable as error:
-                self._outlet.lost(error)
+                self._links.lost(error)
 
     def send_beacon(self) -> None:
         """Tell sdk clients where their rooms stand, unless nobody knows: Redis is away."""
-        if self._outlet.mode is Mode.NORMAL:
+        if self._links.state is LinkState.UP:
             self.heads.beacon(self._connections.sessions())
 
     def trouble(self) -> str | None:
         """Why this worker does not deliver; None when it does."""
-        if self._outlet.mode is Mode.CATCHING_UP:
+        if self._links.state is LinkState.CATCHING_UP:
             return "Redis was away: what was published meanwhile is being recorded"
-        if self._outlet.mode is not Mode.NORMAL:
-            return f"Redis is away: {self._outlet.reason}"
+        if self._links.state is LinkState.DOWN:
+            return f"Redis is away: {self._links.reason}"
         return self._silence()
 
     def _silence(self) -> str | None:

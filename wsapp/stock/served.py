@@ -15,11 +15,13 @@ class Served:
     """The part of a SocketServer that serves in this process."""
 
     _runner: Runner | None
+    _dispatch: Any
 
     def __init__(self) -> None:
         super().__init__()
         self._runner = None
-        self.socketio = HostSocketIO(self.run, self._stop)
+        self.socketio = HostSocketIO(
+            self.run, self._stop, lambda sid, namespace: self._dispatch.session_changed(sid, namespace))
 
     def run(self, app: Flask | None = None, host: str | None = None, port: int | None = None, *,
             debug: bool | None = None, **options: Any) -> None:

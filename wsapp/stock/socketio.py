@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Final
 
 from flask import Flask
 from flask.testing import FlaskClient
@@ -11,13 +11,36 @@ from flask_socketio import SocketIO
 
 from wsapp.stock.testing import TestClient
 
+BEGUN: Final = "wsapp.session"  # in an environ: what the socket session was, before handlers of events changed it
+
 
 class HostSocketIO(SocketIO):  # type: ignore[misc]  # Flask-SocketIO has no types
-    """What the host application adds its events to.  `serve(app, host, port, **options)` is `SocketServer.run`."""
+    """What the host application adds its events to.  `serve(app, host, port, **options)` is `SocketServer.run`, and
+    `changed(sid, namespace)` is called when a handler has changed the socket session of a client."""
 
-    def __init__(self, serve: Callable[..., None], stop: Callable[[], None]) -> None:
+    def __init__(self, serve: Callable[..., None], stop: Callable[[], None],
+                 changed: Callable[[str, str], None]) -> None:
         super().__init__()
-        self._serve, self._stop = serve, stop
+        self._serve, self._stop, self._changed = serve, stop, changed
+
+    def _handle_event(self, handler: Callable[..., Any], message: str, namespace: str, sid: str, *args: Any) -> Any:
+        """As Flask-SocketIO's, which makes the socket session a copy of the HTTP session at the first event.  What the
+        connect handler puts in, it puts in again at a reconnect; what another one does is lost with the connection."""
+        environ = self.server.get_environ(sid, namespace=namespace) or {}
+        first = "saved_session" not in environ
+
+        def handled(*arguments: Any) -> Any:
+            if first and message != "connect":
+                environ[BEGUN] = repr(environ.get("saved_session"))
+            return handler(*arguments)
+        try:
+            return super()._handle_event(handled, message, namespace, sid, *args)
+        finally:
+            now = environ.get("saved_session")  # none where Flask manages it (manage_session=False)
+            if message == "connect":
+                environ[BEGUN] = repr(now)
+            elif now is not None and environ.get(BEGUN) != repr(now):
+                self._changed(sid, namespace)
 
     def run(self, app: Flask, host: str | None = None, port: int | None = None, **options: Any) -> None:
         """Serve in this process until it is told to stop; see `SocketServer.run`."""

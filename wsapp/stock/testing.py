@@ -41,6 +41,8 @@ class TestClient:
         self._calls = 0
         self._incomplete: Any = None  # a packet whose attachments are to come
         socketio.server.async_handlers = False  # so that `emit` can wait for the handler
+        self._failures: list[Exception] = []
+        socketio.server.eio.failures = self._failures
         self.connect(namespace, query_string, headers, auth)
 
     # -- as in Flask-SocketIO
@@ -66,16 +68,18 @@ class TestClient:
         self._take()
         self.connected.pop(namespace or "/", None)
 
-    def emit(self, event: str, *args: Any, callback: bool = False, namespace: str | None = None) -> Any:
+    def emit(self, event: str, *args: Any, callback: bool = False, namespace: str | None = None, **_: Any) -> Any:
         """Send an event and wait until it has been handled.  With `callback` what the server acknowledges is returned:
-        one value, or a list of them."""
+        one value, or a list of them.  Other keyword arguments are ignored.  Raises what the handler has raised."""
         self._require(namespace)
-        call = None
+        call, self.socketio.server.eio.failures = None, self._failures
         if callback:
             self._calls += 1
             call = self._calls
         self._send(sio_packet.Packet(sio_packet.EVENT, data=[event, *args], namespace=namespace or "/", id=call))
         self._take()
+        if self._failures:
+            raise self._failures.pop()
         answer = self._acks.pop(call, None) if call is not None else None
         return answer[0] if answer is not None and len(answer) == 1 else answer
 
@@ -130,6 +134,8 @@ class TestClient:
         if status != 200:
             raise RuntimeError(f"the server takes no connection: {status} {body.decode()}")
         self.eio_sid = json.loads(body[1:])["sid"]
+        # Handlers see the query of the test, without what belongs to the transport.
+        self.socketio.server.environ[self.eio_sid]["QUERY_STRING"] = more[1:]
         self.connected.clear()
 
     def _send(self, packet: Any) -> None:

@@ -91,9 +91,7 @@ class Connection:
 
     def send(self, packet: Any) -> None:
         """Send a packet of python-engineio."""
-        encoded = packet.encode()
-        binary = isinstance(encoded, (bytes, bytearray))
-        self.push(Frame(bytes(encoded) if binary else encoded.encode(), binary))
+        self.push(_frame(packet.encode()))
 
     # -- outwards
 
@@ -154,7 +152,8 @@ class Connection:
         return self.ws.outbox.waiting_bytes
 
     def close(self, code: int, reason: str) -> None:
-        """End the connection; a WebSocket client is told `code`, a polling one gets a close packet."""
+        """End the connection; a WebSocket client is told `code`.  A polling one gets what waits, then its session id is
+        unknown: that brings every client back, while python-engineio stays away after a CLOSE packet."""
         if self.closed:
             return
         self.engine.closes(code)
@@ -162,7 +161,6 @@ class Connection:
         if self.ws is not None:
             self.ws.close(code, reason)
         elif self._poll is not None:
-            self._poll.close()
             gevent.spawn_later(LINGER, self.engine.forget, self)
         if self.probe is not None:
             self.probe.ws.close(code, reason)
@@ -175,7 +173,10 @@ class Connection:
         self.engine.forget(self)
 
     def broke(self, code: int, reason: str) -> None:
-        """As `close`, for a client that broke the protocol: only a poll that is under way is still answered."""
+        """As `close`, for a client that broke the protocol: only a poll that is under way is still answered, with a
+        CLOSE packet."""
+        if self._poll is not None and not self.closed:
+            self._poll.end(CLOSE)
         self.close(code, reason)
         self.engine.forget(self)
 
@@ -270,22 +271,22 @@ class Connection:
         return [hello.payload]
 
     def poll(self, timeout: float) -> list[bytes]:
-        """The packets for a GET: waits for the first.  Raises PacketError when another GET is under way, and when the
-        PONG is overdue."""
+        """The packets for a GET: waits for the first.  None of them when the session has ended.  Raises PacketError
+        when another GET is under way, and when the PONG is overdue."""
         if self.awaiting_pong and time.monotonic() >= self.pinged_at + self.engine.options.ping_timeout:
             self.timed_out()  # the wheel's next tick would have said so
             raise PacketError("no PONG came in time")
         queue = self._poll
-        if queue is None or self.probe is not None and not (queue.packets or queue.closing):
+        if queue is None or self.probe is not None and not (queue.packets or self.closed):
             return [NOOP]
         if queue.polling and not queue.cancelled:
             self.broke(CloseCode.PROTOCOL_ERROR, "two polls at once")
             raise PacketError("two polls at once")
         queue.wait(timeout)
-        packets = queue.take() or [NOOP]
-        if self.closed and not queue.closing:
+        packets = queue.take()
+        if self.closed and not queue.packets:
             self.engine.forget(self)
-        return packets
+        return packets if packets or self.closed else [NOOP]
 
     def poll_cancelled(self) -> None:
         """The client hung up on its GET: what is put into the answer would be lost, so the session ends."""
@@ -328,11 +329,9 @@ class Connection:
             raise PacketError(f"not a packet of a client: {payload[:20]!r}")
 
     def _pong(self) -> None:
-        now = time.monotonic()
-        if self.awaiting_pong:
-            self.awaiting_pong = False
-            if self.viewer is not None:
-                self.viewer.ponged(now)
+        if self.awaiting_pong and self.viewer is not None:
+            self.viewer.ponged(time.monotonic())
+        self.awaiting_pong = False
 
     def _enqueue(self, item: Any, size: int) -> None:
         if item is None:
@@ -357,6 +356,10 @@ class Connection:
 def _websockets(connection: Connection) -> list[WebSocket]:
     probe = connection.probe
     return [ws for ws in (connection.ws, probe.ws if probe is not None else None) if ws is not None]
+
+
+def _frame(encoded: str | bytes | bytearray) -> Frame:
+    return Frame(encoded.encode()) if isinstance(encoded, str) else Frame(bytes(encoded), binary=True)
 
 
 def let_in(connection: Connection) -> None:

@@ -19,7 +19,7 @@ from urllib.parse import parse_qs
 import engineio
 
 from wsapp.core.events import strict_dumps
-from wsapp.core.limited_log import LimitedLog
+from wsapp.core.limited_log import ONCE_A_MINUTE, LimitedLog
 from wsapp.errors import CloseCode, WsappError
 from wsapp.transport.connection import BROKEN, Connection, Ending
 from wsapp.transport.deflate import negotiate, squeezer
@@ -119,8 +119,9 @@ class Engine(engineio.Server):  # type: ignore[misc]  # engineio has no types
         self.squeeze = squeezer(options.deflate_threshold, options.deflate_level)
         self.token = secrets.token_hex(TOKEN_LENGTH // 2)
         self.draining = False
-        self._lines = LimitedLog(log)
+        self._lines, self._drained = LimitedLog(log), LimitedLog(log, rate=ONCE_A_MINUTE, burst=1)
         self.sockets: dict[str, Connection] = {}
+        self.failures: list[Exception] | None = None  # of handlers, where a test wants them
         self.heartbeat = Heartbeat(options.ping_interval, options.ping_timeout)
 
     # -- as python-socketio sees it
@@ -163,8 +164,10 @@ class Engine(engineio.Server):  # type: ignore[misc]  # engineio has no types
             self.hooks.handle(connection, item)
         except PacketError as error:
             connection.close(CloseCode.PROTOCOL_ERROR, str(error))
-        except Exception:
+        except Exception as error:
             log.exception("a message of %s could not be handled", connection.sid)
+            if self.failures is not None:
+                self.failures.append(error)
 
     def ended(self, connection: Connection, ending: Ending) -> None:
         """A connection is over; may be called from the hub, so nothing in it may block."""
@@ -257,6 +260,8 @@ class Engine(engineio.Server):  # type: ignore[misc]  # engineio has no types
 
     def _admit(self, environ: Environ) -> None:
         if self.draining:
+            self._drained.warning("", "refused a client: this worker takes nobody in: it leaves, or is drained "
+                                  "(wsapp drain --undo)")
             raise Refused(Refusal.FORBIDDEN, "the server is restarting", UNAVAILABLE, [("Retry-After", "1")])
         try:
             self.admit(environ)
@@ -343,6 +348,8 @@ class Engine(engineio.Server):  # type: ignore[misc]  # engineio has no types
                 packets = connection.poll(self.options.ping_interval + self.options.ping_timeout)
         except PacketError as error:
             raise Refused(Refusal.BAD_REQUEST, str(error)) from error
+        if not packets:
+            raise Refused(Refusal.UNKNOWN_SID, "Session ID unknown")
         return _payload(packets, environ, start_response, cors)
 
     def _post(self, connection: Connection, environ: Environ, start_response: StartResponse,

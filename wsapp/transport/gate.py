@@ -15,7 +15,7 @@ from functools import lru_cache
 from typing import Any, Final
 
 from wsapp.core.forwarded import told_by
-from wsapp.core.limited_log import LimitedLog
+from wsapp.core.limited_log import ONCE_A_MINUTE, LimitedLog
 from wsapp.core.places import Places
 from wsapp.core.throttle import Bucket
 
@@ -26,7 +26,6 @@ Environ = dict[str, Any]
 SITE_PREFIX: Final = 64  # bits of an IPv6 address that one customer has to itself (RFC 6177)
 SHARE: Final = 4  # the part of MAX_CONNECTIONS that may be about to join
 SMALLEST_SHARE: Final = 64
-ONCE_A_MINUTE: Final = 1 / 60
 JOINING: Final = 2.0  # seconds in which a client is taken to be about to join
 RETRY_SOON: Final = 1  # seconds
 RETRY_LATER: Final = 5

@@ -23,6 +23,7 @@ from urllib.parse import parse_qs
 import gevent
 from gevent import socket
 
+from wsapp.core.formats import HANDED
 from wsapp.transport import runtime_directory
 
 log = logging.getLogger(__name__)
@@ -160,7 +161,7 @@ class Handoff:
 
         False when there is no such worker: then it is answered here, with the
         protocol's "Session ID unknown", and the client connects anew."""
-        told = json.dumps(address).encode() + b"\n" + early
+        told = json.dumps({"v": HANDED, "address": address}).encode() + b"\n" + early
         giver = stdlib_socket.socket(stdlib_socket.AF_UNIX, stdlib_socket.SOCK_DGRAM)
         giver.setblocking(False)
         try:
@@ -201,9 +202,14 @@ class Handoff:
 
     def _adopt(self, descriptor: int, told: bytes) -> None:
         sock = socket.socket(fileno=descriptor)
-        written, _, early = told.partition(b"\n")
-        address = json.loads(written)
+        head, _, early = told.partition(b"\n")
+        written = json.loads(head)
         try:
+            if written["v"] != HANDED:  # after a reload to a release that is no neighbour
+                log.error("a connection is not taken: it was handed over in format %s, this worker reads %s",
+                          written["v"], HANDED)
+                return
+            address = written["address"]
             self._serve(sock, tuple(address) if isinstance(address, list) else address, early)
         finally:
             sock.close()

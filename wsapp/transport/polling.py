@@ -17,6 +17,8 @@ from wsapp.transport.frames import Frame
 SEPARATOR: Final = b"\x1e"
 NOOP: Final = b"6"
 CLOSE: Final = b"1"
+# Packets of one answer: clients of python-engineio drop the connection at the 17th (`Payload.max_decode_packets`).
+MOST_PACKETS: Final = 16
 CROSSING: Final = 0.05  # seconds by which the requests of a polling client may overtake each other
 
 
@@ -27,13 +29,13 @@ class PacketError(Exception):
 class PollQueue:
     """What waits for the next GET of a polling client."""
 
-    __slots__ = ("bytes", "cancelled", "closing", "packets", "polling", "ready")
+    __slots__ = ("bytes", "cancelled", "packets", "polling", "ready")
 
     def __init__(self) -> None:
         self.packets: deque[bytes] = deque()
         self.bytes = 0
         self.ready = Event()
-        self.polling = self.cancelled = self.closing = False
+        self.polling = self.cancelled = False
 
     def put(self, packet: bytes) -> None:
         """Queue a packet, as text."""
@@ -41,31 +43,22 @@ class PollQueue:
         self.bytes += len(packet)
         self.ready.set()
 
-    def close(self) -> None:
-        """The session ends: after all that waits, a GET of its own gets the CLOSE packet."""
-        self.closing = True
-        self.ready.set()
-
-    def take(self) -> list[bytes]:
-        """All that waits; CLOSE comes alone, since socket.io-client drops the events of a payload that has it (it
-        hands events on in a later turn of its loop, and CLOSE at once)."""
-        packets = list(self.packets)
-        if self.closing and not packets:
-            packets, self.closing = [CLOSE], False
-        self.packets.clear()
-        self.bytes = 0
-        if not self.closing:
+    def take(self, most: int = MOST_PACKETS) -> list[bytes]:
+        """What waits for a GET: the first `most` packets; the next GET brings the rest."""
+        packets = [self.packets.popleft() for _ in range(min(most, len(self.packets)))]
+        self.bytes -= sum(map(len, packets))
+        if not self.packets:
             self.ready.clear()
         return packets
 
     def frames(self) -> list[Frame]:
         """All that waits, for a WebSocket."""
-        return [_from_text(packet) for packet in self.take() if packet != NOOP]
+        return [_from_text(packet) for packet in self.take(len(self.packets)) if packet != NOOP]
 
-    def end(self) -> None:
+    def end(self, packet: bytes = NOOP) -> None:
         """Answer the GET that is under way, if there is one."""
         if self.polling:
-            self.put(NOOP)
+            self.put(packet)
 
     def wait(self, timeout: float) -> None:
         """Until there is something for a GET.  Raises PacketError when a GET of the session was hung up."""
@@ -84,10 +77,11 @@ class PollQueue:
         self.ready.set()
 
     def await_get(self) -> None:
-        """A GET that was sent beside the POST which closes may come behind it; it is to get its answer too."""
+        """A GET that was sent beside the POST which closes may come behind it; it gets its answer too."""
         deadline = time.monotonic() + CROSSING
         while not (self.polling or self.cancelled) and time.monotonic() < deadline:
             gevent.sleep(CROSSING / 10)
+        self.end()
 
 
 def decode_payload(body: bytes, limit: int) -> list[tuple[bytes, bool]]:

@@ -232,7 +232,7 @@ class TlsFront:
             with gevent.Timeout(patience, TimeoutError("no TLS handshake came")):
                 incoming.write(_receive(raw))
                 self._admit()
-                _shake_hands(raw, tls, incoming, outgoing)
+                shake_hands(raw, tls, incoming, outgoing)
             ours, served = _socket.socketpair()
         except OSError as error:
             log.debug("no TLS connection: %s", error)
@@ -259,7 +259,8 @@ class TlsFront:
             tunnel.end()
 
 
-def _shake_hands(raw: _socket.socket, tls: ssl.SSLObject, incoming: ssl.MemoryBIO, outgoing: ssl.MemoryBIO) -> None:
+def shake_hands(raw: _socket.socket, tls: ssl.SSLObject, incoming: ssl.MemoryBIO, outgoing: ssl.MemoryBIO) -> None:
+    """Of either side; nothing else may read the socket meanwhile.  Raises OSError."""
     while True:
         try:
             tls.do_handshake()

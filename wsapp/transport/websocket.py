@@ -101,14 +101,20 @@ def switch_protocols(handler: Any, headers: list[tuple[str, str]], first: bytes 
         sent = 0
     if sent < len(answer):
         sock.sendall(answer[sent:])
+    return detach(handler)
+
+
+def detach(handler: Any) -> tuple[_socket.socket, bytes]:
+    """Take the plain socket of a pywsgi handler away, with bytes already read.  101 was answered past pywsgi: the
+    handler has nothing more to send, and ends."""
+    sock = handler.socket
     sock.settimeout(0.0)
     early = _read_ahead(handler.rfile)
     handler.status, handler.code, handler.headers_sent = b"101 Switching Protocols", 101, True
     handler.response_headers, handler.provided_content_length = [], None
     handler.close_connection = True
     handler.socket = None
-    raw = _socket.socket(sock.family, sock.type, sock.proto, fileno=sock.detach())
-    return raw, early
+    return _socket.socket(sock.family, sock.type, sock.proto, fileno=sock.detach()), early
 
 
 def refuse(sock: Any, code: int, reason: str) -> None:

@@ -32,12 +32,14 @@ from gunicorn.workers.ggevent import VERSION, GeventPyWSGIWorker, PyWSGIHandler,
 
 from wsapp.core.limited_log import LimitedLog
 from wsapp.core.throttle import Bucket
-from wsapp.errors import PartitionMismatch, SettingsError
+from wsapp.errors import Incompatible, SettingsError
 from wsapp.transport import runtime_directory
 from wsapp.transport.balance import DRAINED, STEP_ASIDE, Balance
 from wsapp.transport.gate import client_address
 from wsapp.transport.guest import Application, GuestOptions, invite, turn_away, wants_websocket
 from wsapp.transport.handoff import MAX_REQUEST_LINE, Handoff, has_buffered, request_reader, take_buffered
+from wsapp.transport.hosts.forwarder import Forwarder
+from wsapp.transport.hosts.route import Listening, Routes, certificate_of, client_context
 from wsapp.transport.request_head import BadHead, Head, check_request_line, judge_fields, read_fields
 from wsapp.transport.slots import OTHERS, PROBES, Slots, slots_for
 from wsapp.transport.timed_writes import WRITE_TIMEOUT, TimedWrites
@@ -79,7 +81,10 @@ class Service(Protocol):
     @property
     def polled(self) -> bool: ...
 
-    def start(self) -> None: ...
+    @property
+    def routes(self) -> Routes | None: ...
+
+    def start(self, listening: Listening) -> None: ...
     def announce(self, addresses: list[Any], scheme: str) -> None: ...
     def connection_count(self) -> int: ...
     def drain(self, timeout: float | None = None) -> None: ...
@@ -295,6 +300,8 @@ class Handler(TimedWrites, PyWSGIHandler):  # type: ignore[misc]  # gunicorn has
         return environ
 
     def run_application(self) -> Any:
+        if self.server.forwarder is not None:
+            self.application = self.server.forwarder.application(self)
         if self._slot.late and not self.environ["PATH_INFO"].endswith(PROBES):
             self.server.slots.refused(client_address(self.environ, self.server.proxies))
             self.application = NO_ROOM
@@ -333,6 +340,7 @@ class Server(PyWSGIServer):  # type: ignore[misc]  # gunicorn has no types
     """The listening side of one worker."""
 
     handoff: Passes | None = None
+    forwarder: Forwarder | None = None
     tls: TlsFront | None = None
     own_paths: tuple[str, ...] = ()
     refusals = LimitedLog(log)
@@ -414,12 +422,14 @@ def no_room(_environ: Any, start_response: Callable[..., Any]) -> Iterable[bytes
 NO_ROOM: Final[Application] = no_room
 
 
-def _start(hosted: list[Service]) -> None:
-    """Start the services.  What no worker could ever do ends the server, as one worker that does not boot does."""
+def _start(hosted: list[Service], listening: Listening) -> None:
+    """Start the services of a server that listens there.
+
+    What no worker could ever do ends the server, as one worker that does not boot does."""
     try:
         for service in hosted:
-            service.start()
-    except (PartitionMismatch, SettingsError) as error:
+            service.start(listening)
+    except (Incompatible, SettingsError) as error:
         log.critical("the server ends: %s", error)
         sys.exit(Arbiter.WORKER_BOOT_ERROR)
 
@@ -467,7 +477,7 @@ class Worker(GeventPyWSGIWorker):  # type: ignore[misc]  # gunicorn has no types
         hosted = services()
         if self.cfg.workers > 1:
             self._balance = Balance(self.directory, self.age)
-        _start(hosted)
+        _start(hosted, self._listening())
         rate = max((getattr(service, "max_tls_handshakes", 0.0) for service in hosted), default=0.0)
         self._handshakes = Bucket(rate, max(1.0, 2 * rate))  # all come back at once when a worker is replaced
         self._slots = slots_for(sum(getattr(service, "max_connections", 0) for service in hosted)
@@ -475,6 +485,7 @@ class Worker(GeventPyWSGIWorker):  # type: ignore[misc]  # gunicorn has no types
                                 _first(hosted, "count_refusal", lambda name: None))
         servers = [self._server(sock, hosted) for sock in self.sockets]
         handoffs = self._handoffs(servers, hosted)
+        forwarder = self._forwarder(servers, hosted)
         _tune_collector()
         for server in servers:
             server.start()
@@ -490,8 +501,12 @@ class Worker(GeventPyWSGIWorker):  # type: ignore[misc]  # gunicorn has no types
                 handoff.heal()
             if self._balance is not None:
                 self._balance.heal()
+            if forwarder is not None:
+                forwarder.tend()
             self._wake.wait(1.0)
         self._stop(servers, hosted)
+        if forwarder is not None:
+            forwarder.close()
         if self._balance is not None:
             self._balance.close()
         for handoff in handoffs:
@@ -550,6 +565,23 @@ class Worker(GeventPyWSGIWorker):  # type: ignore[misc]  # gunicorn has no types
             several = SeveralHandoffs(made)
             for server in servers:
                 server.handoff = several
+        return made
+
+    def _listening(self) -> Listening:
+        addresses = tuple(sock.getsockname()[:2] for sock in self.sockets if sock.family != stdlib_socket.AF_UNIX)
+        return Listening(addresses, (certificate_of(ssl_context(self.cfg)),) if self.cfg.is_ssl else ())
+
+    def _forwarder(self, servers: list[Server], hosted: list[Service]) -> Forwarder | None:
+        """For requests of other hosts' sessions, where there may be other hosts."""
+        routes = [found for service in hosted if (found := _first([service], "routes", None)) is not None]
+        if not routes:
+            return None
+        count = _first(hosted, "count_forwarding", lambda _name: None)
+        context = client_context(self.cfg.certfile, self.cfg.keyfile) if self.cfg.is_ssl else client_context()
+        made = Forwarder(routes, [service.token for service in hosted], servers[0].own_paths,
+                         routes[0].options, count, context)
+        for server in servers:
+            server.forwarder = made
         return made
 
     def _stop(self, servers: list[Server], hosted: list[Service]) -> None:

@@ -15,11 +15,7 @@ from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import Final, NamedTuple
 
-from wsapp.core.partitions import partition_of
-
 SOON: Final = 10.0  # seconds
-UNSAVED: Final = 5.0  # seconds in which a session may not have been saved: 2, and more on a busy machine
-OF_BROKER: Final = 14  # characters of an id that the broker gave; those of workers are longer
 
 
 class Entry(NamedTuple):
@@ -57,7 +53,6 @@ class View:
         self.seqs: list[int] = []
         self.tokens: list[int] = []
         self.notes: list[Note] = []
-        self.unnumbered: dict[int, float] = {}  # when a delivery came that was not recorded yet, by its index
         self.twins: list[View] = []
 
     @property
@@ -67,8 +62,6 @@ class View:
 
     def event(self, seq: int, id: str, token: int) -> None:
         """One delivery; `seq` 0 when it came before it was recorded."""
-        if not seq:
-            self.unnumbered[len(self.ids)] = time.monotonic()
         self.ids.append(id)
         self.seqs.append(seq)
         self.tokens.append(token)
@@ -81,9 +74,9 @@ class View:
 class Truth:
     """Everything that is known to have been published, and in which order in each room."""
 
-    def __init__(self, partitions: int = 1) -> None:
-        self.partitions = partitions
+    def __init__(self) -> None:
         self.entries: dict[str, Entry] = {}
+        self._again: dict[tuple[str, str], list[tuple[str, int]]] = {}  # (id, room): places in other histories
         self.by_token: dict[int, set[str]] = {}
         self.epochs: dict[str, list[str]] = {}
         self.queued: dict[str, tuple[int, int]] = {}  # id -> (token, pid): promised, not yet recorded
@@ -100,9 +93,13 @@ class Truth:
             if self.entries[id].token != token:
                 self.contradictions.append(f"{id} is both token {self.entries[id].token} and {token}")
                 return
-            # Each partition's record has the rooms that are there.
-            places = {room: place for room, place in places.items() if room not in self.entries[id].places}
-            self.entries[id].places.update(places)
+            for room, place in places.items():  # each partition's record has the rooms that are there
+                known = self.entries[id].places.setdefault(room, place)
+                if known[0] == place[0] and known != place:
+                    numbers = f"#{known[1]} and #{place[1]}"
+                    self.contradictions.append(f"{id} is recorded twice in {room} {place[0]}: {numbers}")
+                elif known != place:  # the first one was lost with its history
+                    self._again.setdefault((id, room), []).append(place)
         else:
             self.entries[id] = Entry(id, token, dict(places))
         self.by_token.setdefault(token, set()).add(id)
@@ -113,6 +110,17 @@ class Truth:
             other = self._order.setdefault(room, {}).setdefault((epoch, seq), id)
             if other != id:
                 self.contradictions.append(f"{room} {epoch}#{seq} is both {other} and {id}")
+
+    def seen_at(self, id: str, room: str, seq: int) -> tuple[str, int] | None:
+        """The place at which a client saw an event under this number; None when there is none.  An event whose answer
+        was lost with its history is recorded again under its id: of the first place nothing is known but that it is
+        nobody else's."""
+        known = self.entries[id].places[room]
+        for place in (known, *self._again.get((id, room), ())):
+            if place[1] == seq:
+                return place
+        epochs, taken = self.epochs[room], self._order[room]
+        return next(((epoch, seq) for epoch in epochs[:epochs.index(known[0])] if (epoch, seq) not in taken), None)
 
     def promised(self, id: str, token: int, pid: int, at: float = 0.0) -> None:
         """A worker has queued it."""
@@ -207,7 +215,8 @@ def _place(truth: Truth, view: View, index: int, room: str) -> tuple[int, int]:
     entry = truth.entries.get(view.ids[index])
     if entry is None or room not in entry.places or not view.seqs[index]:
         return (-1, 0)
-    return truth.ranked(room, *entry.places[room])
+    place = truth.seen_at(entry.id, room, view.seqs[index])
+    return truth.ranked(room, *place) if place is not None else (-1, 0)
 
 
 class Oracle:
@@ -232,14 +241,11 @@ class Oracle:
         account = Account(Counter(published=len(self.truth.entries)))
         account.problems += self.truth.contradictions
         for token, ids in self.truth.by_token.items():
-            if len(ids) > 1 and not self._epochs_apart(ids):
+            if len(ids) > 1:
                 account.problems.append(f"token {token} is recorded twice: {sorted(ids)}")
-        account.problems += self._falling()
         for id, (token, pid) in self.truth.queued.items():
             if id in self.truth.entries:
                 account.counts["queued and recorded"] += 1
-            elif token in self.truth.by_token:
-                account.counts["queued, recorded under another id"] += 1
             elif pid in self.ended:
                 account.counts["queued, gone with its worker"] += 1
             elif self.truth.perhaps_lost(id):
@@ -248,28 +254,6 @@ class Oracle:
                 account.problems.append(f"{id} (token {token}) was queued by worker {pid} and never recorded")
         return account
 
-    def _falling(self) -> list[str]:
-        """Ids that do not grow in an epoch of a room; but a worker gave its own ids to what it queued."""
-        wrong = []
-        for room in self.truth.epochs:
-            before: dict[int, str] = {}
-            for place, entry in self._in_order(room):
-                if len(entry.id) == OF_BROKER and self._made_for(entry.id, room):
-                    last = before.get(place[0], "")
-                    if entry.id <= last:
-                        wrong.append(f"in {room} {place} {entry.id} follows {last}")
-                    before[place[0]] = entry.id
-        return wrong
-
-    def _made_for(self, id: str, room: str) -> bool:
-        """Whether the room's own partition gave the id: another's says nothing about the order there."""
-        return int(id, 16) % self.truth.partitions == partition_of(room, self.truth.partitions)
-
-    def _epochs_apart(self, ids: set[str]) -> bool:
-        """Whether every two of them stand in different epochs: the first was lost with its history."""
-        epochs = [epoch for id in ids for epoch, _ in list(self.truth.entries[id].places.values())[:1]]
-        return len(set(epochs)) == len(epochs)
-
     def _doubles(self, view: View, account: Account) -> None:
         first: dict[int, tuple[str, int]] = {}
         told: set[tuple[int, str]] = set()
@@ -277,36 +261,13 @@ class Oracle:
             other, at = first.setdefault(token, (id, index))
             if other == id or (token, id) in told:
                 continue
-            if {id, other} <= self.truth.entries.keys() and self._epochs_apart({id, other}):
-                continue
             told.add((token, id))
-            if self._cut_short(view, at):
-                account.counts["seen under two ids: the connection ended before the first was kept"] += 1
-                continue
-            if any(note.kind == "s" and not note.recovered and at < note.at <= index for note in view.notes):
-                account.counts["seen under two ids: the session was refused and began anew"] += 1
-                continue
             rooms = tuple(room for one in (id, other) if one in self.truth.entries
                           for room in self.truth.entries[one].places)
             account.problems.append(f"{view.name} saw token {token} as {other} @{at} (#{view.seqs[at]}) and as {id} "
                                     f"@{index} (#{view.seqs[index]}), recorded as {self.truth.by_token.get(token)}; it "
                                     f"was told {_told(view, rooms, index)}")
         account.counts["repeats"] += len(view.ids) - len(set(view.ids))
-
-    def _cut_short(self, view: View, index: int) -> bool:
-        """Known weakness: under which id a client got what is not recorded yet is saved a moment later, and the client
-        was gone by then."""
-        came = view.unnumbered.get(index)
-        if came is None:
-            return False
-        for note in view.notes:
-            if note.when < came:
-                continue
-            if note.kind == "m" and note.room == "normal":
-                came = note.when  # nothing is saved before that
-            elif note.kind == "d":
-                return note.when - came <= UNSAVED
-        return False
 
     def _order(self, view: View, account: Account) -> None:
         last: dict[str, tuple[tuple[int, int], str]] = {}
@@ -320,15 +281,18 @@ class Oracle:
                 continue
             if token in self.truth.critical:  # redelivered until acknowledged, whatever came meanwhile
                 continue
-            room = next((room for room, place in entry.places.items() if room in view.rooms and place[1] == seq), None)
-            if room is None:
+            found = [(room, at) for room in entry.places if room in view.rooms
+                     and (at := self.truth.seen_at(id, room, seq)) is not None]
+            if not found:
                 account.problems.append(f"{view.name} saw {entry} as #{seq}")
                 continue
+            room, at = next((one for one in found if one[1] == entry.places[one[0]]), found[0])
+            account.counts["seen before its history was lost, and recorded again"] += at != entry.places[room]
             if room != next(name for name in entry.places if name in view.rooms):
                 account.counts["replayed through its second room"] += 1
                 continue  # its order is that of the first one
             account.counts["overtaken in its second room"] += self._overtaken(view, entry, room, highest)
-            place = self.truth.ranked(room, *entry.places[room])
+            place = self.truth.ranked(room, *at)
             before, other = last.get(room, ((-1, 0), ""))
             if place < before and not view.throttled:
                 if room not in jumps:

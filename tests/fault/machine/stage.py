@@ -45,7 +45,7 @@ class Stage:
 
     def __init__(self, seed: int, watchers: int, per_second: float, server: Server | None = None) -> None:
         self.seed, self.count, self._per_second = seed, watchers, per_second
-        self.truth = Truth(PARTITIONS)
+        self.truth = Truth()
         self.ended: set[int] = set()
         self.faults: Counter[str] = Counter()
         self.in_step = 0  # replicas that followed until they were promoted

@@ -1,4 +1,4 @@
-"""The rules of the server API: who may call, what a body may be, how an error is told.
+"""The rules of the server API: who may call, what a body may be, how an error is answered.
 
 Errors are `application/problem+json` (RFC 9457): `title` and `status` of HTTP, `detail` for people, `code` and
 `retryable` of `wsapp.errors`, `fields` by name where a payload is wrong.
@@ -67,9 +67,9 @@ def the_server() -> Any:
 # -- answers
 
 
-def answer(told: object, status: int = 200) -> Response:
+def answer(content: object, status: int = 200) -> Response:
     """JSON that nobody may keep."""
-    body = dumps_spliced(told) if isinstance(told, Mapping) else strict_dumps(told).encode()
+    body = dumps_spliced(content) if isinstance(content, Mapping) else strict_dumps(content).encode()
     response = Response(body, status, content_type="application/json")
     response.headers["Cache-Control"] = "private, no-store"
     return response
@@ -77,59 +77,60 @@ def answer(told: object, status: int = 200) -> Response:
 
 def problem(status: int, code: ErrorCode, detail: str, fields: Mapping[str, object] | None = None,
             retryable: bool = False) -> Response:
-    """An error as the API tells it."""
-    told = {"type": "about:blank", "title": HTTPStatus(status).phrase, "status": status, "code": str(code),
+    """An error of the API."""
+    content = {"type": "about:blank", "title": HTTPStatus(status).phrase, "status": status, "code": str(code),
             "detail": detail, "retryable": retryable, **({"fields": fields} if fields else {})}
-    response = Response(strict_dumps(told).encode(), status, content_type=PROBLEM)
+    response = Response(strict_dumps(content).encode(), status, content_type=PROBLEM)
     response.headers["Cache-Control"] = "no-store"
     if retryable:
         response.headers["Retry-After"] = RETRY_AFTER
     return response
 
 
-def told_problem(error: Problem) -> Response:
+def answer_problem(error: Problem) -> Response:
     """Error handler of the blueprint."""
     response = problem(error.status, error.code, str(error))
     response.headers.update(error.headers)
     return response
 
 
-def told_wsapp_error(error: WsappError) -> Response:
+def answer_wsapp_error(error: WsappError) -> Response:
     """Error handler of the blueprint."""
     fields = error.fields if isinstance(error, PayloadError) else None
     return problem(STATUS[error.code], error.code, str(error), fields, error.retryable)
 
 
-def told_http_error(error: HTTPException) -> Response:
+def answer_http_error(error: HTTPException) -> Response:
     """Error handler of the blueprint: what Flask and werkzeug refuse."""
     status = error.code or 500
-    told = problem(status, _CODES.get(status, ErrorCode.BAD_REQUEST), error.description or HTTPStatus(status).phrase)
+    code = _CODES.get(status, ErrorCode.BAD_REQUEST)
+    response = problem(status, code, error.description or HTTPStatus(status).phrase)
     allowed = getattr(error, "valid_methods", None)
     if allowed:
-        told.headers["Allow"] = ", ".join(sorted(allowed))
+        response.headers["Allow"] = ", ".join(sorted(allowed))
     if status == 413:
-        told.headers["Connection"] = "close"
-    return told
+        response.headers["Connection"] = "close"
+    return response
 
 
-def told_strange_name(error: PermissionError) -> Response:
+def answer_strange_name(error: PermissionError) -> Response:
     """Error handler of the blueprint: a Host or an Origin that is not served."""
     return problem(403, ErrorCode.FORBIDDEN, str(error))
 
 
-def told_fault(error: Exception) -> Response:
+def answer_fault(error: Exception) -> Response:
     """Error handler of the blueprint: a fault of ours is logged, not shown."""
     log.error("%s %s failed", request.method, request.path, exc_info=error)
     return problem(500, ErrorCode.INTERNAL, "the server failed; try again", retryable=True)
 
 
-def told_no_route() -> Response | None:
+def answer_no_route() -> Response | None:
     """Before any request: a path or method below /api/v1 that does not exist gets a problem too, and the host
     application keeps its own error pages."""
     error, below = request.routing_exception, f"{the_server().settings.prefix}{PATH}/"
     if error is None or not (request.path + "/").startswith(below) or (error.code or 0) < 400:
         return None
-    return guarded(told_http_error(error))
+    return guarded(answer_http_error(error))
 
 
 def counted(response: Response) -> Response:

@@ -1,4 +1,4 @@
-"""The AsyncAPI 3.0 document: what clients send on a socket and are told, and what a stream of Server-Sent Events tells.
+"""The AsyncAPI 3.0 document: what clients send and get on a socket, and what a stream of Server-Sent Events has.
 
 Requests, and the data of thoughts and task updates, are described by the schemas that judge them, acknowledgements by
 those beside the handlers; tests hold all of it against real traffic.
@@ -90,10 +90,10 @@ class _Requests:
         return components(self._spec, self._converter)
 
 
-# What clients are told beside the events that are published.
-TOLD: Final[dict[str, Json]] = {
+# What the server sends beside the events that are published.
+SERVER_EVENTS: Final[dict[str, Json]] = {
     "session": _object({"sessionId": _TEXT, "recovered": _FLAG, "missed": _COUNT},
-                       {"skipped": _COUNT, "reason": _TEXT, "rooms": _map(_ref("Position"))}),
+                       {"skipped": _COUNT, "reason": _TEXT, "rooms": _map(_ref("Position")), "notRestored": _TEXTS}),
     "shed": _object({"room": _TEXT, "from": _SEQ, "to": _SEQ, "count": _COUNT, "reason": _TEXT,
                      "worstPriority": {"type": "integer", "minimum": 0, "maximum": 10}}),
     "resync": _object({"room": _TEXT, "epoch": _TEXT, "seq": _SEQ, "reason": _TEXT, "missed": _COUNT}),
@@ -149,7 +149,7 @@ def _published() -> dict[str, Json]:
 def describe(events: tuple[Event, ...]) -> Json:
     """The document; `events` are those that clients may send."""
     published, requests = _published(), _Requests()
-    payloads = {**published, **TOLD, **STREAM, "connect": _AUTH, "connect-error": _ref("Error")}
+    payloads = {**published, **SERVER_EVENTS, **STREAM, "connect": _AUTH, "connect-error": _ref("Error")}
     payloads |= {event.name: requests.payload(event) for event in events}
     payloads |= {f"{event.name}-ack": requests.answer(event) for event in events}
     messages = {name: _message(name, payload) for name, payload in payloads.items()}
@@ -168,7 +168,7 @@ def describe(events: tuple[Event, ...]) -> Json:
         "channels": {"root": _channel("/", "sockets", on_root),
                      "stream": _channel(f"{PATH}/stream", "streams", ON_STREAMS)},
         "operations": {
-            **{name: _operation("send", "root", name) for name in (*published, *TOLD)},
+            **{name: _operation("send", "root", name) for name in (*published, *SERVER_EVENTS)},
             "connect": _replied("connect", "connect-error"),
             **{event.name: _replied(event.name, f"{event.name}-ack") for event in events},
             "stream": _operation("send", "stream", *ON_STREAMS)},

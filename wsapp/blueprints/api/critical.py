@@ -120,8 +120,8 @@ def read_delivery(id: str, query: dict[str, Any]) -> Response:
     if query["wait"]:
         server.wait_for_ack(id, float(query["wait"]), users)
     found = server.delivery_status(id)["users"]
-    told = [{"userId": user, **at} for user, at in found.items() if users is None or user in users]
-    return answer({"id": id, "state": _state({one["state"] for one in told}), "users": told})
+    fates = [{"userId": user, **at} for user, at in found.items() if users is None or user in users]
+    return answer({"id": id, "state": _state({one["state"] for one in fates}), "users": fates})
 
 
 def _state(states: set[str]) -> str:
@@ -133,9 +133,9 @@ def list_dead_letters(query: dict[str, Any]) -> Response:
     """A page of the dead letters, oldest first."""
     page = the_server().dead_letters(query["limit"] + 1, _place(query.get("after")))
     shown = page[:query["limit"]]
-    told = [{**{name: value for name, value in letter.items() if name != "user"}, "userId": letter["user"]}
-            for letter in shown]
-    return answer({"deadLetters": told, "next": _cursor(shown[-1]) if len(page) > len(shown) else None})
+    letters = [{**{name: value for name, value in letter.items() if name != "user"}, "userId": letter["user"]}
+               for letter in shown]
+    return answer({"deadLetters": letters, "next": _cursor(shown[-1]) if len(page) > len(shown) else None})
 
 
 def _cursor(letter: Mapping[str, Any]) -> str:
@@ -152,7 +152,7 @@ def _place(cursor: str | None) -> dict[str, Any] | None:
 @api_critical.serve("POST", "/dead-letters/requeue", RequeuedAnswer, scopes=("admin",), body=DeadLetterChoice(),
                     what="the dead letter")
 def requeue_dead_letters(body: dict[str, Any]) -> Response:
-    """Deliver dead letters again, with their attempts counted anew."""
+    """Deliver dead letters again, with their attempts counted from 0."""
     return answer({"requeued": _each("requeued", the_server().requeue_dead_letter, body)})
 
 
@@ -173,15 +173,15 @@ def _each(what: str, change: Callable[[str, str], bool], chosen: Mapping[str, An
     return count
 
 
-def _chosen(asked: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
-    if "id" not in asked:
+def _chosen(choice: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+    if "id" not in choice:
         yield from _all()
-    elif "userId" in asked:
-        yield asked["id"], asked["userId"]
+    elif "userId" in choice:
+        yield choice["id"], choice["userId"]
     else:
-        for user, at in the_server().delivery_status(asked["id"])["users"].items():
+        for user, at in the_server().delivery_status(choice["id"])["users"].items():
             if at["state"] == Fate.DEAD:
-                yield asked["id"], user
+                yield choice["id"], user
 
 
 def _all() -> Iterator[tuple[str, str]]:

@@ -28,8 +28,8 @@ def asyncapi() -> Response:
     return _document(describe(tuple(event for event in the_server().events.values() if event.schema is not None)))
 
 
-def _document(told: dict[str, Any]) -> Response:
-    response = answer(told)
+def _document(document: dict[str, Any]) -> Response:
+    response = answer(document)
     response.headers["Cache-Control"] = "public, max-age=300"
     response.set_etag(hashlib.blake2b(response.get_data(), digest_size=12).hexdigest(), weak=True)
     return response.make_conditional(request)  # type: ignore[return-value]  # it returns itself

@@ -20,7 +20,7 @@ LONGEST: Final = 3600
 
 
 class DrainBody(Strict):
-    """Which workers: by default those of the server that is asked; and in which way."""
+    """Which workers: by default those of the server that answers; and in which way."""
 
     workers = fields.List(Text(validate=validate.Length(1, 100)), validate=validate.Length(1, 1000),
                           metadata={"description": "only these"})
@@ -56,7 +56,7 @@ class WorkersServiceAnswer(Strict):
 @api_drain.serve("GET", "/drain", WorkersServiceAnswer, scopes=("drain", "admin"))
 def read_drain() -> Response:
     """How every worker of the cluster stands."""
-    return answer(_told(_ask({"do": "tell"}, None)))
+    return answer(_content(_ask({"do": "tell"}, None)))
 
 
 @api_drain.serve("POST", "/drain", WorkersServiceAnswer, scopes=("drain",), body=DrainBody(), what="drain",
@@ -65,13 +65,13 @@ def drain(body: dict[str, Any]) -> Response:
     """Begin to drain workers, or take them back into service; GET tells how far it is."""
     standing = _ask({"do": "tell"}, None)
     own = standing.by_boot[the_server().token]["server"]
-    chosen = body.get("workers") or [boot for boot, told in standing.by_boot.items()
-                                      if body.get("everywhere") or told["server"] == own]
+    chosen = body.get("workers") or [boot for boot, state in standing.by_boot.items()
+                                      if body.get("everywhere") or state["server"] == own]
     unknown = sorted(set(chosen) - set(standing.by_boot))
     if unknown:
         raise Problem(404, ErrorCode.NOT_FOUND, f"no worker {unknown[0]} answers; those that do: "
                                                 f"{', '.join(sorted(standing.by_boot))}")
-    return answer(_told(_ask({"do": "undo" if body.get("undo") else "begin", "over": body.get("over")}, chosen)),
+    return answer(_content(_ask({"do": "undo" if body.get("undo") else "begin", "over": body.get("over")}, chosen)),
                   202)
 
 
@@ -80,6 +80,6 @@ def _ask(question: dict[str, Any], boots: list[str] | None) -> Answers:
     return found
 
 
-def _told(found: Answers) -> dict[str, object]:
-    return {"workers": [{"worker": boot, **told} for boot, told in sorted(found.by_boot.items())],
+def _content(found: Answers) -> dict[str, object]:
+    return {"workers": [{"worker": boot, **state} for boot, state in sorted(found.by_boot.items())],
             "missing": found.missing}

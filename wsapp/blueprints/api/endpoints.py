@@ -1,4 +1,4 @@
-"""A call of the server API: what it takes, which keys it needs and what it answers, said once, at its view.
+"""A call of the server API: what it takes, which keys it needs and what it answers, in one place: at its view.
 
     @api_rooms.serve("GET", "/rooms", RoomsAnswer, scopes=("read",), query=RoomsQuery())
     def list_rooms(query): ...

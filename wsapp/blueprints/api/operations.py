@@ -109,7 +109,7 @@ class RevokedAnswer(Strict):
 
     until = count("ms since 1970")
     missing = fields.List(fields.String(), required=True, metadata={
-        "description": "workers that could not be asked whether the session is theirs"})
+        "description": "workers that did not answer whether the session is theirs"})
 
 
 class StatsAnswer(Strict):
@@ -132,12 +132,12 @@ def list_sessions(query: dict[str, Any]) -> Response:
     return _listed("sessions", "session", query)
 
 
-def _listed(what: str, key: str, asked: dict[str, Any]) -> Response:
-    found = the_server().api.calls.ask(what, asked)
-    merged: list[dict[str, Any]] = [{**one, "worker": boot} for boot, told in found.by_boot.items() for one in told]
+def _listed(what: str, key: str, chosen: dict[str, Any]) -> Response:
+    found = the_server().api.calls.ask(what, chosen)
+    merged: list[dict[str, Any]] = [{**one, "worker": boot} for boot, ones in found.by_boot.items() for one in ones]
     merged.sort(key=lambda one: str(one[key]))
-    page = merged[:asked["limit"]]
-    more = len(merged) > len(page) or any(len(told) >= asked["limit"] for told in found.values)
+    page = merged[:chosen["limit"]]
+    more = len(merged) > len(page) or any(len(ones) >= chosen["limit"] for ones in found.values)
     return answer({what: page, "next": page[-1][key] if more else None, "missing": found.missing})
 
 
@@ -161,13 +161,14 @@ def revoke(body: dict[str, Any]) -> Response:
     return answer({"until": round(until * 1000), "missing": missing})
 
 
-def _revoke(admission: Any, asked: dict[str, Any], until: float) -> list[str]:
-    """Revoke what is named; the workers that could not be asked about a session's public name."""
+def _revoke(admission: Any, chosen: dict[str, Any], until: float) -> list[str]:
+    """Revoke what is named; the workers that did not answer about a session's public name."""
     by = f"key {g.wsapp_api_key.name!r}"
-    admission.revoke(jti=asked.get("jti"), user=asked.get("userId"), session=asked.get("session"), until=until, by=by)
-    if "session" not in asked:
+    admission.revoke(jti=chosen.get("jti"), user=chosen.get("userId"), session=chosen.get("session"), until=until,
+                     by=by)
+    if "session" not in chosen:
         return []
-    found = the_server().api.calls.ask("entries", {"session": asked["session"]})
+    found = the_server().api.calls.ask("entries", {"session": chosen["session"]})
     for entry in {entry for entries in found.values for entry in entries}:
         admission.revoke_entry(entry, until)
     missing: list[str] = found.missing

@@ -186,8 +186,8 @@ def _own_key(key: str) -> str:
 def _published(calls: list[tuple[Any, ...]], *, many: bool) -> Response:
     server = the_server()
     drafts = [_draft(server, call, f"events.{number}" if many else "") for number, call in enumerate(calls)]
-    receipts = [_told(receipt) for receipt in server.publish_many(drafts)]
-    status = 200 if all(told["status"] == "accepted" for told in receipts) else 202
+    receipts = [_content(receipt) for receipt in server.publish_many(drafts)]
+    status = 200 if all(receipt["status"] == "accepted" for receipt in receipts) else 202
     return answer({"receipts": receipts} if many else receipts[0], status)
 
 
@@ -198,6 +198,6 @@ def _draft(server: Any, call: tuple[Any, ...], where: str) -> Any:
         raise PayloadError(f"{where}: {error}" if where else str(error), error.fields) from None
 
 
-def _told(receipt: Receipt) -> dict[str, object]:
+def _content(receipt: Receipt) -> dict[str, object]:
     return {"id": receipt.id, "status": receipt.status, "duplicate": receipt.duplicate,
             "positions": {room: {"epoch": at.epoch, "seq": at.seq} for room, at in receipt.positions.items()}}

@@ -85,13 +85,13 @@ def list_rooms(query: dict[str, Any]) -> Response:
                                                  "kind": f"{kind}:" if kind else ""})
     connections: Counter[str] = Counter()
     users: Counter[str] = Counter()
-    for told in found.values:
-        for room, members, people in told:
+    for counts in found.values:
+        for room, members, people in counts:
             connections[room] += members
             users[room] += people
     names = sorted(connections)
     page = names[:query["limit"]]
-    more = len(names) > len(page) or any(len(told) >= query["limit"] for told in found.values)
+    more = len(names) > len(page) or any(len(counts) >= query["limit"] for counts in found.values)
     rooms = [{"room": name, "connections": connections[name], "users": users[name]} for name in page]
     return answer({"rooms": rooms, "next": page[-1] if more else None, "missing": found.missing})
 
@@ -102,38 +102,38 @@ def list_rooms(query: dict[str, Any]) -> Response:
 def read_history(room: str, query: dict[str, Any]) -> Response:
     """A page of a room, either way, with an ETag: 304 as long as nothing came."""
     parse_room(room)
-    asked = History(room, **query)
-    page = read_page(the_server().hub, asked)
-    response = answer({**history_answer(page), "next": _next(page, asked)})
+    wanted = History(room, **query)
+    page = read_page(the_server().hub, wanted)
+    response = answer({**history_answer(page), "next": _next(page, wanted)})
     response.headers["Cache-Control"] = "private, no-cache"
     response.set_etag(hashlib.blake2b(response.get_data(), digest_size=12).hexdigest(), weak=True)
     return response.make_conditional(request)  # type: ignore[return-value]  # it returns itself
 
 
-def _next(page: HistoryPage, asked: History) -> str | None:
+def _next(page: HistoryPage, wanted: History) -> str | None:
     """The path of the page that follows."""
     if not page.publications:
         return None
     last = page.publications[-1].seq(page.room)
-    if asked.since is None:
+    if wanted.since is None:
         more: dict[str, object] = {"before": last}
         ended = last <= page.first
     else:
-        more = {"since": last, **({} if asked.before is None else {"before": asked.before})}
-        ended = last >= min(page.head.seq, (last + 2 if asked.before is None else asked.before) - 1)
-    more |= {"limit": asked.limit, "epoch": page.head.epoch}
+        more = {"since": last, **({} if wanted.before is None else {"before": wanted.before})}
+        ended = last >= min(page.head.seq, (last + 2 if wanted.before is None else wanted.before) - 1)
+    more |= {"limit": wanted.limit, "epoch": page.head.epoch}
     return None if ended else f"{api_url()}/rooms/{quote(page.room, safe=':')}/history?{urlencode(more)}"
 
 
 @api_rooms.serve("GET", "/rooms/<path:room>/presence", PresenceAnswer, scopes=("read", "publish"),
                  options={"merge_slashes": False})
 def read_presence(room: str) -> Response:
-    """Who watches a room, asked of every worker now: for publishers that want to know whether anybody does."""
+    """Who watches a room, by the answers of every worker now: for publishers that want to know whether anybody does."""
     parse_room(room)
     found = the_server().api.calls.ask("room", {"room": room})
     users: Counter[str] = Counter()
-    for told in found.values:
-        users.update(told)
+    for counts in found.values:
+        users.update(counts)
     members = [{"userId": user, "connections": users[user]} for user in sorted(users)[:MOST_MEMBERS]]
     return answer({"room": room, "watched": bool(users), "users": len(users), "connections": users.total(),
                    "members": members, "missing": found.missing})

@@ -112,7 +112,7 @@ def shared(response: Response) -> Response:
     try:
         origins.judge(request.environ)
     except PermissionError:
-        return response  # it was told so already
+        return response  # the answer says so already
     for name, value in origins.headers(request.environ):
         response.headers.add(name, value)
     return response
@@ -136,7 +136,7 @@ def _anonymous(server: Any, session_id: str | None) -> str:
         server.metrics.count("inboundRefused")
         raise RequestError(ErrorCode.RATE_LIMITED, "more acknowledgements without a token than an address may send")
     found = server.api.calls.ask("user", {"session": session_name(session_id)})
-    user = next((told for told in found.values if told), None)
+    user = next((user for user in found.values if user), None)
     if user is None:
         raise Problem(401, ErrorCode.UNAUTHORIZED, "no stream that is open has this sessionId")
     return str(user)

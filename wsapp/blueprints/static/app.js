@@ -237,7 +237,7 @@ function readAddress() {
   const token = rooms.read();
   showCommand();
   rooms.show();
-  if (token) identity.use(token);
+  if (token !== undefined) identity.offered(token);
   if (link.connected) subscribeAll();
 }
 

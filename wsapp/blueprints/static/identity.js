@@ -59,6 +59,16 @@ export class Identity {
     this.link.again();
   }
 
+  // A link may not make somebody else of this tab without being asked: what is done here would be done in that name.
+  offered(given) {
+    if (!given) notice("the token in the link cannot be read", "error");
+    else if (!this.token) this.use(given);
+    else if (given !== this.token) {
+      this.ask(`A link brings a token of ${holder(given)}; this tab has one of ${holder(this.token)}. Use the link's?`);
+      byId("token").value = given;
+    }
+  }
+
   async use(given) {
     if (!this.link.connected || !this.token) return this.#change(given);
     const answer = await this.link.request("refresh-token", given).catch(() => null);

@@ -3,10 +3,15 @@
 import { button, byId, element } from "./dom.js";
 
 const KIND = /^(agent|task|project):./;
+const CONTROL = /[\u0000-\u001f\u007f-\u009f]/; // steers the terminal that a copied command is pasted into
+const decoded = (part) => { try { return decodeURIComponent(part).trim(); } catch { return ""; } };
 const DEFAULT_ROOMS = ["agent:coder", "task:t1", "project:p1"];
 
 // A bare name is an agent's.
-export const roomOf = (text) => (KIND.test(text.trim()) ? text.trim() : "agent:" + text.trim());
+export const roomOf = (text) => {
+  const name = text.replaceAll(new RegExp(CONTROL, "g"), "").trim();
+  return KIND.test(name) ? name : "agent:" + name;
+};
 
 export class Rooms {
   wanted = new Set();
@@ -15,18 +20,17 @@ export class Rooms {
 
   constructor(onLeave) { this.onLeave = onLeave; }
 
-  // Read the address; returns the token that a link has brought.
+  // Read the address; returns the token that a link has brought, "" for one that cannot be read.
   read() {
     const parts = location.hash.slice(1).split("&");
     const token = parts.find((part) => part.startsWith("token="));
-    const named = parts.filter((part) => part !== token).join("&").split(",").map((part) => {
-      try { return decodeURIComponent(part).trim(); } catch { return ""; }
-    }).filter((room) => KIND.test(room));
+    const named = parts.filter((part) => part !== token).join("&").split(",").map(decoded)
+      .filter((room) => KIND.test(room) && !CONTROL.test(room));
     const next = new Set(named.length ? named : DEFAULT_ROOMS);
     for (const room of [...this.wanted]) if (!next.has(room)) this.leave(room);
     for (const room of next) this.wanted.add(room);
     this.write(); // without the token: an address is copied, shown and kept
-    return token && decodeURIComponent(token.slice("token=".length));
+    return token && decoded(token.slice("token=".length));
   }
 
   write() {
