@@ -363,11 +363,11 @@ def test_redis_down_is_not_green(chrome: Chrome) -> None:
         watch(chrome, own, "agent:a", 1)
         assert own.valkey is not None
         own.valkey.kill()
-        chrome.wait("document.getElementById('state').dataset.state === 'degraded'", 30)
+        chrome.wait("document.getElementById('state')?.dataset.state === 'degraded'", 30)
         assert "Redis" in chrome.wait("document.getElementById('facts').textContent")
         chrome.js("location.reload()")  # a page that comes meanwhile is not green either
         chrome.wait("document.readyState === 'complete'")
-        chrome.wait("document.getElementById('state').dataset.state === 'degraded'", 30)
+        chrome.wait("document.getElementById('state')?.dataset.state === 'degraded'", 30)
         own.valkey.restart()
         chrome.wait(f"{STATE} === 'live'", 30)
 

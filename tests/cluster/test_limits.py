@@ -93,9 +93,9 @@ REFUSED: list[tuple[str, Any, str]] = [
     ("subscribe-agent", {"id": "a", "more": 1}, "Unknown field"),
     ("history", {"room": "agent:a", "limit": 1001}, "must be 1 to 1000"),
     ("history", {"room": "nowhere:a"}, "is no room"),
-    ("set-rate", {"rate": 1e9}, "must be more than 0"),
+    ("set-rate", {"rate": 1e9}, "must be 0.01 to 1000000"),
     ("ack-event", LONG, "at most 200 characters"),
-    ("refresh-token", "x" * 8193, "must have 1 to 8192 characters"),
+    ("refresh-token", "x" * 8193, "Length must be between 1 and 8192"),
 ]
 
 
