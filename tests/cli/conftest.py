@@ -51,7 +51,9 @@ def wsapp(valkey: Valkey, request: pytest.FixtureRequest) -> Shell:
 
 @pytest.fixture
 def emitter(wsapp: Shell) -> Iterator[Emitter]:
-    with Emitter(wsapp.environ["REDIS_URL"], prefix=wsapp.environ["WSAPP_KEY_PREFIX"], timeout=5.0) as emitter:
+    """It reads as much as any test publishes: what a reader's own limits exclude, it does not see."""
+    with Emitter(wsapp.environ["REDIS_URL"], prefix=wsapp.environ["WSAPP_KEY_PREFIX"], timeout=5.0,
+                 history_size=100_000, history_bytes=100_000_000) as emitter:
         yield emitter
 
 

@@ -147,7 +147,7 @@ def bystander(pair: tuple[Recorder, Recorder]) -> Recorder:
 
 
 BAD: list[tuple[str, Any, str]] = [
-    ("subscribe-agent", None, "id"), ("subscribe-agent", "", "id"), ("subscribe-agent", [], "id"),
+    ("subscribe-agent", None, "id"), ("subscribe-agent", "", "id"), ("subscribe-agent", [], "1 to 100 items"),
     ("subscribe-agent", {}, "id"), ("subscribe-agent", {"id": {}}, "id"), ("subscribe-agent", "x" * 5000, "id"),
     ("subscribe-agent", "a\nb", "id"), ("subscribe-agent", True, "id"),
     ("subscribe-task", {"id": "t", "since": "soon"}, "since"), ("subscribe-task", {"id": "t", "since": -1}, "since"),
