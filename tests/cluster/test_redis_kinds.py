@@ -27,7 +27,7 @@ pytestmark = pytest.mark.cluster
 CHANNEL = "flask-socketio"
 TWICE = {"MAX_EVENTS_PER_SEC": "1000", "WSAPP_HEARTBEAT": "0.5"}
 OPERATIONS = ROOT / "docs" / "operations.md"
-CALLED = re.compile(r"redis\.p?call\('([A-Z]+)'")
+CALLED = re.compile(r"\bcall\(\s*'([A-Z]+)'")
 ASKED = re.compile(r"""\(\s*"([A-Z]+)",""")
 IN_CLUSTERS = {"ASKING", "CLUSTER", "READONLY", "SPUBLISH", "SSUBSCRIBE", "SUNSUBSCRIBE"}
 

@@ -26,10 +26,11 @@ class StartedFirst:
     def __init__(self, application: Application, start: Callable[[], None], started: Callable[[], bool],
                  path: str) -> None:
         self._application, self._start, self._started, self._path = application, start, started, path
-        self._looked = False
+        self._looked = self._served = False
 
     def __call__(self, environ: Environ, start_response: Callable[..., Any]) -> Iterable[bytes]:
-        if not self._started():
+        self._served = self._served or self._started()
+        if not self._served:  # after a shutdown the last requests are answered as ever
             server = environ.get("SERVER_SOFTWARE")
             first, self._looked = not self._looked, True
             if first and server is None:
