@@ -35,6 +35,8 @@ def polls(seconds: float, step: float = 0.05) -> Iterator[None]:
         yield
         time.sleep(step)
 
+NAVIGATED = "Inspected target navigated or closed"  # what DevTools answers when the page goes meanwhile
+
 
 class Chrome:
     """One browser with one page.  Use as a context manager."""
@@ -127,6 +129,12 @@ class Chrome:
         page = json.dumps(url.split("#", maxsplit=1)[0])
         self.wait(f"location.href.startsWith({page}) && document.readyState === 'complete'")
 
+    def reload(self) -> None:
+        """Load the page again and wait until the new one's scripts have run."""
+        self.js("window.isOld = true")
+        self.call("Page.reload")
+        self.wait("!window.isOld && document.readyState === 'complete'")
+
     def js(self, expression: str) -> Any:
         """The value of a JavaScript expression in the page."""
         result = self.call("Runtime.evaluate", expression=expression, returnByValue=True, awaitPromise=True)
@@ -137,7 +145,12 @@ class Chrome:
     def wait(self, expression: str, seconds: float = 15) -> Any:
         """Wait until the expression is true and return its value; TimeoutError shows the page's text."""
         for _ in polls(seconds):
-            value = self.js(expression)
+            try:
+                value = self.js(expression)
+            except RuntimeError as error:
+                if NAVIGATED not in str(error):
+                    raise
+                continue  # the next look is at the new page
             if value:
                 return value
         shown = self.js("document.body.innerText")

@@ -34,13 +34,6 @@ def server() -> Iterator[Server]:
         yield running
 
 
-@pytest.fixture
-def chrome() -> Iterator[Chrome]:
-    assert CHROMIUM is not None
-    with Chrome(CHROMIUM) as browser:
-        yield browser
-
-
 def wsapp(server: Server, *arguments: str) -> subprocess.CompletedProcess[str]:
     """Run the command line as a user of this server would."""
     env = {name: value for name, value in os.environ.items() if not name.startswith(OURS)}
@@ -201,7 +194,7 @@ def test_a_link_may_bring_the_token(guarded: Server, chrome: Chrome) -> None:
     assert chrome.js("location.hash") == "#agent:linked"
     assert chrome.js("performance.getEntriesByType('resource').some((entry) => entry.name.includes('eyJ'))") is False
     assert "eyJ" not in guarded.log_tail(), "no token in the log"
-    chrome.js("location.reload()")
+    chrome.reload()
     chrome.wait(JOINED.format(count=1))
 
 
@@ -270,7 +263,7 @@ def test_a_streamed_thought_is_one_growing_line_also_after_a_reload(server: Serv
         server.emitter.publish_many(("agent-thought", delta) for delta in deltas)
         chrome.wait(f"{LINES}.length === 2 && {LINES}.every(line => line.endsWith({json.dumps(some[-1])}))", 60)
     assert chrome.js(LINES) == ["".join(words)] * 2
-    chrome.js("location.reload()")
+    chrome.reload()
     chrome.wait(f"{LINES}.length === 2 && {LINES}.every(line => line.endsWith('w149 '))", 60)
     shown = chrome.js(LINES)
     assert shown[0] == shown[1]
@@ -282,8 +275,7 @@ def test_a_project_event_keeps_its_time_over_a_reload(server: Server, chrome: Ch
     watch(chrome, server, "project:timed", 1)
     when = "document.querySelector('#events time')?.dateTime"
     first = chrome.wait(when)
-    chrome.js("location.reload()")
-    chrome.wait("document.readyState === 'complete'")
+    chrome.reload()
     assert chrome.wait(when) == first
 
 
@@ -363,11 +355,10 @@ def test_redis_down_is_not_green(chrome: Chrome) -> None:
         watch(chrome, own, "agent:a", 1)
         assert own.valkey is not None
         own.valkey.kill()
-        chrome.wait("document.getElementById('state')?.dataset.state === 'degraded'", 30)
+        chrome.wait("document.getElementById('state').dataset.state === 'degraded'", 30)
         assert "Redis" in chrome.wait("document.getElementById('facts').textContent")
-        chrome.js("location.reload()")  # a page that comes meanwhile is not green either
-        chrome.wait("document.readyState === 'complete'")
-        chrome.wait("document.getElementById('state')?.dataset.state === 'degraded'", 30)
+        chrome.reload()  # a page that comes meanwhile is not green either
+        chrome.wait("document.getElementById('state').dataset.state === 'degraded'", 30)
         own.valkey.restart()
         chrome.wait(f"{STATE} === 'live'", 30)
 

@@ -38,13 +38,6 @@ def server() -> Iterator[Server]:
         yield running
 
 
-@pytest.fixture
-def chrome() -> Iterator[Chrome]:
-    assert CHROMIUM is not None
-    with Chrome(CHROMIUM) as browser:
-        yield browser
-
-
 def think(server: Server, agent: str, *texts: str) -> None:
     for text in texts:
         server.emitter.broadcast_agent_thought({"agentId": agent, "thought": text})

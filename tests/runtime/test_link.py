@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator
 import gevent
 import pytest
 
+from tests.runtime.world import eventually
 from wsapp.core.link import LinkState
 from wsapp.errors import BrokerUnavailable
 from wsapp.metrics import Metrics
@@ -74,7 +75,7 @@ def test_one_asks_for_all_and_all_have_it_at_the_return(place: Place) -> None:
     part = place.parts[0]
     part.away = True
     crowd = [gevent.spawn(place.wait, part.ask) for _ in range(CROWD)]
-    gevent.sleep(0.2)
+    eventually(lambda: part.asked > CROWD)
     assert CROWD < part.asked < CROWD + 40, "each once, and then one for all"
     assert place.links.state is LinkState.DOWN
     part.away = False
