@@ -135,12 +135,12 @@ SUMMED: Final = (*(one.key for one in FIGURES if one.key not in ("canaryDelay", 
 class Metrics:
     """The counters of one worker.  `latency_sum` is in milliseconds, from publish to the socket."""
 
-    __slots__ = ("_named", "canary_lost", "dead_letters", "deferred", "delivered", "healed", "latency_buckets",
+    __slots__ = ("_named", "canary_lost", "dead_letters", "delivered", "healed", "latency_buckets",
                  "latency_sum", "publish_failures", "publishes", "received", "recovery_refused", "redelivered",
                  "resumed", "sent", "shed")
 
     def __init__(self) -> None:
-        self.sent = self.received = self.delivered = self.deferred = self.shed = 0
+        self.sent = self.received = self.delivered = self.shed = 0
         self.publishes = self.publish_failures = 0
         self.resumed = self.recovery_refused = self.healed = self.canary_lost = 0
         self.redelivered = self.dead_letters = 0
@@ -160,7 +160,7 @@ class Metrics:
     def facts(self) -> dict[str, float]:
         """The counters under their keys."""
         return {"messagesSent": self.sent, "messagesReceived": self.received, "eventsDelivered": self.delivered,
-                "eventsDeferred": self.deferred, "eventsShed": self.shed, "latencySum": round(self.latency_sum, 3),
+                "eventsShed": self.shed, "latencySum": round(self.latency_sum, 3),
                 "latencyCount": sum(self.latency_buckets), "publishes": self.publishes,
                 "publishFailures": self.publish_failures, "resumed": self.resumed,
                 "recoveryRefused": self.recovery_refused, "healed": self.healed, "canaryLost": self.canary_lost,

@@ -405,7 +405,7 @@ def test_release_sends_all_that_waits_for_one_receiver(make: Make, clock: Clock)
     throttler, frames = make(rate=1)
     link = Reader()
     for receiver in ("leaves", "stays"):
-        throttler.register("u", receiver, link=link)
+        throttler.register("u", receiver, reader=link)
     for number in range(6):
         throttler.enqueue("u", "agent-thought", thought(number, agent=str(number % 2)))
     throttler.release("u", "leaves")
@@ -443,7 +443,7 @@ def test_several_cost_what_they_cost_one_by_one() -> None:
 def test_a_client_that_does_not_read_gets_states_only(make: Make, clock: Clock) -> None:
     throttler, frames = make(rate=1)
     link = Reader()
-    throttler.register("u", "tab", link=link)
+    throttler.register("u", "tab", reader=link)
     throttler.enqueue("u", "x", {})
     link.open = False
     for number in range(3):

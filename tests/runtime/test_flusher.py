@@ -17,7 +17,7 @@ def test_it_sleeps_until_somebody_is_behind(throttled: World) -> None:
         throttled.thought(number)
     eventually(lambda: thoughts(session) == numbers(4))
     assert throttled.throttler.next_flush is None
-    assert throttled.metrics.deferred == 2
+    assert throttled.throttler.deferred == 2
 
 
 def test_a_flush_of_many_users_lets_others_run(throttled: World) -> None:

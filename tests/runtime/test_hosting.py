@@ -37,7 +37,7 @@ def test_identify_and_authorizer(place: Place) -> None:
 def test_revoke(place: Place) -> None:
     place.server.identify(lambda _auth, _environ: "ann")
     place.client()
-    assert place.server.connections.count_of_user("ann") == 1
+    assert len(place.server.connections.user_sessions("ann")) == 1
     place.server.revoke(user="ann")
     assert place.server.get_metrics()["worker"]["tokensRevoked"] == 1
     with pytest.raises(ValueError, match="one of"):

@@ -219,10 +219,6 @@ class ConnectionManager:
     def get_connection_count(self) -> int:
         return len(self._by_sid)
 
-    def count_of_user(self, user_id: str) -> int:
-        """How many connections of a user are on this worker."""
-        return len(self._by_user.get(user_id, ()))
-
     def get_user_count(self) -> int:
         return len(self._by_user)
 

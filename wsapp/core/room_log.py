@@ -19,7 +19,7 @@ TRIMMED: Final = 64  # entries that go at a time
 RECENT: Final = 1_000
 
 
-class Entry(NamedTuple):
+class LogEntry(NamedTuple):
     """One publication of a log.  `had`: the sessions that have it already in another way than through this room."""
 
     publication: Publication
@@ -35,7 +35,7 @@ class RoomLog:
     __slots__ = ("_bytes", "_entries", "_special", "_starts", "head")
 
     def __init__(self) -> None:
-        self._entries: list[Entry] = []
+        self._entries: list[LogEntry] = []
         self._starts: dict[int, Backlog] = {}
         self._bytes = self.head = 0
         self._special: list[int] = []
@@ -60,7 +60,7 @@ class RoomLog:
         if self._starts:
             self._starts.clear()
         entries = self._entries
-        entries.append(Entry(publication, seq, at, had))
+        entries.append(LogEntry(publication, seq, at, had))
         self.head = seq
         self._bytes += len(publication.body)
         if special:
@@ -78,14 +78,14 @@ class RoomLog:
         del self._entries[:count]
         del self._special[:bisect_left(self._special, self.first)]
 
-    def at(self, seq: int) -> Entry:
+    def at(self, seq: int) -> LogEntry:
         """The entry of a number.  Raises IndexError when it is not kept."""
         back = self.head - seq
         if not 0 <= back < len(self._entries):
             raise IndexError(f"{seq} is not one of {self.first}..{self.head}")
         return self._entries[-1 - back]
 
-    def after(self, seq: int, to: int) -> list[Entry]:
+    def after(self, seq: int, to: int) -> list[LogEntry]:
         """What is kept of seq+1..to."""
         first = self.first
         return self._entries[max(0, seq + 1 - first):max(0, to + 1 - first)]

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Any, Final, Protocol
 
 from wsapp.core.backlog import EMPTY, SHED_ITEMS, Backlog, Following, Shed, Waiting
 from wsapp.core.events import MAX_PRIORITY, Placed, Position, Profile, Publication
-from wsapp.core.room_log import Entry
+from wsapp.core.room_log import LogEntry
+from wsapp.core.throttle import Reader
 
 if TYPE_CHECKING:
     from wsapp.core.registry import Room
@@ -30,7 +31,7 @@ class State(IntEnum):
     LEFT = 2
 
 
-class Peer(Protocol):
+class Peer(Reader, Protocol):
     """The transport's end of a connection, as the inside sees it."""
 
     sid: str
@@ -41,12 +42,6 @@ class Peer(Protocol):
 
     def backlog(self) -> int:
         """Bytes that wait for the client to read."""
-
-    def reads(self) -> bool:
-        """Whether the client takes another frame now."""
-
-    def lag(self, size: int) -> bool:
-        """So many more bytes were held back because the client does not read.  True: it gets states only."""
 
     def close(self, code: int, reason: str) -> None:
         """Tell the client why and end the connection."""
@@ -156,7 +151,7 @@ def _by_seq(waiting: Waiting) -> int:
     return waiting.seq
 
 
-def _waiting(entry: Entry, room: str) -> Waiting:
+def _waiting(entry: LogEntry, room: str) -> Waiting:
     publication = entry.publication
     return Waiting(publication.event, publication.priority, publication.lane, publication.entity, room, entry.seq,
                    publication.id, publication, len(publication.body), entry.at)

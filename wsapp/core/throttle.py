@@ -118,8 +118,8 @@ class Bucket:
             self._due = -math.inf
 
 
-class Link(Protocol):
-    """The end of a connection, as far as the throttle asks it."""
+class Reader(Protocol):
+    """The end of a connection, as far as the throttle needs it."""
 
     def reads(self) -> bool:
         """Whether the client takes a frame now: one whose send buffer is filled is waited for."""
@@ -168,15 +168,15 @@ class Receiver:
     """One session of a user.  `merges`: one frame takes several groups.  `sources` are those that it is behind in, by
     room; at one level of urgency they take turns."""
 
-    __slots__ = ("link", "merges", "sources")
+    __slots__ = ("merges", "reader", "sources")
 
-    def __init__(self, merges: bool = False, link: Link | None = None) -> None:
-        self.merges, self.link = merges, link
+    def __init__(self, merges: bool = False, reader: Reader | None = None) -> None:
+        self.merges, self.reader = merges, reader
         self.sources: dict[str, Source] = {}
 
     def reads(self) -> bool:
-        """As `Link.reads`."""
-        return self.link is None or self.link.reads()
+        """As `Reader.reads`."""
+        return self.reader is None or self.reader.reads()
 
     def gather(self, max_items: int, max_bytes: int) -> tuple[list[Shed], int]:
         """Take in what came since, in all rooms together at most so much: what had to be shed for it, and how many
@@ -189,7 +189,7 @@ class Receiver:
             count += found.count
             if found.sheds:
                 sheds += found.sheds
-        if self.link is not None and came and not self.link.reads() and self.link.lag(came):
+        if self.reader is not None and came and not self.reader.reads() and self.reader.lag(came):
             for source in self.sources.values():
                 found = source.backlog.only_states()
                 source.backlog = found.backlog
@@ -377,8 +377,8 @@ class EventThrottler:
             user.events_sent += 1
         at_once = critical or user.admits(self._serial, now)
         errors: list[Exception] = []
-        for receiver in list(user.receivers) or [DIRECT]:
-            waiting = Waiting(type, priority, lane, entity, "", self._serial, str(self._serial), data, size, now)
+        for receiver in list(user.receivers) or [""]:
+            waiting = Waiting(type, priority, lane, entity, DIRECT, self._serial, str(self._serial), data, size, now)
             if at_once:
                 _report(errors, self._on_emit, user_id, receiver, [Batch([waiting])])
             else:
@@ -428,11 +428,11 @@ class EventThrottler:
             user.retune(self._clock(), rate)
         return user
 
-    def register(self, user_id: str, receiver: str, merge: bool = False, link: Link | None = None) -> UserQueue:
+    def register(self, user_id: str, receiver: str, merge: bool = False, reader: Reader | None = None) -> UserQueue:
         """Add a receiver (a session) of the user.  `merge`: it understands frames with batches of several entities,
         so that one frame takes all that waits (up to `MAX_FRAME_ITEMS` events)."""
         user = self.user(user_id)
-        user.receivers[receiver] = Receiver(merge, link)
+        user.receivers[receiver] = Receiver(merge, reader)
         self._idle.pop(user_id, None)
         return user
 

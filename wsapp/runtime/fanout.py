@@ -24,7 +24,7 @@ from wsapp.core.ids import made_ms
 from wsapp.core.ledger import Ledger
 from wsapp.core.partitions import SPREAD
 from wsapp.core.registry import Room, Slice
-from wsapp.core.room_log import Entry
+from wsapp.core.room_log import LogEntry
 from wsapp.core.session import PROFILES, Session, State, Subscription
 from wsapp.metrics import Metrics
 from wsapp.runtime.batches import send_joined, single_frame
@@ -103,14 +103,6 @@ class Fanout:
             self._queue.append(room)
             self._work.set()
 
-    def _next_pass(self, room: Room) -> Slice:
-        """Ordinary publications go out together; a special one by itself."""
-        goal = min(room.ready, max(room.served, room.log.first - 1) + JOINED)
-        special = room.log.next_special(room.served)
-        if special and special <= goal:
-            goal = special if special == room.served + 1 else special - 1
-        return Slice(room.live(), goal)
-
     def run(self) -> None:
         """Serve the rooms in turns; one greenlet runs this."""
         while True:
@@ -128,7 +120,7 @@ class Fanout:
         if part is None:
             if room.served >= room.ready:
                 return
-            part = room.slice = self._next_pass(room)
+            part = room.slice = Slice(room.live(), _goal(room, room.served))
         self._serve_to(room, part.take(SLICE), part.goal)
         if part.done:
             room.served, room.slice = max(room.served, part.goal), None
@@ -164,12 +156,9 @@ class Fanout:
             if sub.ahead and sub.sent + 1 in sub.ahead:
                 sub.sent += 1
                 continue
-            goal = min(ready, max(sub.sent, room.log.first - 1) + JOINED,
-                       *(seq - 1 for seq in sub.ahead or () if seq > sub.sent))
-            special = room.log.next_special(sub.sent)
-            if special and special <= goal:
-                goal = special if special == sub.sent + 1 else special - 1
-            self._serve_to(room, (sub,), goal)
+            goal = _goal(room, sub.sent)
+            self._serve_to(room, (sub,), min(goal, *(seq - 1 for seq in sub.ahead if seq > sub.sent))
+                           if sub.ahead else goal)
         if not sub.behind:
             sub.ahead = None
 
@@ -274,7 +263,7 @@ class Fanout:
         if self.ledger is not None:
             self._account(room, subs, goal)
 
-    def _who_gets(self, room: Room, entry: Entry, subs: Sequence[Subscription]) -> Sequence[Subscription]:
+    def _who_gets(self, room: Room, entry: LogEntry, subs: Sequence[Subscription]) -> Sequence[Subscription]:
         """Those who get a special publication through this room; the cursors of the others pass over it.  One of the
         lane that does not wait goes out ahead to those who are behind."""
         publication, seq, name = entry.publication, entry.seq, room.name
@@ -341,3 +330,12 @@ class Fanout:
                 if (sub.session not in entry.had
                         and not sub.session.gets_through_another(entry.publication, room.name)):
                     self.ledger.delivered(sub.session.id, entry.publication.id)
+
+
+def _goal(room: Room, since: int) -> int:
+    """How far one send from a cursor goes: ordinary publications together, a special one by itself."""
+    goal = min(room.ready, max(since, room.log.first - 1) + JOINED)
+    special = room.log.next_special(since)
+    if not special or special > goal:
+        return goal
+    return special if special == since + 1 else special - 1

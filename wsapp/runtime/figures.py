@@ -42,6 +42,7 @@ class Figures:
                 "peakConnections": connections.peak, "users": connections.get_user_count(),
                 "rooms": sum(1 for name, room in connections.registry.rooms.items()
                              if room.members and name.startswith(KINDS)),
+                "eventsDeferred": connections.throttler.deferred,
                 "queuedEvents": connections.throttler.get_queue_depth(), "queuedPublishes": self._outlet.waiting(),
                 "linkUp": int(self._links.state is not LinkState.DOWN and self._backend.deaf is None),
                 "ready": int(trouble is None and not draining), "draining": int(draining),

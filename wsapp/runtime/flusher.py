@@ -56,7 +56,6 @@ class Flusher:
             for number, _ in enumerate(self.throttler.flush_each(self._clock()), 1):
                 if number % USERS_AT_ONCE == 0:
                     gevent.sleep(0)
-            self.metrics.deferred = self.throttler.deferred
 
     def _emit(self, _user_id: str, sid: str, batches: list[Batch]) -> None:
         session = self.connections.session(sid)

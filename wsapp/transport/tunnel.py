@@ -233,7 +233,7 @@ class TlsFront:
                 incoming.write(_receive(raw))
                 self._admit()
                 shake_hands(raw, tls, incoming, outgoing)
-            ours, served = _socket.socketpair()
+            return begin_tunnel(raw, tls, incoming, outgoing, self._tunnels)
         except OSError as error:
             log.debug("no TLS connection: %s", error)
             _refuse(raw, outgoing, error)
@@ -241,11 +241,6 @@ class TlsFront:
         except BaseException:
             raw.close()
             raise
-        ours.setblocking(False)
-        tunnel = Tunnel(raw, tls, incoming, outgoing, ours, self._tunnels.discard)
-        self._tunnels.add(tunnel)
-        tunnel.start()
-        return socket.socket(fileno=served.detach())
 
     def _admit(self) -> None:
         """Judged when a client has begun to speak, and before anything is computed for it.  Raises HandshakeRefused."""
@@ -257,6 +252,18 @@ class TlsFront:
         """Close what is left."""
         for tunnel in list(self._tunnels):
             tunnel.end()
+
+
+def begin_tunnel(raw: _socket.socket, tls: ssl.SSLObject, incoming: ssl.MemoryBIO, outgoing: ssl.MemoryBIO,
+                 tunnels: set[Tunnel]) -> Any:
+    """Start a tunnel behind a handshake that is over; the near end, where everything is plain.  It is in `tunnels`
+    until it ends.  Raises OSError."""
+    ours, near = _socket.socketpair()
+    ours.setblocking(False)
+    tunnel = Tunnel(raw, tls, incoming, outgoing, ours, tunnels.discard)
+    tunnels.add(tunnel)
+    tunnel.start()
+    return socket.socket(fileno=near.detach())
 
 
 def shake_hands(raw: _socket.socket, tls: ssl.SSLObject, incoming: ssl.MemoryBIO, outgoing: ssl.MemoryBIO) -> None:

@@ -16,7 +16,7 @@ from gevent import socket
 from wsapp.transport.handoff import has_buffered, request_reader, take_buffered
 from wsapp.transport.hosts.route import Route, fingerprint
 from wsapp.transport.request_head import BadHead, Fields, read_fields
-from wsapp.transport.tunnel import Tunnel, shake_hands
+from wsapp.transport.tunnel import Tunnel, begin_tunnel, shake_hands
 
 log = logging.getLogger(__name__)
 
@@ -167,15 +167,10 @@ class Upstreams:
             shake_hands(raw, tls, incoming, outgoing)
             if fingerprint(tls.getpeercert(binary_form=True) or b"") not in route.certificates:
                 raise Unreachable("it shows a certificate that no lease names")
-            ours, near = _socket.socketpair()
+            return begin_tunnel(raw, tls, incoming, outgoing, self._tunnels)
         except BaseException:
             raw.close()
             raise
-        ours.setblocking(False)
-        tunnel = Tunnel(raw, tls, incoming, outgoing, ours, self._tunnels.discard)
-        self._tunnels.add(tunnel)
-        tunnel.start()
-        return socket.socket(fileno=near.detach())
 
 
 def _set(sock: Any, options: Sequence[tuple[int, int, int]]) -> None:
